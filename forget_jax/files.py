@@ -1,0 +1,100 @@
+"""All file access: local folders and `gs://` alike, atomic writes, no append and no reliance on rename.
+
+A run must survive `kill -9` at any moment, so a file is either absent, old or complete. On a local
+disk that takes a temporary file and a rename; an object store's write is atomic by itself.
+"""
+
+import json
+import math
+import os
+import re
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from forget_jax.errors import UserError
+
+Path = epath.Path
+PathLike = str | os.PathLike[str]
+
+
+def is_local(path: PathLike) -> bool:
+    """Whether the path lies on a file system of this machine rather than in an object store."""
+    return "://" not in os.fspath(path)
+
+
+def write_bytes(path: PathLike, data: bytes) -> None:
+    """Writes a whole file atomically; a full or read-only disk is a UserError naming the file."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_local(path):
+            path.write_bytes(data)
+            return
+        temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, "wb") as f:  # noqa: PTH123 - fsync needs the descriptor
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(temporary, path)  # noqa: PTH105
+        finally:
+            if temporary.exists():
+                temporary.unlink()
+    except OSError as e:
+        raise UserError(
+            f"cannot write {path}: {e.strerror or e}; free space or choose another --workdir, then "
+            "start the same command again: it resumes"
+        ) from e
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes a whole UTF-8 text file atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types for what numpy, jax and containers hold; NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic) or (hasattr(value, "tolist") and hasattr(value, "shape")):
+        return _plain(np.asarray(value).tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """JSON text of plain, numpy and jax values; NaN and infinities become null (RFC 8259)."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes one JSON document atomically."""
+    write_text(path, dump_json(value, indent=1) + "\n")
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads one JSON document; a broken one is a UserError naming file and line."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as e:
+        raise UserError(f"{path} does not exist") from e
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path}, line {e.lineno}: not valid JSON ({e.msg})") from e
+
+
+def safe_name(name: str) -> str:
+    """A file name for any task or example name: unsafe characters become `%XX`, never a path."""
+    escaped = re.sub(r"[^A-Za-z0-9._-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), name)
+    escaped = re.sub(r"^\.+", lambda m: "%2E" * len(m[0]), escaped) or "%"
+    return escaped if len(escaped) <= 200 else f"{escaped[:180]}~{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
