@@ -1,0 +1,58 @@
+"""Log-probabilities of target tokens, chunked and rematerialised: B x L x V logits never exist.
+
+The loss and the scorer both use this. Only positions that predict a target reach the output
+projection: with prompts much longer than completions, that saves most of its work.
+"""
+
+import jax
+import jax.numpy as jnp
+
+CHUNK_LOGITS = 2**25  # logits alive at a time (fp32: 128 MiB)
+
+
+def target_logprobs(
+    h_BxLxD: jax.Array,
+    head_DxV: jax.Array,
+    at_BxT: jax.Array,
+    target_BxT: jax.Array,
+    chunk_logits: int = CHUNK_LOGITS,
+) -> jax.Array:
+    """log p(target | all before it) at the given positions.
+
+    Args:
+      h_BxLxD: final hidden states.
+      head_DxV: output projection.
+      at_BxT: position in the row whose hidden state predicts the target.
+      target_BxT: the token id predicted there.
+      chunk_logits: how many logits may be alive at a time.
+
+    Returns:
+      logp_BxT in nats, fp32.
+    """
+    B, T = at_BxT.shape
+    h_BxTxD = jnp.take_along_axis(h_BxLxD, at_BxT[:, :, None], axis=1)
+    V = head_DxV.shape[1]
+    C = max(1, min(T, chunk_logits // (B * V)))
+
+    @jax.checkpoint
+    def chunk(h_BxCxD: jax.Array, target_BxC: jax.Array) -> jax.Array:
+        logits_BxCxV = jnp.einsum(
+            "bcd,dv->bcv",
+            h_BxCxD,
+            head_DxV.astype(h_BxCxD.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        chosen = jnp.take_along_axis(logits_BxCxV, target_BxC[:, :, None], axis=-1)[..., 0]
+        return chosen - jax.nn.logsumexp(logits_BxCxV, axis=-1)
+
+    if C == T:
+        return chunk(h_BxTxD, target_BxT)
+    n = -(-T // C)
+    pad = n * C - T
+
+    def split(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(B, n, C, *x.shape[2:]), 1, 0)
+
+    logp_nxBxC = jax.lax.map(lambda args: chunk(*args), (split(h_BxTxD), split(target_BxT)))
+    return jnp.moveaxis(logp_nxBxC, 0, 1).reshape(B, n * C)[:, :T]
