@@ -15,7 +15,7 @@ class Example:
       text: a plain document; every token but the first is a target.
       prompt, completion: the completion and the end-of-sequence token are the targets.
       messages: a conversation; every assistant turn is a target.
-      answers: further accepted answers (aliases) for exact-match scoring; the completion is one too.
+      answers: further accepted answers (aliases) for exact match, beside the completion.
     """
 
     name: str

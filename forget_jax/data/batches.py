@@ -1,0 +1,183 @@
+"""Batches of fixed shapes: length-bucketed or packed rows, and only the positions that are scored.
+
+Few shapes means few compilations: lengths are rounded up to at most `buckets` edges, chosen so that
+the padding over the data at hand is least.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from forget_jax.data.tokenise import Encoded
+
+Array = np.ndarray | jax.Array
+
+
+class Batch(NamedTuple):
+    """One batch on its way to the device; packing fields are None where rows hold one example.
+
+    Attributes:
+      ids_BxL: token ids, zero-padded on the right.
+      position_BxL, segment_BxL: position within the packed example, and its number from 1 (0: pad).
+      at_BxT: where in the row each target is predicted from.
+      target_BxT: the token id predicted there.
+      weight_BxT: 1 for a target, 0 for padding (fp32).
+      slot_BxT: which of the row's S examples the target belongs to.
+      example_BxS: the index of each example in its data set, -1 for none.
+    """
+
+    ids_BxL: Array
+    position_BxL: Array | None
+    segment_BxL: Array | None
+    at_BxT: Array
+    target_BxT: Array
+    weight_BxT: Array
+    slot_BxT: Array
+    example_BxS: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The static shape of a batch: rows, tokens a row, targets a row, examples a row."""
+
+    rows: int
+    length: int
+    targets: int
+    slots: int = 1
+
+
+def bucket_edges(lengths: Sequence[int], buckets: int, multiple: int = 8) -> tuple[int, ...]:
+    """At most `buckets` row lengths, multiples of `multiple`, that waste the least padding.
+
+    Exact, by dynamic programming over the distinct rounded lengths.
+    """
+    rounded, counts = np.unique(-(-np.asarray(lengths) // multiple) * multiple, return_counts=True)
+    n, k = len(rounded), min(buckets, len(rounded))
+    total = np.concatenate([[0], np.cumsum(counts)])
+    # cost[e, j]: the padded tokens of the first j lengths under e edges, the last edge at j-1
+    cost = np.full((k + 1, n + 1), np.inf)
+    cost[0, 0] = 0
+    last = np.zeros((k + 1, n + 1), int)
+    for e in range(1, k + 1):
+        for j in range(1, n + 1):
+            options = cost[e - 1, :j] + rounded[j - 1] * (total[j] - total[:j])
+            last[e, j] = int(np.argmin(options))
+            cost[e, j] = options[last[e, j]]
+    edges, j = [], n
+    for e in range(k, 0, -1):
+        edges.append(int(rounded[j - 1]))
+        j = last[e, j]
+        if j == 0:
+            break
+    return tuple(reversed(edges))
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """Row lengths, and the most targets that any example of at most that length has."""
+
+    edges: tuple[int, ...]
+    targets: tuple[int, ...]
+
+    @classmethod
+    def of(cls, encoded: Sequence[Encoded], buckets: int, multiple: int = 8) -> "Buckets":
+        """The buckets for a data set."""
+        lengths = np.array([len(e.ids) for e in encoded])
+        tokens = np.array([e.tokens for e in encoded])
+        edges = bucket_edges(lengths.tolist(), buckets, multiple)
+        most = tuple(-(-int(tokens[lengths <= edge].max()) // 8) * 8 for edge in edges)
+        return cls(edges, most)
+
+    def shape(self, length: int, rows: int) -> Shape:
+        """The shape for rows of at most `length` tokens."""
+        i = next(i for i, edge in enumerate(self.edges) if edge >= length)
+        return Shape(rows, self.edges[i], self.targets[i])
+
+
+def bucketed(
+    lengths: Sequence[int], buckets: Buckets, rows: int, row_tokens: int | None = None
+) -> list[tuple[Shape, list[tuple[int, ...]]]]:
+    """Cuts a data set, sorted by length, into batches of one example a row.
+
+    Args:
+      rows: rows of a batch; with `row_tokens`, of a batch of the longest bucket.
+      row_tokens: if given, shorter buckets hold more rows, up to this many tokens a batch.
+
+    Returns:
+      (shape, rows) per batch, longest first; each row is a tuple of example indices.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    plan = []
+    while order:
+        shape = buckets.shape(lengths[order[0]], rows)
+        if row_tokens is not None:
+            shape = dataclasses.replace(shape, rows=max(rows, row_tokens // shape.length // 8 * 8))
+        plan.append((shape, [(i,) for i in order[: shape.rows]]))
+        order = order[shape.rows :]
+    return plan
+
+
+def packed(
+    lengths: Sequence[int], tokens: Sequence[int], length: int, rows: int
+) -> list[tuple[Shape, list[tuple[int, ...]]]]:
+    """Packs several examples into each row of `length` tokens, first fit by decreasing length."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fit = next((b for b, left in enumerate(room) if left >= lengths[i]), None)
+        if fit is None:
+            bins.append([])
+            room.append(length)
+            fit = len(bins) - 1
+        bins[fit].append(i)
+        room[fit] -= lengths[i]
+    targets = -(-max(sum(tokens[i] for i in b) for b in bins) // 8) * 8
+    shape = Shape(rows, length, targets, max(map(len, bins)))
+    return [(shape, [tuple(b) for b in bins[i : i + rows]]) for i in range(0, len(bins), rows)]
+
+
+def assemble(encoded: Sequence[Encoded], shape: Shape, rows: Sequence[tuple[int, ...]]) -> Batch:
+    """The arrays of one batch; rows beyond those given are padding."""
+    B, L, T, S = shape.rows, shape.length, shape.targets, shape.slots
+    ids = np.zeros((B, L), np.int32)
+    position = np.zeros((B, L), np.int32)
+    segment = np.zeros((B, L), np.int32)
+    at, target = np.zeros((B, T), np.int32), np.zeros((B, T), np.int32)
+    weight, slot = np.zeros((B, T), np.float32), np.zeros((B, T), np.int32)
+    example = np.full((B, S), -1, np.int32)
+    for b, row in enumerate(rows):
+        start = used = 0
+        for s, i in enumerate(row):
+            e = encoded[i]
+            end = start + len(e.ids)
+            ids[b, start:end] = e.ids
+            position[b, start:end] = np.arange(len(e.ids))
+            segment[b, start:end] = s + 1
+            where = np.flatnonzero(e.is_target)
+            span = slice(used, used + len(where))
+            at[b, span] = start + where - 1
+            target[b, span] = e.ids[where]
+            weight[b, span] = 1
+            slot[b, span] = s
+            example[b, s] = i
+            start, used = end, used + len(where)
+    many = S > 1
+    return Batch(
+        ids,
+        position if many else None,
+        segment if many else None,
+        at,
+        target,
+        weight,
+        slot,
+        example,
+    )
+
+
+def useful_fraction(batches: Sequence[Batch], encoded: Sequence[Encoded]) -> float:
+    """Real tokens over all tokens, padding included."""
+    real = sum(len(encoded[i].ids) for b in batches for i in np.ravel(b.example_BxS) if i >= 0)
+    return real / sum(b.ids_BxL.size for b in batches)
