@@ -1,0 +1,225 @@
+"""Completion methods under one signature, and the two ways of calling them.
+
+Every method is a few pure functions of arrays, in a file of its own:
+
+- `fill(z_TxN, known_TxN, key, **settings) -> T × N` estimates every entry from the known ones;
+- `prepare(z_MxN, **settings) -> state` keeps what complete train rows say, once, and
+  `extend(state, columns_S, values_S, key, **settings) -> N` estimates a new row from its known
+  entries (NaN: unknown). A method without the two appends the row and fills.
+
+All are jit-able, and vmap-able over rows, columns, values and keys. Settings that are floats are
+traced, so trying another does not compile again; integers and strings are static.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax.associations import checks
+from forget_jax.associations.completion import additive, als, column_mean, gaussian
+from forget_jax.errors import UserError
+
+Array = jax.Array
+
+
+class Method(NamedTuple):
+    fill: Callable[..., Array]
+    prepare: Callable[..., Any] | None
+    extend: Callable[..., Array] | None
+    settings: dict[str, Any]  # the defaults, and so all names there are
+
+
+METHODS: dict[str, Method] = {
+    "column_mean": Method(column_mean.fill, column_mean.prepare, column_mean.extend, {}),
+    "scaled_mean": Method(
+        column_mean.fill_scaled,
+        column_mean.prepare_scaled,
+        column_mean.extend_scaled,
+        {"shrink": 3.0},
+    ),
+    "additive": Method(
+        additive.fill,
+        additive.prepare,
+        additive.extend,
+        {"shrink_rows": 0.0, "shrink_columns": 0.0},
+    ),
+    "als": Method(
+        als.fill,
+        als.prepare,
+        als.extend,
+        {"rank": 3, "reg": 1.0, "reg_bias": 1.0, "steps": 10},
+    ),
+    "gaussian": Method(
+        gaussian.fill,
+        gaussian.prepare,
+        gaussian.extend,
+        {"rank": 3, "offset": 1.0, "scale": 1.0, "pooled": 1.0},
+    ),
+}
+
+
+def resolve(method: str, options: dict[str, Any]) -> tuple[Method, tuple, dict[str, float]]:
+    """The method, its static settings (as sorted pairs) and its traced ones."""
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}: choose from {', '.join(METHODS)}")
+    chosen = METHODS[method]
+    unknown = [name for name in options if name not in chosen.settings]
+    if unknown:
+        names = ", ".join(chosen.settings) or "none"
+        raise UserError(f"{method} has no setting {unknown[0]!r}: its settings are {names}")
+    static, traced = [], {}
+    for name, default in chosen.settings.items():
+        value = options.get(name, default)
+        if isinstance(default, float):
+            if not np.isfinite(value) or value < 0:
+                raise UserError(f"{method}: {name} must be a number of at least 0, not {value}")
+            traced[name] = float(value)
+        else:
+            if isinstance(default, int) and (value != int(value) or value < 1):
+                raise UserError(f"{method}: {name} must be a positive whole number, not {value}")
+            static.append((name, type(default)(value)))
+    return chosen, tuple(sorted(static)), traced
+
+
+@functools.partial(jax.jit, static_argnames=("method", "static"))
+def _fill(
+    z: Array, known: Array, key: Array, traced: dict[str, Array], *, method: str, static: tuple
+) -> Array:
+    return METHODS[method].fill(z, known, key, **dict(static), **traced)
+
+
+@functools.partial(jax.jit, static_argnames=("method", "static", "batch"))
+def _extend_all(
+    z_MxN: Array,
+    columns_FxS: Array,
+    values_FxS: Array,
+    keys_F: Array,
+    traced: dict[str, Array],
+    *,
+    method: str,
+    static: tuple,
+    batch: int,
+) -> Array:
+    """All new rows in one compiled call: what the train rows say is computed once."""
+    chosen, settings = METHODS[method], dict(static) | traced
+    fill, extend = chosen.fill, chosen.extend
+    if chosen.prepare is None or extend is None:
+
+        def one(columns_S: Array, values_S: Array, key: Array) -> Array:
+            known_N = jnp.zeros(z_MxN.shape[1], bool).at[columns_S].max(~jnp.isnan(values_S))
+            row_N = (
+                jnp.zeros(z_MxN.shape[1], z_MxN.dtype).at[columns_S].add(jnp.nan_to_num(values_S))
+            )
+            known = jnp.concatenate([~jnp.isnan(z_MxN), known_N[None]])
+            appended = jnp.concatenate([jnp.nan_to_num(z_MxN), row_N[None]])
+            return fill(appended, known, key, **settings)[-1]
+
+    else:
+        state = chosen.prepare(z_MxN, **settings)
+
+        def one(columns_S: Array, values_S: Array, key: Array) -> Array:
+            return extend(state, columns_S, values_S, key, **settings)
+
+    fits = (columns_FxS, values_FxS, keys_F)
+    return jax.lax.map(lambda fit: one(*fit), fits, batch_size=batch)
+
+
+def _keys(seeds: Any) -> Array:
+    return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+
+
+def _check_rank(method: str, static: tuple, n_rows: int, n_columns: int) -> None:
+    if "rank" in dict(static):
+        # The Gaussian model needs one more row, to see what the factors leave.
+        spare = 2 if method == "gaussian" else 0
+        checks.check_rank(dict(static)["rank"], max(n_rows - spare, 1), n_columns)
+
+
+def complete(
+    z: Any, observed: Any, method: str = "gaussian", *, seed: int = 0, **options: Any
+) -> np.ndarray:
+    """The matrix with every entry that is not known estimated from those that are.
+
+    Args:
+      z: T × N forgetting, numpy or jax; NaN means missing, anywhere.
+      observed: T × N boolean mask of the entries that may be used; NaN entries are never known.
+      method: a name in METHODS.
+      seed: of the random start, for the methods that have one.
+      **options: settings of the method; unset ones take the defaults in METHODS.
+
+    Returns:
+      T × N array of z's floating dtype: known entries as given, the others estimated. A row
+      without any known entry is estimated from the columns alone, a column without any from the
+      rows alone.
+
+    Raises:
+      UserError: infinities, shapes that do not agree, nothing known, an unknown method or
+        setting, or a rank beyond the matrix.
+    """
+    z_TxN = checks.as_matrix(z)
+    known_TxN = checks.as_known(z_TxN, observed)
+    _, static, traced = resolve(method, options)
+    _check_rank(method, static, int(known_TxN.any(1).sum()), int(known_TxN.any(0).sum()))
+    zeroed = jnp.asarray(np.where(known_TxN, z_TxN, 0))
+    estimate = _fill(
+        zeroed, jnp.asarray(known_TxN), jax.random.key(seed), traced, method=method, static=static
+    )
+    return np.where(known_TxN, z_TxN, np.asarray(estimate).astype(z_TxN.dtype))
+
+
+def predict_rows(
+    z_MxN: Any, columns_FxS: Any, values_FxS: Any, method: str, *, seeds: Any = None, **options: Any
+) -> np.ndarray:
+    """New rows, each from its own few known entries and the train rows, in one compiled call.
+
+    Every row is predicted by itself: the new rows do not see each other. Missing entries of the
+    train rows are first estimated from the train rows by the same method, except under the methods
+    that refit everything (those without `extend`), which leave them out.
+
+    Args:
+      z_MxN: train rows; NaN means missing.
+      columns_FxS: for each of F new rows, which columns are known.
+      values_FxS: their values; NaN means that one is not known after all.
+      method: a name in METHODS.
+      seeds: F numbers for methods with a random start; 0 when not given.
+      **options: settings of the method.
+
+    Returns:
+      F × N predictions, of z's floating dtype; known entries are predicted too, not copied.
+
+    Raises:
+      UserError: as for `complete`.
+    """
+    z_MxN = checks.as_matrix(z_MxN, "the train rows")
+    columns_FxS, values_FxS = np.asarray(columns_FxS), np.asarray(values_FxS, z_MxN.dtype)
+    if columns_FxS.shape != values_FxS.shape or columns_FxS.ndim != 2:
+        raise UserError(
+            f"{columns_FxS.shape} columns and {values_FxS.shape} values: give F × S each"
+        )
+    if columns_FxS.size and not 0 <= columns_FxS.min() <= columns_FxS.max() < z_MxN.shape[1]:
+        raise UserError(f"a known column is not among the {z_MxN.shape[1]} columns of the matrix")
+    if np.isinf(values_FxS).any():
+        raise UserError("a known value of a new row is infinite")
+    chosen, static, traced = resolve(method, options)
+    _check_rank(method, static, z_MxN.shape[0], z_MxN.shape[1])
+    if chosen.extend is not None and np.isnan(z_MxN).any():
+        z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)
+    n_fits = columns_FxS.shape[0]
+    # Working memory of a few hundred MB at most, and batches wide enough to vectorise.
+    per_fit = z_MxN.shape[1] * (4 if chosen.extend is not None else 4 * z_MxN.shape[0])
+    batch = int(np.clip(2**25 // per_fit, 1, n_fits))
+    predicted = _extend_all(
+        jnp.asarray(z_MxN),
+        jnp.asarray(columns_FxS, jnp.int32),
+        jnp.asarray(values_FxS),
+        _keys(np.zeros(n_fits) if seeds is None else seeds),
+        traced,
+        method=method,
+        static=static,
+        batch=batch,
+    )
+    return np.asarray(predicted)

@@ -1,0 +1,85 @@
+"""What a matrix must be before anything is computed on it: one clear line for each mistake."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from forget_jax.errors import UserError
+
+
+def as_matrix(z: Any, what: str = "the matrix") -> np.ndarray:
+    """`z` as a float32 or float64 M × N array; NaN means missing, infinities are refused.
+
+    Raises:
+      UserError: not two-dimensional, empty, not numeric, infinite, or nothing in it known.
+    """
+    try:
+        z_MxN = np.asarray(z)
+        if z_MxN.dtype != np.float32:
+            z_MxN = z_MxN.astype(np.float64)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"{what} does not hold numbers in equal rows ({e})") from e
+    if z_MxN.ndim != 2 or 0 in z_MxN.shape:
+        raise UserError(
+            f"{what} must have tasks as rows and examples as columns, not {z_MxN.shape}"
+        )
+    infinite = np.isinf(z_MxN)
+    if infinite.any():
+        i, j = np.argwhere(infinite)[0]
+        raise UserError(
+            f"{what} holds {int(infinite.sum())} infinite entries, the first in row {i}, "
+            f"column {j}: set them to NaN (missing) or drop those columns"
+        )
+    if np.isnan(z_MxN).all():
+        raise UserError(f"{what} holds no known entry: all {z_MxN.size} are missing")
+    return z_MxN
+
+
+def as_complete(z: Any, what: str = "the matrix") -> np.ndarray:
+    """Like `as_matrix`, and refuses missing entries: for statistics that need every entry."""
+    z_MxN = as_matrix(z, what)
+    missing = np.isnan(z_MxN)
+    if missing.any():
+        i, j = np.argwhere(missing)[0]
+        raise UserError(
+            f"{what} has {int(missing.sum())} missing entries, the first in row {i}, column {j}; "
+            "drop those rows or columns, or fill them with forget_jax.associations.complete"
+        )
+    return z_MxN
+
+
+def as_known(z_MxN: np.ndarray, observed: Any) -> np.ndarray:
+    """The boolean mask of entries that are both declared observed and not NaN."""
+    observed_MxN = np.asarray(observed)
+    if observed_MxN.shape != z_MxN.shape:
+        raise UserError(f"observed has shape {observed_MxN.shape}, the matrix {z_MxN.shape}")
+    if observed_MxN.dtype != np.bool_:
+        raise UserError(f"observed must be a boolean mask, not {observed_MxN.dtype}")
+    known_MxN = observed_MxN & ~np.isnan(z_MxN)
+    if not known_MxN.any():
+        raise UserError("no entry of the matrix is both observed and known")
+    return known_MxN
+
+
+def as_rows(rows: Sequence[int], n_tasks: int, what: str) -> np.ndarray:
+    """Row numbers as an integer array: within the matrix, none twice, at least one."""
+    rows_R = np.asarray(rows, dtype=np.int64).reshape(-1)
+    if rows_R.size == 0:
+        raise UserError(f"{what} names no row")
+    outside = rows_R[(rows_R < 0) | (rows_R >= n_tasks)]
+    if outside.size:
+        raise UserError(f"{what}: row {outside[0]} is not among the {n_tasks} rows of the matrix")
+    values, counts = np.unique(rows_R, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"{what}: row {values[counts > 1][0]} is named twice")
+    return rows_R
+
+
+def check_rank(rank: int, n_rows: int, n_columns: int) -> None:
+    """A factorisation's rank lies between 1 and the number of rows and of columns."""
+    most = min(n_rows, n_columns)
+    if not 1 <= rank <= most:
+        raise UserError(
+            f"rank {rank} does not fit {n_rows} known rows × {n_columns} columns: take 1 to {most}"
+        )

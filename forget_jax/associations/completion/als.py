@@ -1,0 +1,190 @@
+"""Matrix factorisation with biases by alternating least squares, z = mean + b_i + c_j + p_i · q_j.
+
+A new task's row is fitted jointly with the train rows. Train rows are complete, so every column but
+the probed ones has the same Gram matrix, and the parameters of those columns are one linear map of
+the columns themselves: an alternating step then needs only the M × M matrix Z Zᵀ, not N columns.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from forget_jax.associations.completion import additive
+
+Array = jax.Array
+
+
+class Prepared(NamedTuple):
+    z_MxN: Array  # less its mean
+    mean: Array
+    gram_MxM: Array  # Z Zᵀ over all columns
+    sum_M: Array
+    row_Mxk: Array  # [b, p] of the train rows, fitted alone
+
+
+def _penalty(rank: int, reg: Array, reg_bias: Array) -> Array:
+    """Ridge penalties of [bias, factors]."""
+    return jnp.diag(jnp.concatenate([jnp.reshape(reg_bias, 1), jnp.full(rank, reg)]))
+
+
+def _design(parameters_Kxk: Array) -> Array:
+    """[b, p] with the bias replaced by 1: what multiplies the other side's [1, q]."""
+    return parameters_Kxk.at[..., 0].set(1)
+
+
+def _start(residual_TxN: Array, row_T: Array, rank: int) -> Array:
+    """[b, p] to start from: leading eigenvectors of the residual, scaled as half an SVD."""
+    values, vectors = jnp.linalg.eigh(residual_TxN @ residual_TxN.T)
+    half = jnp.sqrt(jnp.sqrt(jnp.maximum(values[::-1][:rank], 1e-12)))
+    return jnp.concatenate([row_T[:, None], vectors[:, ::-1][:, :rank] * half], 1)
+
+
+def _other_side(left_TxN: Array, known_TxN: Array, row_Txk: Array, penalty: Array) -> Array:
+    """Column parameters [c, q] (N × k) given row parameters [b, p], missing entries left out."""
+    design = _design(row_Txk)
+    outer_Txkk = design[:, :, None] * design[:, None, :]
+    gram_Nxkk = jnp.einsum("tn,tab->nab", known_TxN.astype(left_TxN.dtype), outer_Txkk) + penalty
+    target = jnp.where(known_TxN, left_TxN - row_Txk[:, :1], 0)
+    return jnp.linalg.solve(gram_Nxkk, (target.T @ design)[..., None])[..., 0]
+
+
+def fill(
+    z_TxN: Array,
+    known_TxN: Array,
+    key: Array,
+    *,
+    rank: int,
+    reg: Array,
+    reg_bias: Array,
+    steps: int,
+) -> Array:
+    """Alternating ridge regressions over the known entries of any matrix."""
+    penalty = _penalty(rank, reg, reg_bias)
+    fit = additive.effects(z_TxN, known_TxN, 1.0, 1.0)
+    left = jnp.where(known_TxN, z_TxN - fit.mean, 0)
+    residual = jnp.where(known_TxN, left - fit.row_T[:, None] - fit.column_N, 0)
+
+    def step(_: int, row_Txk: Array) -> Array:
+        column_Nxk = _other_side(left, known_TxN, row_Txk, penalty)
+        return _other_side(left.T, known_TxN.T, column_Nxk, penalty)
+
+    row_Txk = jax.lax.fori_loop(0, steps, step, _start(residual, fit.row_T, rank))
+    column_Nxk = _other_side(left, known_TxN, row_Txk, penalty)
+    return fit.mean + row_Txk[:, :1] + _design(row_Txk) @ column_Nxk.T
+
+
+def _train_step(
+    row_Mxk: Array,
+    new_k: Array,
+    gram_MxM: Array,
+    sum_M: Array,
+    n: int,
+    z_MxS: Array,
+    values_S: Array,
+    weight_S: Array,
+    penalty: Array,
+) -> tuple[Array, Array]:
+    """One alternation (columns, then all rows) from second moments and the S probed columns.
+
+    Every array is already less the grand mean; `gram_MxM` and `sum_M` are over all n columns. The
+    new row's parameters `new_k` touch the probed columns alone, where `weight_S` is 1.
+    """
+    bias_M = row_Mxk[:, 0]
+    design = _design(row_Mxk)
+    gram = design.T @ design + penalty
+    map_kxM = jnp.linalg.solve(gram, design.T)  # unprobed columns: y_j = map (z_j − b)
+    free_MxM = gram_MxM - z_MxS @ z_MxS.T
+    free_M = sum_M - z_MxS.sum(1)
+    n_free = n - z_MxS.shape[1]
+    cross_MxM = free_MxM - free_M[:, None] * bias_M  # Σ z_j (z_j − b)ᵀ
+    left_M = free_M - n_free * bias_M
+    yy = map_kxM @ (cross_MxM - bias_M[:, None] * left_M) @ map_kxM.T
+    y = map_kxM @ left_M
+    zy_Mxk = cross_MxM @ map_kxM.T
+
+    probed_Sxk = _probed(row_Mxk, new_k, z_MxS, values_S, weight_S, penalty)
+    e_Sxk = _design(probed_Sxk)
+    # Moments of [1, q] over all columns, and of [1, q] · c.
+    moments = yy.at[0, :].set(y).at[:, 0].set(y).at[0, 0].set(n_free)
+    by_bias = yy[:, 0].at[0].set(y[0])
+    products = zy_Mxk.at[:, 0].set(free_M)
+    moments = moments + e_Sxk.T @ e_Sxk
+    by_bias = by_bias + e_Sxk.T @ probed_Sxk[:, 0]
+    products = products + z_MxS @ e_Sxk
+    row_Mxk = jnp.linalg.solve(moments + penalty, (products - by_bias).T).T
+    gram_new = (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty
+    right = e_Sxk.T @ (weight_S * (values_S - probed_Sxk[:, 0]))
+    return row_Mxk, jnp.linalg.solve(gram_new, right)
+
+
+def _probed(
+    row_Mxk: Array, new_k: Array, z_MxS: Array, values_S: Array, weight_S: Array, penalty: Array
+) -> Array:
+    """Parameters [c, q] (S × k) of the probed columns: train rows and the new row together."""
+    design, new = _design(row_Mxk), _design(new_k)
+    gram = design.T @ design + penalty
+    right_kxS = design.T @ (z_MxS - row_Mxk[:, :1])
+    with_new = right_kxS + new[:, None] * (values_S - new_k[0])
+    both = jnp.linalg.solve(gram + jnp.outer(new, new), with_new)
+    return jnp.where(weight_S > 0, both, jnp.linalg.solve(gram, right_kxS)).T
+
+
+def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int) -> Prepared:
+    """The factorisation of the complete train rows alone, from their M × M Gram matrix."""
+    mean = z_MxN.mean()
+    z_MxN = z_MxN - mean
+    row_M = z_MxN.mean(1)
+    residual = z_MxN - row_M[:, None] - z_MxN.mean(0)
+    gram, total = z_MxN @ z_MxN.T, z_MxN.sum(1)
+    none, penalty = jnp.zeros((0,), z_MxN.dtype), _penalty(rank, reg, reg_bias)
+    new_k = jnp.zeros(rank + 1, z_MxN.dtype)
+
+    def step(_: int, row_Mxk: Array) -> Array:
+        return _train_step(
+            row_Mxk, new_k, gram, total, z_MxN.shape[1], z_MxN[:, :0], none, none, penalty
+        )[0]
+
+    row_Mxk = jax.lax.fori_loop(0, steps, step, _start(residual, row_M, rank))
+    return Prepared(z_MxN, mean, gram, total, row_Mxk)
+
+
+def extend(
+    state: Prepared,
+    columns_S: Array,
+    values_S: Array,
+    key: Array,
+    *,
+    rank: int,
+    reg: Array,
+    reg_bias: Array,
+    steps: int,
+) -> Array:
+    """The new row fitted jointly with the train rows, started from their own factorisation."""
+    penalty = _penalty(rank, reg, reg_bias)
+    weight_S = (~jnp.isnan(values_S)).astype(state.z_MxN.dtype)
+    left_S = jnp.where(weight_S > 0, values_S - state.mean, 0)
+    z_MxS = state.z_MxN[:, columns_S]
+    n = state.z_MxN.shape[1]
+
+    def step(_: int, parameters: tuple[Array, Array]) -> tuple[Array, Array]:
+        return _train_step(
+            *parameters, state.gram_MxM, state.sum_M, n, z_MxS, left_S, weight_S, penalty
+        )
+
+    # The new row's first parameters come from columns fitted without it.
+    first_Sxk = _probed(state.row_Mxk, jnp.zeros(rank + 1), z_MxS, left_S, 0 * weight_S, penalty)
+    e_Sxk = _design(first_Sxk)
+    new_k = jnp.linalg.solve(
+        (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty,
+        e_Sxk.T @ (weight_S * (left_S - first_Sxk[:, 0])),
+    )
+    row_Mxk, new_k = jax.lax.fori_loop(0, steps, step, (state.row_Mxk, new_k))
+    design = _design(row_Mxk)
+    map_kxM = jnp.linalg.solve(design.T @ design + penalty, design.T)
+    # [1, p] · y_j = ([1, p] map) z_j − …: one product with the columns, whatever the rank.
+    new = _design(new_k)
+    mix_M = new @ map_kxM
+    row_N = state.mean + new_k[0] + mix_M @ state.z_MxN - mix_M @ row_Mxk[:, 0]
+    probed_S = _probed(row_Mxk, new_k, z_MxS, left_S, weight_S, penalty) @ new
+    return row_N.at[columns_S].set(state.mean + new_k[0] + probed_S)

@@ -1,0 +1,163 @@
+"""The paper's protocol: some rows train, the others are predicted from a few observed entries.
+
+For each seed, S columns are drawn; every test task is predicted from its entries in them and the
+train rows alone (arXiv 2406.14026, section 4), and scored on its other columns. All test tasks and
+seeds of a method are one compiled call.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from forget_jax.associations import checks, metrics
+from forget_jax.associations.completion import predict_rows
+from forget_jax.errors import UserError
+
+Settings = Mapping[str, Any]
+
+
+def observed_columns(n_columns: int, n_observed: int, seeds: Sequence[int]) -> np.ndarray:
+    """Seeds × S columns, drawn without replacement, the same for every test task of a seed."""
+    if not 0 < n_observed < n_columns:
+        raise UserError(
+            f"{n_observed} observed entries of {n_columns} columns: take 1 to {n_columns - 1}, "
+            "so that some are left to predict"
+        )
+    return np.stack(
+        [np.random.default_rng(s).choice(n_columns, n_observed, replace=False) for s in seeds]
+    )
+
+
+def split_rows(
+    z: Any, train_rows: Sequence[int], test_rows: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train and test rows of a matrix; a task in both is a UserError."""
+    z_MxN = checks.as_matrix(z)
+    train = checks.as_rows(train_rows, z_MxN.shape[0], "the train split")
+    test = checks.as_rows(test_rows, z_MxN.shape[0], "the test split")
+    shared = np.intersect1d(train, test)
+    if shared.size:
+        raise UserError(f"row {shared[0]} is both a train and a test task")
+    empty = test[np.isnan(z_MxN[test]).all(1)]
+    if empty.size:
+        raise UserError(f"test row {empty[0]} has no known entry to score")
+    return z_MxN[train], z_MxN[test]
+
+
+def predict_split(
+    train_MxN: np.ndarray,
+    test_TxN: np.ndarray,
+    columns_GxS: np.ndarray,
+    seeds: Sequence[int],
+    method: str,
+    settings: Settings | None = None,
+) -> np.ndarray:
+    """Predictions seeds × T × N of every test row from its entries in each seed's columns."""
+    g, s = columns_GxS.shape
+    t, n = test_TxN.shape
+    columns_GxTxS = np.broadcast_to(columns_GxS[:, None, :], (g, t, s))
+    values_GxTxS = test_TxN[:, columns_GxS].transpose(1, 0, 2)
+    predicted = predict_rows(
+        train_MxN,
+        columns_GxTxS.reshape(g * t, s),
+        values_GxTxS.reshape(g * t, s),
+        method,
+        seeds=np.repeat(np.asarray(seeds), t),
+        **(settings or {}),
+    )
+    return predicted.reshape(g, t, n)
+
+
+def evaluate(
+    z: Any,
+    train_rows: Sequence[int],
+    test_rows: Sequence[int],
+    n_observed: int,
+    seeds: int | Sequence[int],
+    methods: Sequence[str] | Mapping[str, Settings],
+    k: int = 50,
+) -> dict[str, dict[str, Any]]:
+    """Scores completion methods on test rows, each seen only at S random columns.
+
+    Args:
+      z: M × N matrix; NaN entries are neither observed nor scored.
+      train_rows, test_rows: row numbers; they may not share any.
+      n_observed: S, entries observed of each test row.
+      seeds: how many draws of the S columns, or the seeds themselves.
+      methods: names in METHODS, or a mapping of any label to settings, in which `method` names the
+        method where the label does not.
+      k: of `precision_at_k`, at most half of the scored columns.
+
+    Returns:
+      For each method, the mean over seeds of every metric of `metrics.score`, the standard
+      deviation over seeds as `<metric>_std`, each seed's value under `per_seed`, `settings`, and
+      `seconds` (wall, compilation included). An entry counts as forgotten above 0, or above 0.5 in
+      a matrix of zeros and ones.
+
+    Raises:
+      UserError: rows outside the matrix or in both splits, too many observed entries, infinities,
+        an unknown method or setting.
+    """
+    train_MxN, test_TxN = split_rows(z, train_rows, test_rows)
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    if len(seeds) == 0:
+        raise UserError("the protocol needs at least one seed")
+    columns_GxS = observed_columns(train_MxN.shape[1], n_observed, seeds)
+    k = max(min(k, (train_MxN.shape[1] - n_observed) // 2), 1)
+    both = np.concatenate([train_MxN.ravel(), test_TxN.ravel()])
+    binary = np.isin(both[~np.isnan(both)], (0, 1)).all()
+    if not isinstance(methods, Mapping):
+        methods = {name: {} for name in methods}
+    results = {}
+    for label, settings in methods.items():
+        options = {name: value for name, value in settings.items() if name != "method"}
+        start = time.perf_counter()
+        predicted = predict_split(
+            train_MxN, test_TxN, columns_GxS, seeds, settings.get("method", label), options
+        )
+        seconds = time.perf_counter() - start
+        rows = []
+        for columns_S, predicted_TxN in zip(columns_GxS, predicted, strict=True):
+            truth_TxN = test_TxN.copy()
+            truth_TxN[:, columns_S] = np.nan
+            rows.append(metrics.score(truth_TxN, predicted_TxN, 0.5 if binary else 0.0, k))
+        results[label] = summarise(rows) | {"settings": dict(settings), "seconds": seconds}
+    return results
+
+
+def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean and standard deviation of each metric over seeds, and the values themselves."""
+    per_seed = {name: [row[name] for row in rows] for name in rows[0]}
+    summary: dict[str, Any] = {}
+    for name, values in per_seed.items():
+        summary[name] = float(np.mean(values))
+        summary[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return summary | {"per_seed": per_seed}
+
+
+def paired_difference(
+    results: Mapping[str, Mapping[str, Any]], a: str, b: str, metric: str = "rmse"
+) -> dict[str, float]:
+    """Mean of a − b over seeds, which share their columns, with a 95 % t interval and p value.
+
+    Returns:
+      `mean`, `low`, `high`, `p` (two-sided, paired t) and `seeds`.
+    """
+    values = [np.asarray(results[name]["per_seed"][metric]) for name in (a, b)]
+    return interval(values[0] - values[1])
+
+
+def interval(difference_G: np.ndarray) -> dict[str, float]:
+    """95 % t interval and two-sided p of the mean of paired differences."""
+    from scipy.stats import t
+
+    n = difference_G.size
+    if n < 2:
+        raise UserError("an interval needs at least two seeds")
+    mean = float(difference_G.mean())
+    error = float(difference_G.std(ddof=1) / np.sqrt(n))
+    half = float(t.ppf(0.975, n - 1)) * error
+    p = float(2 * t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": p, "seeds": n}
