@@ -1,0 +1,152 @@
+"""The section about how forgetting grows with trained parameters and steps."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from forget_jax.report.plots import SERIES, Line, legend, ordered_colours, xy_plot
+from forget_jax.report.section import Figure, Section, Table, count, number, shorten
+
+_SIZES = 6  # parameter counts drawn as lines of their own
+
+
+def scaling_section(
+    points: Mapping[str, Sequence[Any]],
+    laws: Mapping[str, Mapping[str, Any]],
+    curves: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: int = 1,
+) -> Section:
+    """Measured points, fitted laws and how they were found wanting.
+
+    Args:
+      points: columns `P` (trained parameters), `steps`, `l_ft`, `l_f` (nats per token) and `run`.
+      laws: by name, `params` and `ci` (by parameter; `ci` holds pairs), `r2`, `bic`,
+        `heldout_error`.
+      curves: by law's name its predicted surface: `P` (K), `steps` (S) and `l_f` (K × S).
+      seeds: runs under different seeds for each P.
+    """
+    p, steps, l_ft, l_f = (np.asarray(points[k], float) for k in ("P", "steps", "l_ft", "l_f"))
+    runs = len(set(points["run"]))
+    sizes = np.unique(p[np.isfinite(p)])
+    if len(sizes) > _SIZES:
+        sizes = sizes[np.linspace(0, len(sizes) - 1, _SIZES).round().astype(int)]
+    basis = f"{count(len(p), 'point')} of {count(runs, 'run')}, {count(seeds, 'seed')} a setting"
+    colours = ordered_colours(len(sizes))
+    measured = [
+        Line(steps[p == size], l_f[p == size], colour, f"P = {number(int(size))}", "dot")
+        for size, colour in zip(sizes, colours, strict=True)
+    ]
+    law = _drawn(laws, curves or {})
+    predicted = []
+    if law is not None:
+        surface = (curves or {})[law]
+        near = np.asarray(surface["P"], float)
+        for size, colour in zip(sizes, colours, strict=True):
+            k = int(np.argmin(np.abs(np.log(near) - np.log(size))))
+            if np.isclose(near[k], size, rtol=0.01):
+                predicted.append(Line(surface["steps"], np.asarray(surface["l_f"])[k], colour))
+    alt = (
+        f"Forgetting loss over steps for {count(len(sizes), 'size')} of the trained part; {basis}."
+    )
+    figures = [
+        Figure(
+            "Forgetting by steps",
+            f"Dots are measurements: {basis}."
+            + (f" Lines are the fitted law “{law}”." if predicted else "")
+            + " P counts trained parameters.",
+            alt,
+            xy_plot(
+                "scaling-steps", [*predicted, *measured], "steps", "forgetting loss (nats)", alt
+            ),
+            legend(measured),
+        )
+    ]
+    same = [
+        Line(l_ft[p == size], l_f[p == size], colour, f"P = {number(int(size))}", "dot")
+        for size, colour in zip(sizes, colours, strict=True)
+    ]
+    fit = _straight_line(l_ft, l_f)
+    alt = f"Forgetting loss against fine-tuning loss; {basis}."
+    figures.append(
+        Figure(
+            "Forgetting by fine-tuning loss",
+            f"The same measurements: {basis}."
+            + (" The dashed line is their least-squares line." if fit else ""),
+            alt,
+            xy_plot(
+                "scaling-losses",
+                [*fit, *same],
+                "fine-tuning loss (nats)",
+                "forgetting loss (nats)",
+                alt,
+            ),
+            legend([*same, *fit]),
+        )
+    )
+    return Section(
+        "scaling", "How it scales", _lead(laws, runs, seeds), tuple(figures), _tables(laws)
+    )
+
+
+def _drawn(laws: Mapping[str, Mapping[str, Any]], curves: Mapping[str, Any]) -> str | None:
+    """The law whose surface is drawn: the least held-out error, or the best R² without one."""
+
+    def rank(name: str) -> tuple[float, float]:
+        law = laws.get(name, {})
+        error, r2 = law.get("heldout_error"), law.get("r2")
+        return (np.inf if error is None else error, -np.inf if r2 is None else -r2)
+
+    return min(curves, key=rank, default=None)
+
+
+def _straight_line(x: np.ndarray, y: np.ndarray) -> list[Line]:
+    known = np.isfinite(x) & np.isfinite(y)
+    if len(np.unique(x[known])) < 2:
+        return []
+    slope, offset = np.polyfit(x[known], y[known], 1)
+    ends = np.asarray([x[known].min(), x[known].max()])
+    return [Line(ends, slope * ends + offset, SERIES[1], "least squares", "dash")]
+
+
+def _lead(laws: Mapping[str, Mapping[str, Any]], runs: int, seeds: int) -> str:
+    lead = (
+        "Each dot is a model after some steps with some number of trained parameters: how far its "
+        "next-token predictions left the base model's (forgetting loss) and how well it learned "
+        "(fine-tuning loss)."
+    )
+    errors = {
+        n: law["heldout_error"] for n, law in laws.items() if law.get("heldout_error") is not None
+    }
+    errors = {n: e for n, e in errors.items() if np.isfinite(e)}
+    if errors:
+        best = min(errors, key=lambda n: errors[n])
+        lead += (
+            f" On runs kept out of the fits, “{best}” erred least ({number(errors[best])} nats"
+            + (f", of {len(errors)} laws)." if len(errors) > 1 else ").")
+        )
+    lead += f" The fits rest on {count(runs, 'run')}"
+    return lead + (
+        " with one seed a setting, so small differences between laws mean little."
+        if seeds == 1
+        else "."
+    )
+
+
+def _tables(laws: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
+    if not laws:
+        return ()
+    columns = ("law", "R²", "BIC", "held-out error")
+    quality = tuple(
+        (n, *(law.get(k) for k in ("r2", "bic", "heldout_error"))) for n, law in laws.items()
+    )
+    rows = []
+    for name, law in laws.items():
+        for parameter, value in law.get("params", {}).items():
+            low, high = (law.get("ci") or {}).get(parameter) or (None, None)
+            rows.append(
+                (shorten(name, 60), str(parameter), value, f"{number(low)} to {number(high)}")
+            )
+    note = "R² and BIC are in-sample; a lower BIC is better."
+    parameters = Table("Fitted parameters", ("law", "parameter", "value", "interval"), tuple(rows))
+    return (Table("Laws side by side", columns, quality, note), *((parameters,) if rows else ()))

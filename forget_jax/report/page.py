@@ -1,0 +1,14 @@
+"""The whole report as one HTML file: no network, no fonts or scripts from elsewhere."""
+
+from collections.abc import Mapping, Sequence
+
+from forget_jax.report.section import Section
+from forget_jax.report.template import render
+
+
+def page(title: str, sections: Sequence[Section], facts: Mapping[str, str]) -> str:
+    """HTML of a title, facts of the run, a table of contents (for three or more) and the sections.
+
+    Titles, names, texts and facts may hold anything: they are escaped.
+    """
+    return str(render("page.html", title=title, sections=sections, facts=facts))

@@ -1,0 +1,151 @@
+"""Sections about runs: training curves, scores of models, and where the time went."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from forget_jax.report.plots import MUTED, SERIES, Line, Row, legend, row_plot, xy_plot
+from forget_jax.report.section import (
+    Cell,
+    Figure,
+    Section,
+    Table,
+    bars,
+    count,
+    finite_mean,
+    number,
+    percent,
+    shorten,
+)
+
+_POINTS = 240  # a curve's points; more cannot be told apart at the plot's width
+_ROWS = 40
+
+
+def training_section(
+    curves: Mapping[str, Mapping[str, Sequence[float]]], facts: Mapping[str, str]
+) -> Section:
+    """Loss by step of each run, `{run: {"step": [...], "loss": [...]}}`, and facts about them."""
+    thinned = {
+        name: _thin(np.asarray(c["step"], float), np.asarray(c["loss"], float))
+        for name, c in curves.items()
+    }
+    named = len(curves) <= len(SERIES)
+    if named:
+        lines = [
+            Line(x, y, colour, shorten(name, 60))
+            for (name, (x, y, _)), colour in zip(thinned.items(), SERIES, strict=False)
+        ]
+    else:
+        lines = [Line(x, y, MUTED, width=0.8, opacity=0.35) for x, y, _ in thinned.values()]
+        lines.append(_mean_curve([(x, y) for x, y, _ in thinned.values()]))
+    window = max((w for _, _, w in thinned.values()), default=1)
+    rows = []
+    for name, curve in curves.items():
+        loss = np.asarray(curve["loss"], float)
+        known = loss[np.isfinite(loss)]
+        first, last = (known[0], known[-1]) if known.size else (np.nan, np.nan)
+        rows.append((name, len(loss), float(first), float(last)))
+    fell = sum(last < first for _, _, first, last in rows)
+    whole = "All" if fell == len(rows) > 1 else f"{fell:,} of"
+    lead = (
+        f"Training loss of {count(len(rows), 'run')}. {whole} {len(rows):,} ended with a lower "
+        "loss than at the first step, on batches that differ from step to step."
+    )
+    alt = f"Training loss over steps, {count(len(rows), 'run')}; the table holds first and last."
+    caption = "Nats per token; one curve is one run with one seed."
+    if window > 1:
+        caption += f" Every point is the mean of up to {window} steps."
+    if not named:
+        caption += " Each thin line is a run, named in the table."
+    figures: tuple[Figure, ...] = ()
+    if rows:
+        plot = xy_plot("training-loss", lines, "step", "training loss", alt)
+        figures = (Figure("Training loss", caption, alt, plot, legend(lines)),)
+    tables = [Table("First and last loss", ("run", "steps logged", "first", "last"), tuple(rows))]
+    if facts:
+        tables.append(Table("Facts", ("", ""), tuple(facts.items())))
+    return Section("training", "Training", lead, figures, tuple(tables))
+
+
+def _thin(step: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """At most `_POINTS` points, means of equal windows; and the window's length in steps."""
+    window = -(-len(step) // _POINTS) if len(step) else 1
+    cuts = range(0, len(step), window)
+    x = np.asarray([step[k : k + window].mean() for k in cuts])
+    y = np.asarray([float(finite_mean(loss[k : k + window])) for k in cuts])
+    return x, y, window
+
+
+def _mean_curve(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line:
+    """Mean over runs where all of them have a loss."""
+    filled = [(x, y) for x, y in curves if len(x)]
+    low, high = max(x[0] for x, _ in filled), min(x[-1] for x, _ in filled)
+    x = np.linspace(low, max(low, high), 100)
+    mean = np.mean([np.interp(x, *curve) for curve in filled], axis=0)
+    return Line(x, mean, SERIES[0], f"mean of {len(filled)} runs", width=2.6)
+
+
+def score_section(
+    nll: Mapping[str, Sequence[float]], tokens: Mapping[str, int] | None = None
+) -> Section:
+    """Distribution of the examples' NLL (nats per token) under each model; NaN is not scored."""
+    values = {name: np.asarray(v, float)[np.isfinite(v)] for name, v in nll.items()}
+    quantiles = {
+        name: np.quantile(v, (0.05, 0.5, 0.95)) if v.size else np.full(3, np.nan)
+        for name, v in values.items()
+    }
+    plotted = [Row(n, q[1], q[0], q[2]) for n, q in list(quantiles.items())[:_ROWS]]
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            name,
+            int(v.size),
+            None if tokens is None else tokens.get(name),
+            float(finite_mean(v)),
+            *(float(q) for q in quantiles[name]),
+        )
+        for name, v in values.items()
+    )
+    columns: tuple[str, ...] = ("model", "examples", "tokens", "mean", "5 %", "median", "95 %")
+    if tokens is None:
+        columns, rows = columns[:2] + columns[3:], tuple(r[:2] + r[3:] for r in rows)
+    alt = (
+        "NLL per example: " + ", ".join(f"{r.name} median {number(r.value)}" for r in plotted) + "."
+    )
+    caption = (
+        "Dots are medians over examples, lines reach from the 5th to the 95th percentile. "
+        "Scoring has no randomness; one row is one trained model, so one seed."
+    )
+    if len(nll) > _ROWS:
+        caption += f" The first {_ROWS} of {len(nll):,} models; the table has all."
+    figure = Figure(
+        "NLL of the examples under each model",
+        caption,
+        alt,
+        row_plot("nll-by-model", plotted, "NLL (nats per token)", alt),
+    )
+    lead = "How hard each model finds the examples: mean negative log-likelihood per target token."
+    if len(values) > 1:
+        names = list(values)
+        means = [float(finite_mean(values[n])) for n in names]
+        worse = sum(m > means[0] for m in means[1:])
+        lead += (
+            f" Against {shorten(names[0], 60)} ({number(means[0])}), the mean is higher under "
+            f"{worse:,} of {len(names) - 1:,} other models."
+        )
+    table = Table("Figures by model", columns, rows)
+    return Section("scores", "Scores", lead, (figure,) if rows else (), (table,))
+
+
+def timing_section(seconds: Mapping[str, float]) -> Section:
+    """Wall-clock seconds of each stage, in the order given."""
+    total = float(sum(seconds.values()))
+    values = list(seconds.values())
+    shares = [percent(v / total) if total else "–" for v in values]
+    rows = zip(seconds, bars(values), shares, strict=True)
+    lead = f"The stages took {number(total)} seconds together, measured once on this machine."
+    if values and total:
+        longest = max(seconds, key=lambda name: seconds[name])
+        lead += f" The longest was {shorten(longest, 60)} with {percent(seconds[longest] / total)}."
+    table = Table("Seconds by stage", ("stage", "seconds", "share"), tuple(rows))
+    return Section("timing", "Where the time went", lead, tables=(table,))

@@ -1,0 +1,141 @@
+"""What a page is made of: sections with figures, tables and texts, and how numbers are written."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture. `markup` is trusted HTML or SVG made by this package, never a user's text."""
+
+    title: str
+    caption: str
+    alt: str
+    markup: Markup
+    legend: tuple[tuple[str, str, str], ...] = ()  # (CSS colour, "line" | "dash" | "dot", label)
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A table cell with a bar from zero to its value; `left` and `width` are percentages."""
+
+    text: str
+    left: float
+    width: float
+    negative: bool
+
+
+Cell = str | int | float | None | Bar
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under named columns; text cells align left, numbers and bars right."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """One example shown as text: its name, what is known about it, and an excerpt ("" if none)."""
+
+    title: str
+    facts: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One chapter of the page; `lead` says in plain words what is seen and what it means."""
+
+    key: str
+    title: str
+    lead: str
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    texts: tuple[Text, ...] = ()
+    texts_title: str = ""
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    """Three significant digits with a true minus sign; "–" for what is missing or not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if isinstance(value, int | np.integer):
+        text = f"{value:,}"
+    elif value == 0:
+        text = "0"
+    else:
+        decimals = 2 - math.floor(math.log10(abs(value)))
+        text = f"{value:.1e}" if decimals > 6 else f"{value:,.{max(decimals, 0)}f}"
+    if sign and value > 0:
+        text = "+" + text
+    return text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share as a whole percentage; never rounded to all or nothing."""
+    if not math.isfinite(share):
+        return "–"
+    if 0 < share < 0.01:
+        return "under 1 %"
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def bars(values: Sequence[float], texts: Sequence[str] | None = None) -> list[Bar]:
+    """Cells whose bars share one scale, from the least to the greatest value and 0."""
+    clean = np.nan_to_num(np.asarray(values, float), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = min(0.0, clean.min(initial=0.0)), max(0.0, clean.max(initial=0.0))
+    span = (high - low) or 1.0
+    written = texts or [number(v, sign=low < 0) for v in values]
+    return [
+        Bar(
+            text,
+            left=round(100 * (min(v, 0.0) - low) / span, 2),
+            width=round(100 * abs(v) / span, 2),
+            negative=bool(v < 0),
+        )
+        for v, text in zip(clean, written, strict=True)
+    ]
+
+
+def shorten(name: str, limit: int) -> str:
+    """At most `limit` characters on one line, cut in the middle where names differ least."""
+    name = " ".join(name.split())
+    if len(name) <= limit:
+        return name
+    tail = (limit - 1) // 2
+    return name[: limit - 1 - tail] + "…" + name[len(name) - tail :]
+
+
+def short_names(names: Sequence[str], limit: int) -> list[str]:
+    """`shorten` for a whole axis: names that would become equal are numbered by their place."""
+    short = [shorten(n, limit) for n in names]
+    taken = {s: short.count(s) for s in set(short)}
+    return [
+        s if taken[s] == 1 else f"{shorten(n, limit - 5)} #{k + 1}"
+        for k, (n, s) in enumerate(zip(names, short, strict=True))
+    ]
+
+
+def finite_mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Mean over the finite entries; NaN (without a warning) where there are none."""
+    known = np.isfinite(values)
+    counts = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)

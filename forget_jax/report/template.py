@@ -1,0 +1,27 @@
+"""The one place that fills this room's HTML templates: user text is always escaped."""
+
+import functools
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from forget_jax.report.section import Bar, number
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = number
+    environment.tests["bar"] = lambda cell: isinstance(cell, Bar)
+    environment.tests["text"] = lambda cell: isinstance(cell, str)
+    text = resources.files("forget_jax.report").joinpath(name).read_text("utf-8")
+    return environment.from_string(text)
+
+
+def render(name: str, **values: Any) -> Markup:
+    """The template file `name` of this package filled with values, as HTML."""
+    return Markup(_template(name).render(**values))
