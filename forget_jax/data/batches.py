@@ -175,9 +175,3 @@ def assemble(encoded: Sequence[Encoded], shape: Shape, rows: Sequence[tuple[int,
         slot,
         example,
     )
-
-
-def useful_fraction(batches: Sequence[Batch], encoded: Sequence[Encoded]) -> float:
-    """Real tokens over all tokens, padding included."""
-    real = sum(len(encoded[i].ids) for b in batches for i in np.ravel(b.example_BxS) if i >= 0)
-    return real / sum(b.ids_BxL.size for b in batches)

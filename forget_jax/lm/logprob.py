@@ -34,7 +34,6 @@ def target_logprobs(
     V = head_DxV.shape[1]
     C = max(1, min(T, chunk_logits // (B * V)))
 
-    @jax.checkpoint
     def chunk(h_BxCxD: jax.Array, target_BxC: jax.Array) -> jax.Array:
         logits_BxCxV = jnp.einsum(
             "bcd,dv->bcv",
@@ -45,7 +44,7 @@ def target_logprobs(
         chosen = jnp.take_along_axis(logits_BxCxV, target_BxC[:, :, None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 
-    if C == T:
+    if C == T:  # one chunk: its logits fit, so keep them for the backward pass
         return chunk(h_BxTxD, target_BxT)
     n = -(-T // C)
     pad = n * C - T
@@ -54,5 +53,6 @@ def target_logprobs(
         x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(B, n, C, *x.shape[2:]), 1, 0)
 
-    logp_nxBxC = jax.lax.map(lambda args: chunk(*args), (split(h_BxTxD), split(target_BxT)))
+    remat = jax.checkpoint(chunk)
+    logp_nxBxC = jax.lax.map(lambda args: remat(*args), (split(h_BxTxD), split(target_BxT)))
     return jnp.moveaxis(logp_nxBxC, 0, 1).reshape(B, n * C)[:, :T]

@@ -1,0 +1,86 @@
+"""Progress of long work: one line that moves at least every few seconds, even while XLA compiles.
+
+On a terminal the line is rewritten in place; in a log it is printed plainly, less often.
+"""
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import TextIO
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
+    s = round(seconds)
+    return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
+
+
+class Progress:
+    """A counter for one stage of work, kept moving by a thread of its own.
+
+    Use as a context manager; call `at` whenever something was done.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        start: int = 0,
+        unit: str = "step",
+        stream: TextIO | None = None,
+    ):
+        self.what, self.total, self.unit = what, total, unit
+        self.stream = stream or sys.stderr
+        self.tty = self.stream.isatty()
+        self.done = self.start = start
+        self.note = ""
+        self.began = time.monotonic()
+        self._first: float | None = None  # when the first work was done: compilation lies before it
+        self._first_done = start
+        self._last_length = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._print(last=True)
+
+    def at(self, done: int, note: str = "") -> None:
+        """Says how much is done, and a word on how it goes (`loss 3.21 · 9.1k tokens/s`)."""
+        if self._first is None:
+            self._first, self._first_done = time.monotonic(), done
+        self.done, self.note = done, note
+
+    def _beat(self) -> None:
+        while not self._stop.wait(0.5 if self.tty else 4.0):
+            self._print()
+
+    def _line(self, last: bool) -> str:
+        now = time.monotonic()
+        line = f"{self.what}: {self.unit} {self.done}/{self.total}"
+        if self.note:
+            line += f" · {self.note}"
+        if last or self._first is None or self.done == self._first_done:
+            return f"{line} · {duration(now - self.began)}"
+        left = (self.total - self.done) * (now - self._first) / (self.done - self._first_done)
+        return f"{line} · {duration(now - self.began)} · {duration(left)} left"
+
+    def _print(self, last: bool = False) -> None:
+        line = self._line(last)
+        if self.tty:
+            self.stream.write("\r" + line.ljust(self._last_length) + ("\n" if last else ""))
+            self._last_length = len(line)
+        else:
+            self.stream.write(line + "\n")
+        self.stream.flush()

@@ -1,0 +1,67 @@
+"""Orbax checkpoints of what training changes (never the base), restored onto any devices.
+
+Orbax writes a step into a temporary folder and renames it when complete, so the newest step listed is
+always a whole one.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from forget_jax.errors import UserError
+from forget_jax.files import Path, PathLike
+
+Tree = Any
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest `keep` steps, written in the background."""
+
+    def __init__(self, folder: PathLike, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        try:
+            self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
+        except OSError as e:
+            raise UserError(f"cannot write checkpoints to {folder}: {e.strerror or e}") from e
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        return self._manager.latest_step()
+
+    def restore(self, like: Tree) -> Tree:
+        """The newest complete state, with the shapes and shardings of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._manager.restore(self.latest(), args=ocp.args.StandardRestore(abstract))
+
+    def save(self, step: int, state: Tree) -> None:
+        """Starts to write the state; returns once it is copied off the device."""
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(state))
+        except OSError as e:
+            raise UserError(
+                f"cannot write checkpoint {step}: {e.strerror or e}; free space, then start the "
+                "same command again: it resumes"
+            ) from e
+
+    def wait(self) -> None:
+        """Waits until everything started is on disk."""
+        try:
+            self._manager.wait_until_finished()
+        except OSError as e:
+            raise UserError(
+                f"cannot finish a checkpoint: {e.strerror or e}; free space and start again"
+            ) from e
+
+    def close(self) -> None:
+        """Waits, then frees the manager's threads."""
+        self.wait()
+        self._manager.close()
+
+
+def resume(checkpoints: Checkpoints, fresh: Callable[[], Tree]) -> tuple[int, Tree]:
+    """The step to go on from and its state: the newest checkpoint's, or 0 and a fresh one."""
+    state = fresh()
+    step = checkpoints.latest()
+    return (0, state) if step is None else (step, checkpoints.restore(state))
