@@ -1,0 +1,176 @@
+"""Tokenizers: train a small one, load any other through `AutoTokenizer`, save beside a checkpoint.
+
+Which special tokens are put on is never left to the tokenizer: callers tokenise with
+`add_special_tokens=False` and put BOS and EOS on themselves. `SpecialTokens` says what exists and
+what the tokenizer would have done by itself, so that a run can print both.
+"""
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path as LocalPath
+from typing import TYPE_CHECKING, Any
+
+from forget_jax import files
+from forget_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+
+def transformers() -> Any:
+    """The transformers package, imported late (1.5 s) and without its advice about torch."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    return transformers
+
+
+def train(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
+    """A byte-level BPE tokenizer (no text is out of vocabulary), the same for the same texts.
+
+    Digits are split one by one, so arithmetic sees place values. Ids 0, 1 and 2 are <s>, </s> and
+    <pad>; a small corpus may yield fewer than `vocab_size` entries.
+
+    Raises:
+      UserError: `vocab_size` below 259 (256 bytes and three special tokens).
+    """
+    if vocab_size < 259:
+        raise UserError(
+            f"a byte-level tokenizer needs vocab_size >= 259 (256 bytes, {BOS} {EOS} {PAD}), "
+            f"not {vocab_size}"
+        )
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return transformers().PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load(path: files.PathLike) -> Any:
+    """The tokenizer of a local folder, a `gs://` folder or a hub name; never runs remote code.
+
+    Raises:
+      UserError: no tokenizer there, or one that needs its own code.
+    """
+    name = os.fspath(path)
+    if not files.is_local(name):
+        return _load(str(fetch(name, lambda file: file.endswith(TOKENIZER_FILES))), name)
+    return _load(name, name)
+
+
+TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")
+
+
+def fetch(path: str, wanted: Any) -> LocalPath:
+    """A local copy of the wanted files of a remote folder, for readers that want local ones."""
+    remote = files.Path(path)
+    if not remote.is_dir():
+        raise UserError(f"{path} is not a folder that can be read")
+    local = LocalPath(tempfile.mkdtemp(prefix="forget_jax_"))
+    for file in remote.iterdir():
+        if wanted(file.name) and not file.is_dir():
+            file.copy(local / file.name)
+    return local
+
+
+def _load(name: str, shown: str) -> Any:
+    if _is_folder_name(name):
+        folder = LocalPath(name)
+        if not folder.is_dir():
+            raise UserError(f"{shown} is not a folder (and not a hub name): no tokenizer there")
+        if not any(f.name.startswith(("tokenizer", "vocab")) for f in folder.iterdir()):
+            raise UserError(
+                f"{shown} holds no tokenizer (tokenizer.json, tokenizer.model or vocab.*); "
+                "copy it there from the base model"
+            )
+    try:
+        return transformers().AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as e:  # transformers raises a dozen kinds, all of them about the folder
+        reason = " ".join(str(e).split())[:300]
+        if "trust_remote_code" in reason:
+            reason = "it needs code of its own, which is never run"
+        raise UserError(f"cannot load a tokenizer from {shown}: {reason}") from e
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether a name means a folder: it exists, or cannot be `owner/model` on the hub."""
+    return LocalPath(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def save(tokenizer: Any, path: files.PathLike) -> None:
+    """Writes the tokenizer's files into the folder, each atomically."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for file in sorted(LocalPath(folder).rglob("*")):
+            if file.is_file():
+                target = files.Path(path) / str(file.relative_to(folder))
+                files.write_bytes(target, file.read_bytes())
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialTokens:
+    """What special tokens a tokenizer has, and what it puts on by itself (which is not used).
+
+    Attributes:
+      bos, eos, pad: `(token, id)` or None.
+      adds_bos, adds_eos: what the tokenizer's own rule would add to a text.
+    """
+
+    bos: tuple[str, int] | None
+    eos: tuple[str, int] | None
+    pad: tuple[str, int] | None
+    adds_bos: bool
+    adds_eos: bool
+
+    def line(self, bos: bool, eos: bool) -> str:
+        """One line for people: what is put on here, beside the tokenizer's own habit."""
+
+        def show(name: str, token: tuple[str, int] | None, used: bool, habit: bool) -> str:
+            if token is None:
+                return f"{name}: the tokenizer has none"
+            return (
+                f"{name}: {token[0]} (id {token[1]}) {'put on' if used else 'not put on'}"
+                f" (the tokenizer by itself: {'yes' if habit else 'no'})"
+            )
+
+        return "; ".join(
+            [show("BOS", self.bos, bos, self.adds_bos), show("EOS", self.eos, eos, self.adds_eos)]
+        )
+
+
+def special_tokens(tokenizer: Any) -> SpecialTokens:
+    """The special tokens of a tokenizer and its own rule for putting them on."""
+
+    def named(kind: str) -> tuple[str, int] | None:
+        token, id_ = getattr(tokenizer, f"{kind}_token"), getattr(tokenizer, f"{kind}_token_id")
+        return None if id_ is None else (str(token), int(id_))
+
+    bos, eos = named("bos"), named("eos")
+    ids = tokenizer("a")["input_ids"]
+    return SpecialTokens(
+        bos=bos,
+        eos=eos,
+        pad=named("pad"),
+        adds_bos=bool(bos and ids and ids[0] == bos[1]),
+        adds_eos=bool(eos and ids and ids[-1] == eos[1]),
+    )
