@@ -1,0 +1,359 @@
+"""Fitting a law to measured points: the best fit, its uncertainty, and how far to trust it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from forget_jax.errors import UserError
+from forget_jax.scaling import resample
+from forget_jax.scaling.diagnose import criteria, warn
+from forget_jax.scaling.laws import LAWS, Law, get_law, log_columns
+from forget_jax.scaling.points import Points, read_points
+from forget_jax.scaling.solve import (
+    LANES,
+    LOSSES,
+    Solution,
+    coefficients,
+    draw_starts,
+    solve,
+    terms_SxNxJ,
+)
+
+_FOLD_LIMIT = 16
+_FEW_RUNS = 12
+_SUMMARY = (
+    *("target", "loss", "delta", "params", "level", "r2", "bic", "aicc", "n", "n_eff"),
+    *("clusters", "bootstrap", "heldout_error", "heldout", "heldout_by", "noise", "converged"),
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law.
+
+    `params` are those of `LAWS[law].formula`; `ci` their bootstrap percentile intervals at `level`.
+    `r2`, `bic` and `aicc` are about the target in nats whatever the loss; the criteria use
+    `n_eff` points, the same for all laws fitted to one table. `heldout_error` is the mean absolute
+    error on ranks (or runs: `heldout_by`) left out of the fit, `heldout` the same for this law and
+    the nulls. `noise` is the standard deviation of residuals. `valid` is the range of each column
+    that the law was fitted on.
+    """
+
+    law: str
+    target: str
+    loss: str
+    delta: float | None
+    params: dict[str, float]
+    ci: dict[str, tuple[float, float]]
+    level: float
+    r2: float
+    bic: float
+    aicc: float
+    n: int
+    n_eff: float
+    clusters: int
+    bootstrap: str
+    heldout_error: float | None
+    heldout: dict[str, float]
+    heldout_by: str
+    noise: float
+    converged: bool
+    warnings: tuple[str, ...]
+    valid: dict[str, tuple[float, float]]
+    _centre: dict[str, float] = field(repr=False)
+    _best: Solution = field(repr=False)
+    _samples: Solution | None = field(repr=False)
+
+    def predict(self, *values: Any, **columns: Any) -> np.ndarray:
+        """Predicted target, nats: `predict(P, steps)`, `predict(l_ft)`, or by column name.
+
+        Positional values are the law's columns in order; all broadcast together. Columns the law
+        does not read are ignored, so `predict(P=.., steps=..)` serves power_P and power_N too.
+        """
+        return self._evaluate(self._best, self._columns(values, columns))[0]
+
+    def interval(
+        self, *values: Any, kind: str = "curve", **columns: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds at `level` of the law's mean ("curve") or of one new measurement ("point").
+
+        "point" adds the residual spread to every bootstrap curve. Raises UserError where the fit
+        was made without bootstraps.
+        """
+        if self._samples is None:
+            raise UserError("scaling: this fit has no intervals; fit with bootstraps > 0")
+        if kind not in ("curve", "point"):
+            raise UserError(f"scaling: interval kind {kind!r}: use 'curve' or 'point'")
+        pred = self._evaluate(self._samples, self._columns(values, columns))
+        if kind == "point":
+            pred = pred + self.noise * np.random.default_rng(0).standard_normal(pred.shape)
+        tail = (1.0 - self.level) / 2.0
+        low, high = np.quantile(pred, [tail, 1.0 - tail], axis=0)
+        return low, high
+
+    def samples(self, *values: Any, **columns: Any) -> np.ndarray:
+        """Bootstrap curves at the given columns, bootstraps first."""
+        if self._samples is None:
+            raise UserError("scaling: this fit has no bootstraps; fit with bootstraps > 0")
+        return self._evaluate(self._samples, self._columns(values, columns))
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds, ready for JSON."""
+        return {
+            "formula": LAWS[self.law].formula,
+            **{name: getattr(self, name) for name in _SUMMARY},
+            "ci": {name: list(bounds) for name, bounds in self.ci.items()},
+            "warnings": list(self.warnings),
+        }
+
+    def _columns(self, values: tuple[Any, ...], columns: dict[str, Any]) -> dict[str, np.ndarray]:
+        law = LAWS[self.law]
+        if values:
+            if len(values) != len(law.columns):
+                raise UserError(
+                    f"scaling: law {law.name!r} is evaluated at ({', '.join(law.columns)}); "
+                    f"got {len(values)} values"
+                )
+            columns = {**columns, **dict(zip(law.columns, values, strict=True))}
+        missing = [name for name in law.columns if name not in columns]
+        if missing:
+            raise UserError(f"scaling: law {law.name!r} needs {', '.join(missing)} to predict")
+        arrays = np.broadcast_arrays(*(np.asarray(c, np.float64) for c in columns.values()), 0.0)
+        given = dict(zip(columns, arrays[:-1], strict=True))
+        for name in ("P", "steps"):
+            growth = name == "steps" and law.name == "kl_origin"  # exactly 0 before the first step
+            if name in law.columns and ((given[name] < 0) | ((given[name] == 0) & ~growth)).any():
+                raise UserError(f"scaling: law {law.name!r} needs a positive {name} to predict")
+        return {name: given[name] for name in law.columns} or {"row": np.zeros(arrays[-1].shape)}
+
+    def _evaluate(self, lanes: Solution, columns: dict[str, np.ndarray]) -> np.ndarray:
+        law = LAWS[self.law]
+        shape = next(iter(columns.values())).shape
+        cols = log_columns({k: c.reshape(-1) for k, c in columns.items()}, self._centre)
+        if law.companion:
+            cols["is_companion"] = np.zeros(int(np.prod(shape)))
+        return _predictions(law, lanes, cols).reshape(-1, *shape)
+
+
+def _predictions(law: Law, lanes: Solution, cols: dict[str, np.ndarray]) -> np.ndarray:
+    return np.einsum("snj,sj->sn", terms_SxNxJ(law, lanes.shape_SxK, cols), lanes.coef_SxJ)
+
+
+def _deming(
+    law: Law, weight_SxN: np.ndarray, y_SxN: np.ndarray, x_N: np.ndarray, ratio: float
+) -> Solution:
+    """Closed-form line with errors in both variables; `ratio` is var(error in y)/var(error in x).
+
+    Source: Deming 1943; ratio 1 is orthogonal regression.
+    """
+    w = weight_SxN**2
+    w = w / w.sum(axis=1, keepdims=True)
+    x_mean, y_mean = (w * x_N).sum(axis=1), (w * y_SxN).sum(axis=1)
+    dx, dy = x_N - x_mean[:, None], y_SxN - y_mean[:, None]
+    xx, yy, xy = (w * dx**2).sum(axis=1), (w * dy**2).sum(axis=1), (w * dx * dy).sum(axis=1)
+    gap = yy - ratio * xx
+    # The larger root's stable form; without covariance the line is level.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (gap + np.sqrt(gap**2 + 4 * ratio * xy**2)) / (2 * xy)
+    slope = np.where(xy == 0, 0.0, slope)
+    coef = np.stack([y_mean - slope * x_mean, -slope], axis=1)
+    residual = (dy - slope[:, None] * dx) * weight_SxN
+    empty = np.zeros((len(w), 0))
+    return Solution(empty, empty, coef, (residual**2).sum(axis=1), np.isfinite(coef).all(axis=1))
+
+
+def _solve(
+    law: Law,
+    loss: str,
+    z: np.ndarray,
+    weight: np.ndarray,
+    y: np.ndarray,
+    cols: dict[str, np.ndarray],
+    options: dict[str, float],
+) -> Solution:
+    """The right solver for a law: closed forms where there are any."""
+    if law.name == "deming":
+        return _deming(law, weight, y, cols["l_ft"], options["noise_ratio"])
+    if loss == "mse" and not law.shape:
+        coef = coefficients(law, z, cols, weight, y)
+        fitted = np.einsum("snj,sj->sn", terms_SxNxJ(law, z, cols), coef)
+        total = (((y - fitted) * weight) ** 2).sum(axis=1)
+        return Solution(z, z, coef, total, np.isfinite(total))
+    return solve(law, loss, z, weight, y, cols, options["delta"])
+
+
+def _take(lanes: Solution, rows: Any) -> Solution:
+    return Solution(
+        lanes.z_SxZ[rows],
+        lanes.shape_SxK[rows],
+        lanes.coef_SxJ[rows],
+        lanes.loss_S[rows],
+        lanes.converged_S[rows],
+    )
+
+
+def _best_of(lanes: Solution, groups: int) -> Solution:
+    """The best lane of each of `groups` equal blocks."""
+    loss = lanes.loss_S.reshape(groups, -1)
+    rows = np.arange(groups) * loss.shape[1] + loss.argmin(axis=1)
+    return _take(lanes, rows)
+
+
+def _heldout(
+    law: Law,
+    loss: str,
+    data: Points,
+    root_N: np.ndarray,
+    warm: np.ndarray,
+    options: dict[str, float],
+) -> float | None:
+    """Mean absolute error of the main target on groups left out, each refitted from warm starts."""
+    keep_FxN = resample.leave_out(data.fold_N, _FOLD_LIMIT)
+    folds = len(keep_FxN)
+    if folds < 2 or (keep_FxN.sum(axis=1) < len(law.parameters)).any():
+        return None
+    each = max(1, LANES // folds) if len(law.shape) else 1
+    z = np.tile(np.resize(warm, (each, len(law.shape))), (folds, 1))
+    weight = np.repeat(keep_FxN * root_N, each, axis=0)
+    y = np.broadcast_to(data.y_N, weight.shape)
+    lanes = _best_of(_solve(law, loss, z, weight, y, data.cols, options), folds)
+    error = np.abs(_predictions(law, lanes, data.cols) - data.y_N)
+    out = (keep_FxN == 0) & data.main_N
+    return float(error[out].mean())
+
+
+def fit(
+    law: str,
+    points: Any,
+    *,
+    target: str | None = None,
+    loss: str = "mse",
+    delta: float = 1e-3,
+    noise_ratio: float = 1.0,
+    starts: int = LANES,
+    bootstraps: int = 2 * LANES,
+    bootstrap: str = "auto",
+    level: float = 0.95,
+    heldout: bool = True,
+    seed: int = 0,
+) -> Fit:
+    """Fit one law of `LAWS` to a table of measured points.
+
+    `points`: a mapping, pandas table or structured array with the columns the law reads among `P`
+    (trained parameters), `steps`, `l_ft`, `mix`, and its target (`l_f`, or `kl` for kl_origin;
+    `target` names another), in nats; or a 2-D array of those columns in order, target last.
+    Optional `run` and `seed` say which rows belong to one training run; without `run`, rows of one
+    (P, seed) are a run.
+
+    `loss` is "mse", "huber-raw" or "huber-log", the last two with threshold `delta` (in nats and
+    in log units). `noise_ratio` is for law "deming": the variance of errors in the target over that
+    of errors in l_ft. `bootstrap` is "cluster" (runs are drawn), "wild" (each run's residuals are
+    flipped and scaled) or "auto": wild below 12 runs.
+
+    Raises UserError for an unknown law or option, missing columns, NaN, non-positive P or steps,
+    too few points, or a column that never changes.
+    """
+    chosen = get_law(law)
+    if loss not in LOSSES:
+        raise UserError(f"scaling: unknown loss {loss!r}: use one of {', '.join(LOSSES)}")
+    if bootstrap not in ("auto", "cluster", "wild"):
+        raise UserError(f"scaling: unknown bootstrap {bootstrap!r}: use auto, cluster or wild")
+    if chosen.name == "deming" and loss != "mse":
+        raise UserError("scaling: law 'deming' has a closed form for loss mse only")
+    if not (delta > 0 and noise_ratio > 0 and 0 < level < 1 and starts > 0 and bootstraps >= 0):
+        raise UserError(
+            "scaling: delta, noise_ratio and starts must be positive, level between 0 and 1"
+        )
+    target = target or chosen.target
+    data = read_points(chosen, points, target, loss)
+    options = {"delta": delta, "noise_ratio": noise_ratio}
+    rng = np.random.default_rng(seed)
+    n = len(data.y_N)
+    root_N = 1.0 / (data.scale_N * np.sqrt(n)) if loss == "mse" else np.full(n, 1.0 / np.sqrt(n))
+
+    def run(z: np.ndarray, weight: np.ndarray, y: np.ndarray) -> Solution:
+        shape = (len(z), n)
+        return _solve(
+            chosen,
+            loss,
+            z,
+            np.broadcast_to(weight, shape),
+            np.broadcast_to(y, shape),
+            data.cols,
+            options,
+        )
+
+    z = draw_starts(chosen, starts if chosen.shape else 1, rng)
+    lanes = run(z, root_N, data.y_N)
+    if not np.isfinite(lanes.loss_S).any():
+        raise UserError(f"scaling: no start of law {law!r} gave a finite loss; check the table")
+    order = np.argsort(lanes.loss_S)
+    best = _take(lanes, order[:1])
+    fitted_N = _predictions(chosen, best, data.cols)[0]
+
+    kind = bootstrap
+    clusters = int(data.cluster_N.max()) + 1
+    if kind == "auto":
+        kind = "wild" if clusters < _FEW_RUNS and chosen.name != "deming" else "cluster"
+    samples = None
+    if bootstraps and clusters > 1:
+        if kind == "wild":
+            y_B = resample.draw_residuals(
+                data.cluster_N, fitted_N, data.y_N, len(chosen.parameters), bootstraps, rng
+            )
+            weight_B = np.ones((1, n))
+        else:
+            y_B, weight_B = data.y_N, resample.draw_runs(data.cluster_N, bootstraps, rng)
+        z_B = np.repeat(best.z_SxZ, bootstraps, axis=0)
+        samples = run(z_B, np.sqrt(weight_B) * root_N, y_B)
+        samples = _take(samples, np.isfinite(samples.loss_S))
+
+    params = _natural(chosen, best, data.centre)
+    ci = {}
+    if samples is not None:
+        tail = (1.0 - level) / 2.0
+        ci = {
+            name: (float(np.quantile(values, tail)), float(np.quantile(values, 1.0 - tail)))
+            for name, values in _natural(chosen, samples, data.centre).items()
+        }
+    held: dict[str, float] = {}
+    if heldout:
+        error = _heldout(chosen, loss, data, root_N, lanes.z_SxZ[order], options)
+        if error is not None:
+            held[law] = error
+    r2, bic, aicc, noise = criteria(chosen, data, fitted_N)
+    return Fit(
+        law=law,
+        target=target,
+        loss=loss,
+        delta=None if loss == "mse" else delta,
+        params={name: float(v[0]) for name, v in params.items()},
+        ci=ci,
+        level=level,
+        r2=r2,
+        bic=bic,
+        aicc=aicc,
+        n=int(data.main_N.sum()),
+        n_eff=data.n_eff,
+        clusters=clusters,
+        bootstrap=kind if samples is not None else "none",
+        heldout_error=held.get(law),
+        heldout=held,
+        heldout_by=data.fold_name,
+        noise=noise,
+        converged=bool(best.converged_S[0]),
+        warnings=data.warnings + warn(chosen, data, _take(lanes, order), samples, kind),
+        valid={name: (float(c.min()), float(c.max())) for name, c in data.raw.items()},
+        _centre=data.centre,
+        _best=best,
+        _samples=samples,
+    )
+
+
+def _natural(law: Law, lanes: Solution, centre: dict[str, float]) -> dict[str, np.ndarray]:
+    values = dict(zip(law.linear, lanes.coef_SxJ.T, strict=True))
+    values |= {s.name: lanes.shape_SxK[:, k] for k, s in enumerate(law.shape)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        natural = law.natural(values, centre)
+    return {name: natural[name] for name in law.parameters}

@@ -1,0 +1,449 @@
+"""The forgetting laws: what each one predicts, which columns it reads and where its shape may lie.
+
+Every law is linear in some of its parameters once its *shape* (exponents and the like) is fixed:
+
+    prediction = sum_j  coefficient_j * term_j(shape, columns)
+
+so a law is a small function returning the terms. `fit.py` searches the shape and solves the
+coefficients exactly. Terms read `log_P` and `log_steps`; shifting those logs only rescales
+coefficients (and offsets), which `natural` undoes, so fits may centre them.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax.errors import UserError
+
+# Exponents of terms are clipped here: a start far from the data must lose, not become NaN.
+_EXPONENT_LIMIT = 300.0
+
+Columns = Mapping[str, Any]
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One non-linear parameter: its bounds, and the narrower range starts are drawn from.
+
+    With `log` the parameter is positive and is searched and drawn in its logarithm.
+    """
+
+    name: str
+    low: float
+    high: float
+    start_low: float
+    start_high: float
+    log: bool = True
+
+
+def _unchanged(values: Values, centre: Values) -> dict[str, Any]:
+    del centre
+    return dict(values)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law: `columns` it reads, `target` it predicts, its terms and its parameters.
+
+    `terms(shape, columns)` returns one array per name in `linear`. `natural(values, centre)` turns
+    parameters fitted on `log_x - centre[x]` into those of the printed formula.
+    """
+
+    name: str
+    formula: str
+    source: str
+    columns: tuple[str, ...]
+    linear: tuple[str, ...]
+    terms: Callable[[Values, Columns], list[Any]]
+    shape: tuple[Shape, ...] = ()
+    natural: Callable[[Values, Values], dict[str, Any]] = _unchanged
+    searched: Callable[[Values], Values] = dict  # printed parameters to those of `shape`
+    printed: tuple[str, ...] = ()  # non-linear parameters of the formula, where not `shape`'s
+    target: str = "l_f"
+    companion: str | None = None  # a second target fitted jointly
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the formula's parameters, coefficients first."""
+        return self.linear + (self.printed or tuple(s.name for s in self.shape))
+
+
+def _power(log_value: Any) -> Any:
+    return jnp.exp(jnp.minimum(log_value, _EXPONENT_LIMIT))
+
+
+def _one(column: Any) -> Any:
+    return jnp.ones_like(column)
+
+
+def _exponent(name: str) -> Shape:
+    return Shape(name, 1e-3, 10.0, 0.02, 2.0)
+
+
+def _signed_exponent(name: str) -> Shape:
+    return Shape(name, -5.0, 5.0, -1.0, 1.5, log=False)
+
+
+def _constant_terms(shape: Values, c: Columns) -> list[Any]:
+    del shape
+    return [_one(next(iter(c.values())))]
+
+
+def _linear_terms(shape: Values, c: Columns) -> list[Any]:
+    del shape
+    return [_one(c["l_ft"]), -c["l_ft"]]
+
+
+def _power_p_terms(shape: Values, c: Columns) -> list[Any]:
+    return [_one(c["log_P"]), _power(-shape["x"] * c["log_P"])]
+
+
+def _power_p_natural(v: Values, centre: Values) -> dict[str, Any]:
+    return {**v, "K": v["K"] * np.exp(v["x"] * centre["log_P"])}
+
+
+def _power_n_terms(shape: Values, c: Columns) -> list[Any]:
+    return [_one(c["log_steps"]), _power(-shape["y"] * c["log_steps"])]
+
+
+def _power_n_natural(v: Values, centre: Values) -> dict[str, Any]:
+    return {**v, "K": v["K"] * np.exp(v["y"] * centre["log_steps"])}
+
+
+def _additive_terms(shape: Values, c: Columns) -> list[Any]:
+    return [
+        _one(c["log_P"]),
+        _power(-shape["x"] * c["log_P"]),
+        _power(-shape["y"] * c["log_steps"]),
+    ]
+
+
+def _additive_natural(v: Values, centre: Values) -> dict[str, Any]:
+    return {
+        **v,
+        "A": v["A"] * np.exp(v["x"] * centre["log_P"]),
+        "B": v["B"] * np.exp(v["y"] * centre["log_steps"]),
+    }
+
+
+def _multiplicative_terms(shape: Values, c: Columns) -> list[Any]:
+    exponent = -shape["x"] * c["log_P"] - shape["y"] * c["log_steps"]
+    return [_one(exponent), _power(exponent)]
+
+
+def _multiplicative_natural(v: Values, centre: Values) -> dict[str, Any]:
+    log_scale = v["x"] * centre["log_P"] + v["y"] * centre["log_steps"]
+    return {**v, "K": v["K"] * np.exp(log_scale)}
+
+
+def _joint(shape: Values, c: Columns, suffix: str = "") -> Any:
+    """A weighted power mean of two powers, 1 at the centre and of slopes -x and -y there.
+
+    Slopes, unlike alpha and beta, stay put along the valley w, rho where the law is multiplicative.
+    """
+    w, rho = shape[f"w{suffix}"], shape["rho"]
+    from_p = jnp.log(w) - shape[f"x{suffix}"] / (w * rho) * c["log_P"]
+    from_n = jnp.log1p(-w) - shape[f"y{suffix}"] / ((1.0 - w) * rho) * c["log_steps"]
+    return _power(rho * jnp.logaddexp(from_p, from_n))
+
+
+def _joint_terms(shape: Values, c: Columns) -> list[Any]:
+    return [_one(c["log_P"]), _joint(shape, c)]
+
+
+def _joint_natural(v: Values, centre: Values, suffix: str = "") -> dict[str, Any]:
+    w, rho = v[f"w{suffix}"], v["rho"]
+    alpha, beta = v[f"x{suffix}"] / (w * rho), v[f"y{suffix}"] / ((1.0 - w) * rho)
+    from_p = np.log(w) + alpha * centre["log_P"]
+    from_n = np.log1p(-w) + beta * centre["log_steps"]
+    both = np.logaddexp(from_p, from_n)
+    return {
+        **v,
+        f"K{suffix}": v[f"K{suffix}"] * np.exp(rho * both),
+        f"w{suffix}": np.exp(from_p - both),
+        f"alpha{suffix}": alpha,
+        f"beta{suffix}": beta,
+    }
+
+
+def _joint_searched(v: Values, suffix: str = "") -> dict[str, Any]:
+    w, rho = v[f"w{suffix}"], v["rho"]
+    x, y = v[f"alpha{suffix}"] * w * rho, v[f"beta{suffix}"] * (1.0 - w) * rho
+    return {**v, f"x{suffix}": x, f"y{suffix}": y}
+
+
+def _tied_terms(shape: Values, c: Columns) -> list[Any]:
+    """Rows with `is_companion` 1 follow the L_ft block, the others the L_f block."""
+    is_ft = c["is_companion"]
+    f, ft = _joint(shape, c), _joint(shape, c, "_ft")
+    return [1.0 - is_ft, (1.0 - is_ft) * f, is_ft, is_ft * ft]
+
+
+def _tied_natural(v: Values, centre: Values) -> dict[str, Any]:
+    return _joint_natural(_joint_natural(v, centre), centre, "_ft")
+
+
+def _tied_searched(v: Values) -> dict[str, Any]:
+    return _joint_searched(_joint_searched(v), "_ft")
+
+
+def _growth_terms(shape: Values, c: Columns) -> list[Any]:
+    return [_power(shape["x"] * c["log_P"] + shape["y"] * c["log_steps"])]
+
+
+def _growth_natural(v: Values, centre: Values) -> dict[str, Any]:
+    log_scale = -v["x"] * centre["log_P"] - v["y"] * centre["log_steps"]
+    return {**v, "K": v["K"] * np.exp(log_scale)}
+
+
+def _injection_terms(shape: Values, c: Columns) -> list[Any]:
+    exponent = shape["beta"] * c["log_steps"] - shape["alpha"] * (
+        jnp.log1p(shape["B"] * c["mix"]) + c["log_P"]
+    )
+    return [_one(exponent), _power(exponent)]
+
+
+def _injection_natural(v: Values, centre: Values) -> dict[str, Any]:
+    log_scale = v["alpha"] * centre["log_P"] - v["beta"] * centre["log_steps"]
+    return {**v, "A": v["A"] * np.exp(log_scale)}
+
+
+def _dcpt_terms(shape: Values, c: Columns) -> list[Any]:
+    log_mix = jnp.log(jnp.maximum(c["mix"], 1e-30))
+    return [
+        _one(c["log_P"]),
+        _power(-shape["alpha"] * c["log_P"]),
+        _power(shape["eta"] * log_mix - shape["beta"] * c["log_steps"]),
+        _power(-shape["gamma"] * jnp.log(c["mix"] + shape["eps"])),
+    ]
+
+
+def _dcpt_natural(v: Values, centre: Values) -> dict[str, Any]:
+    return {
+        **v,
+        "A": v["A"] * np.exp(v["alpha"] * centre["log_P"]),
+        "B": v["B"] * np.exp(v["beta"] * centre["log_steps"]),
+    }
+
+
+def _rectified_terms(shape: Values, c: Columns) -> list[Any]:
+    log_value = -jnp.logaddexp(jnp.log(shape["D"]), shape["beta"] * c["log_steps"])
+    return [_one(log_value), _power(log_value)]
+
+
+def _rectified_natural(v: Values, centre: Values) -> dict[str, Any]:
+    scale = np.exp(v["beta"] * centre["log_steps"])
+    return {**v, "B": v["B"] * scale, "D": v["D"] * scale}
+
+
+_KALAJDZIEVSKI = "Kalajdzievski 2024, arXiv 2401.05605"
+_P_N = ("P", "steps")
+_JOINT_SHAPE = (
+    Shape("w", 0.01, 0.99, 0.1, 0.9, log=False),
+    Shape("x", 1e-3, 10.0, 0.02, 2.0),
+    Shape("y", 1e-3, 10.0, 0.02, 2.0),
+)
+_RHO = Shape("rho", 0.1, 100.0, 0.3, 30.0)
+
+_ALL = (
+    Law("constant", "s", "null", (), ("s",), _constant_terms),
+    Law(
+        "linear",
+        "s - c*l_ft",
+        f"{_KALAJDZIEVSKI}, Eq. 4, by least squares",
+        ("l_ft",),
+        ("s", "c"),
+        _linear_terms,
+    ),
+    Law(
+        "deming",
+        "s - c*l_ft",
+        f"{_KALAJDZIEVSKI}, Eq. 4, with errors in l_ft too (Deming; orthogonal by default)",
+        ("l_ft",),
+        ("s", "c"),
+        _linear_terms,
+    ),
+    Law(
+        "power_P",
+        "s + K*P^-x",
+        "shifted power; the P-only null",
+        ("P",),
+        ("s", "K"),
+        _power_p_terms,
+        (_exponent("x"),),
+        _power_p_natural,
+    ),
+    Law(
+        "power_N",
+        "s + K*N^-y",
+        "shifted power; the N-only null",
+        ("steps",),
+        ("s", "K"),
+        _power_n_terms,
+        (_exponent("y"),),
+        _power_n_natural,
+    ),
+    Law(
+        "additive",
+        "s + A*P^-x + B*N^-y",
+        "Hoffmann et al. 2022, arXiv 2203.15556, Eq. 2, in trained parameters and steps",
+        _P_N,
+        ("s", "A", "B"),
+        _additive_terms,
+        (_exponent("x"), _exponent("y")),
+        _additive_natural,
+    ),
+    Law(
+        "multiplicative",
+        "s + K*P^-x*N^-y",
+        "Zhang et al. 2024, arXiv 2402.17193, Eq. 1",
+        _P_N,
+        ("s", "K"),
+        _multiplicative_terms,
+        (_exponent("x"), _exponent("y")),
+        _multiplicative_natural,
+    ),
+    Law(
+        "joint_rho",
+        "s + K*(w*P^-alpha + (1-w)*N^-beta)^rho",
+        f"{_KALAJDZIEVSKI}, Eqs. 5-6, without the redundant c",
+        _P_N,
+        ("s", "K"),
+        _joint_terms,
+        (*_JOINT_SHAPE, _RHO),
+        _joint_natural,
+        _joint_searched,
+        ("w", "alpha", "beta", "rho"),
+    ),
+    Law(
+        "joint_rho_tied",
+        "joint_rho for l_f and for l_ft together, sharing rho",
+        f"{_KALAJDZIEVSKI}, Eqs. 5-6 together",
+        _P_N,
+        ("s", "K", "s_ft", "K_ft"),
+        _tied_terms,
+        (
+            *_JOINT_SHAPE,
+            *(
+                Shape(f"{s.name}_ft", s.low, s.high, s.start_low, s.start_high, s.log)
+                for s in _JOINT_SHAPE
+            ),
+            _RHO,
+        ),
+        _tied_natural,
+        _tied_searched,
+        ("w", "alpha", "beta", "w_ft", "alpha_ft", "beta_ft", "rho"),
+        companion="l_ft",
+    ),
+    Law(
+        "kl_origin",
+        "K*P^x*N^y",
+        "zero before the first step; for the divergence from the base model",
+        _P_N,
+        ("K",),
+        _growth_terms,
+        (_signed_exponent("x"), _signed_exponent("y")),
+        _growth_natural,
+        target="kl",
+    ),
+    Law(
+        "apple_injection",
+        "s + A*N^beta/((1 + B*mix)*P)^alpha",
+        "Bethune et al. 2025, arXiv 2502.06042 (P: model size, N: fine-tuning data, mix: share of "
+        "pre-training data)",
+        ("P", "steps", "mix"),
+        ("s", "A"),
+        _injection_terms,
+        (_exponent("alpha"), _exponent("beta"), Shape("B", 1e-2, 1e6, 1.0, 1e4)),
+        _injection_natural,
+    ),
+    Law(
+        "dcpt",
+        "E + A/P^alpha + B*mix^eta/N^beta + C/(mix + eps)^gamma",
+        "Que et al. 2024, arXiv 2406.01375",
+        ("P", "steps", "mix"),
+        ("E", "A", "B", "C"),
+        _dcpt_terms,
+        (
+            _exponent("alpha"),
+            _exponent("eta"),
+            _exponent("beta"),
+            Shape("eps", 1e-3, 10.0, 0.02, 1.0),
+            _exponent("gamma"),
+        ),
+        _dcpt_natural,
+    ),
+    Law(
+        "rectified",
+        "E + B/(D + N^beta)",
+        "Lin et al. 2024, arXiv 2402.02314 (N: fine-tuning data)",
+        ("steps",),
+        ("E", "B"),
+        _rectified_terms,
+        (Shape("D", 1e-4, 1e4, 1e-2, 1e2), _exponent("beta")),
+        _rectified_natural,
+    ),
+)
+
+LAWS: dict[str, Law] = {law.name: law for law in _ALL}
+NULLS = ("constant", "power_N", "power_P")
+
+
+def get_law(name: str) -> Law:
+    """The law called `name`; an unknown name is a UserError that says which name is nearest."""
+    if name in LAWS:
+        return LAWS[name]
+    near = difflib.get_close_matches(str(name), LAWS, n=1, cutoff=0.0)[0]
+    raise UserError(f"unknown law {name!r}: did you mean {near!r}? known: {', '.join(LAWS)}")
+
+
+def log_columns(columns: Columns, centre: Values | None = None) -> dict[str, Any]:
+    """What `Law.terms` reads: `log_P` and `log_steps` less their centre; other columns as given."""
+    out: dict[str, Any] = {}
+    for name, column in columns.items():
+        if name in ("P", "steps"):
+            shift = 0.0 if centre is None else centre[f"log_{name}"]
+            with np.errstate(divide="ignore"):  # steps 0 is the limit of growth laws: log 0 = -inf
+                out[f"log_{name}"] = np.log(np.asarray(column, np.float64)) - shift
+        else:
+            out[name] = np.asarray(column, np.float64)
+    return out
+
+
+def from_table(
+    a: float, b: float, alpha: float, beta: float, rho: float, scale: float, shift: float
+) -> dict[str, float]:
+    """Parameters of `joint_rho` from the printed form shift + scale*[(a/P)^alpha + (b/N)^beta]^rho.
+
+    Source: Kalajdzievski 2024 (arXiv 2401.05605), Eqs. 5-6; for Eq. 6, scale is -c_{f,ft}*c_ft and
+    shift is s_{f,ft} - c_{f,ft}*s_ft.
+    """
+    from_p, from_n = a**alpha, b**beta
+    return {
+        "s": shift,
+        "K": scale * (from_p + from_n) ** rho,
+        "w": from_p / (from_p + from_n),
+        "alpha": alpha,
+        "beta": beta,
+        "rho": rho,
+    }
+
+
+def evaluate(name: str, params: Values, columns: Columns) -> np.ndarray:
+    """The law's prediction from printed parameters and columns as given, float64.
+
+    joint_rho_tied is evaluated for l_f, its main target.
+    """
+    law = get_law(name)
+    cols = log_columns(columns)
+    if law.companion:
+        cols["is_companion"] = np.zeros_like(cols["log_P"])
+    with jax.enable_x64(True):
+        terms = law.terms(law.searched(params), cols)
+        return np.asarray(sum(params[n] * t for n, t in zip(law.linear, terms, strict=True)))

@@ -1,0 +1,204 @@
+"""Reading a table of measured points: which columns a law needs, and what is wrong with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from forget_jax.errors import UserError
+from forget_jax.scaling.laws import Law, log_columns
+
+_POSITIVE = ("P", "steps")
+
+
+@dataclass(frozen=True)
+class Points:
+    """A checked table for one law, ready to fit.
+
+    `cols` is what the law's terms read (logs centred by `centre`), `y_N` the target, `scale_N` the
+    standard deviation of the target each row belongs to, `cluster_N` the run of each row, `fold_N`
+    the rank (or run) held out together, and `main_N` False on rows of the companion target.
+    `raw` holds the law's columns as given; `n_eff` the effective number of points of the target.
+    """
+
+    cols: dict[str, np.ndarray]
+    centre: dict[str, float]
+    raw: dict[str, np.ndarray]
+    y_N: np.ndarray
+    scale_N: np.ndarray
+    cluster_N: np.ndarray
+    fold_N: np.ndarray
+    fold_name: str
+    main_N: np.ndarray
+    n_eff: float
+    warnings: tuple[str, ...]
+
+
+def table(points: Any, law: Law, target: str) -> dict[str, np.ndarray]:
+    """Columns by name, from a mapping, a pandas table, a structured array, or a plain 2-D array.
+
+    A plain array's columns are the law's columns in order, then the target.
+    """
+    if isinstance(points, Mapping):
+        named = {str(k): np.asarray(v) for k, v in points.items()}
+    elif hasattr(points, "columns"):
+        named = {str(k): np.asarray(points[k]) for k in points.columns}
+    else:
+        array = np.asarray(points)
+        names = (*law.columns, target)
+        if array.dtype.names:
+            named = {k: array[k] for k in array.dtype.names}
+        elif array.ndim == 2 and array.shape[1] == len(names):
+            named = dict(zip(names, array.T, strict=True))
+        else:
+            raise UserError(
+                f"points: law {law.name!r} reads an array with {len(names)} columns "
+                f"({', '.join(names)}); got shape {array.shape}; or give a table with named columns"
+            )
+    sizes = {k: v.shape for k, v in named.items()}
+    if len(set(sizes.values())) > 1 or any(len(shape) != 1 for shape in sizes.values()):
+        raise UserError(f"points: columns must be flat and equally long; got shapes {sizes}")
+    return named
+
+
+def _numbers(named: Mapping[str, np.ndarray], name: str, law: Law) -> np.ndarray:
+    if name not in named:
+        raise UserError(
+            f"points: law {law.name!r} needs a column {name!r}; the table has {', '.join(named)}"
+        )
+    try:
+        column = np.asarray(named[name]).astype(np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"points: column {name!r} is not numeric") from None
+    bad = np.flatnonzero(~np.isfinite(column))
+    if len(bad):
+        raise UserError(
+            f"points: column {name!r} has {len(bad)} missing or infinite values, first in row "
+            f"{bad[0]}: drop these rows"
+        )
+    if name in _POSITIVE and (column <= 0).any():
+        row = int(np.flatnonzero(column <= 0)[0])
+        raise UserError(f"points: {name} must be positive, but row {row} has {column[row]:g}")
+    return column
+
+
+def _groups(named: Mapping[str, np.ndarray], count: int) -> tuple[np.ndarray, bool]:
+    """Number of each row's run: its `run`, else its (P, seed), else the row; known or not."""
+    keys = [named[k] for k in (("run",) if "run" in named else ("P", "seed")) if k in named]
+    if not keys:
+        return np.arange(count), False
+    ids = np.zeros(count, int)
+    for key in keys:
+        _, inverse = np.unique(np.asarray(key).astype(str), return_inverse=True)
+        ids = ids * (inverse.max() + 1) + inverse
+    return np.unique(ids, return_inverse=True)[1], True
+
+
+def _usable(named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns this law does not read but which tell runs and ranks apart, where they are sound."""
+    found = {}
+    for name in ("P", "steps", "l_ft"):
+        if name in named and np.issubdtype(named[name].dtype, np.number):
+            column = named[name].astype(np.float64)
+            if np.isfinite(column).all() and (name == "l_ft" or (column > 0).all()):
+                found[name] = column
+    return found
+
+
+def effective_points(
+    named: Mapping[str, np.ndarray], y_N: np.ndarray, cluster_N: np.ndarray
+) -> float:
+    """How many independent points the table is worth, the same for every law fitted to it.
+
+    Residuals of a quadratic in the log inputs (a reference no law owns) are autocorrelated along
+    the steps of a run; with first-order correlation r, n points count as n(1 - r)/(1 + r), never
+    fewer than the number of runs. Uses P and steps where the table has them, else l_ft.
+    """
+    inputs = [np.log(named[k]) for k in _POSITIVE if k in named]
+    if not inputs and "l_ft" in named:
+        inputs = [named["l_ft"]]
+    inputs = [(x - x.mean()) / x.std() for x in inputs if x.std() > 0]
+    n = len(y_N)
+    design = [np.ones(n), *inputs]
+    squares = [a * b for i, a in enumerate(inputs) for b in inputs[i:]]
+    if n > 2 * (len(design) + len(squares)):
+        design += squares
+    matrix = np.stack(design, axis=1)
+    residual = y_N - matrix @ np.linalg.lstsq(matrix, y_N, rcond=None)[0]
+    order_key = named.get("steps", np.arange(n))
+    order = np.lexsort((order_key, cluster_N))
+    same = np.diff(cluster_N[order]) == 0
+    ahead, behind = residual[order][1:][same], residual[order][:-1][same]
+    clusters = len(np.unique(cluster_N))
+    power = np.sqrt((ahead**2).sum() * (behind**2).sum())
+    if not same.any() or power <= 1e-20 * (y_N.var() + 1e-300) * n:
+        return float(n)
+    r = float(np.clip((ahead * behind).sum() / power, 0.0, 0.999))
+    return float(np.clip(n * (1 - r) / (1 + r), clusters, n))
+
+
+def read_points(law: Law, points: Any, target: str, loss: str) -> Points:
+    """Check a table against a law and lay it out for fitting; UserError says what is wrong."""
+    named = table(points, law, target)
+    y_N = _numbers(named, target, law)
+    n = len(y_N)
+    raw = {name: _numbers(named, name, law) for name in law.columns}
+    known_columns = {**_usable(named), **raw}
+    if "mix" in raw and (raw["mix"] < 0).any():
+        raise UserError("points: mix is a share of the data and cannot be negative")
+    if loss == "huber-log" and (y_N <= 0).any():
+        row = int(np.flatnonzero(y_N <= 0)[0])
+        raise UserError(
+            f"points: loss huber-log needs positive {target}, but row {row} has {y_N[row]:g}: "
+            "use mse or huber-raw, or drop the row"
+        )
+    if np.ptp(y_N) == 0:
+        raise UserError(f"points: {target} is {y_N[0]:g} in every row: there is nothing to fit")
+    targets = [y_N]
+    if law.companion:
+        targets.append(_numbers(named, law.companion, law))
+    if n * len(targets) <= len(law.parameters):
+        raise UserError(
+            f"points: law {law.name!r} has {len(law.parameters)} parameters and needs more points "
+            f"than that; the table has {n}"
+        )
+    for name, column in raw.items():
+        if len(np.unique(column)) < 2:
+            what = "one rank only: all P" if name == "P" else f"all {name}"
+            raise UserError(
+                f"points: law {law.name!r} cannot be fitted to {what} equal to {column[0]:g}; "
+                "measure more values or choose a law without this column"
+            )
+    cluster_N, known = _groups(named, n)
+    ranks, rank_N = np.unique(known_columns.get("P", np.zeros(n)), return_inverse=True)
+    if len(ranks) >= 3:
+        fold_N, fold_name = rank_N, "rank"
+    else:
+        fold_N, fold_name = cluster_N, "run" if known else "point"
+    notes = []
+    for name, column in raw.items():
+        distinct = len(np.unique(column))
+        if law.shape and name in _POSITIVE and distinct < 3:
+            notes.append(f"only {distinct} distinct {name}: its exponent is not identified")
+    log_raw = log_columns(raw)
+    centre = {k: float(c.mean()) for k, c in log_raw.items() if k in ("log_P", "log_steps")}
+    cols = log_columns(raw, centre) if raw else {"row": np.zeros(n)}
+    scale = [float(t.std()) or 1.0 for t in targets]
+    copies = len(targets)
+    cols = {k: np.tile(c, copies) for k, c in cols.items()}
+    if law.companion:
+        cols["is_companion"] = np.repeat([0.0, 1.0], n)
+    return Points(
+        cols=cols,
+        centre=centre,
+        raw=raw,
+        y_N=np.concatenate(targets),
+        scale_N=np.repeat(scale, n),
+        cluster_N=np.tile(cluster_N, copies),
+        fold_N=np.tile(fold_N, copies),
+        fold_name=fold_name,
+        main_N=np.repeat([True] + [False] * (copies - 1), n),
+        n_eff=effective_points(known_columns, y_N, cluster_N),
+        warnings=tuple(notes),
+    )
