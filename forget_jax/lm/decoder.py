@@ -27,6 +27,7 @@ class DecoderConfig:
       dtype: of activations and matrix products; parameters keep the dtype they were given.
       remat: recompute each layer's activations in the backward pass.
       unroll: layers per iteration of the scan; 0 means all (faster on CPU, slower to compile).
+      family: whose names and layouts a checkpoint of it has; the decoder itself never asks.
     """
 
     vocab_size: int
@@ -43,6 +44,7 @@ class DecoderConfig:
     dtype: str = "float32"
     remat: bool = False
     unroll: int = 1
+    family: str = "llama"
 
 
 class Linear(nn.Module):

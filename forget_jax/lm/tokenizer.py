@@ -94,7 +94,7 @@ def fetch(path: str, wanted: Any) -> LocalPath:
 
 
 def _load(name: str, shown: str) -> Any:
-    if _is_folder_name(name):
+    if is_folder_name(name):
         folder = LocalPath(name)
         if not folder.is_dir():
             raise UserError(f"{shown} is not a folder (and not a hub name): no tokenizer there")
@@ -112,7 +112,7 @@ def _load(name: str, shown: str) -> Any:
         raise UserError(f"cannot load a tokenizer from {shown}: {reason}") from e
 
 
-def _is_folder_name(name: str) -> bool:
+def is_folder_name(name: str) -> bool:
     """Whether a name means a folder: it exists, or cannot be `owner/model` on the hub."""
     return LocalPath(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
 

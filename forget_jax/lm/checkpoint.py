@@ -1,0 +1,360 @@
+"""Hugging Face checkpoints in and out: config.json and safetensors, single or sharded.
+
+Reading goes slice by slice: each device's part of each parameter is cut out of the mapped files, so
+no host ever holds more of the model than its own devices do. Only safetensors are read: the other
+formats are pickles, which can run code. Writing puts config.json last: a folder without it is
+unfinished.
+"""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path as LocalPath
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax import files
+from forget_jax.errors import UserError
+from forget_jax.lm import families
+from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm.decoder import DecoderConfig, Params, init
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+SHARD_BYTES = 2**31
+FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+
+Sharding = Callable[[str], jax.sharding.Sharding]
+
+
+def leaves(tree: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Paths such as `layers/attn/q/kernel` and their leaves, sorted."""
+    for name, value in sorted(tree.items()):
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}/")
+        else:
+            yield prefix + name, value
+
+
+def put(tree: Params, path: str, value: Any) -> None:
+    """Sets the leaf at a path, making the dicts on its way."""
+    *parents, last = path.split("/")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+    tree[last] = value
+
+
+def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Path and shape of every parameter, without allocating any."""
+    tree = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    return {path: leaf.shape for path, leaf in leaves(tree)}
+
+
+def folder(path: files.PathLike) -> LocalPath:
+    """A local folder for a local path, a `gs://` folder (copied) or a hub name (downloaded)."""
+    name = os.fspath(path)
+    if not files.is_local(name):
+        return tokenizers.fetch(name, lambda f: f.endswith((".json", ".safetensors")))
+    local = LocalPath(name)
+    if local.is_dir():
+        return local
+    if local.exists() or tokenizers.is_folder_name(name):
+        raise UserError(f"{name} is not a folder with a checkpoint")
+    import huggingface_hub
+
+    try:
+        return LocalPath(
+            huggingface_hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"])
+        )
+    except Exception as e:
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(f"{name} is neither a folder nor a model on the hub: {reason}") from e
+
+
+class Tensors:
+    """The tensors of a folder by name, memory-mapped; every flaw of the files is a UserError."""
+
+    def __init__(self, path: LocalPath):
+        self.path = path
+        self.files: dict[LocalPath, Any] = {}
+        self.where = self._index() if (path / INDEX).exists() else self._single()
+
+    def _single(self) -> dict[str, LocalPath]:
+        file = self.path / SINGLE
+        if not file.exists():
+            pickles = sorted(f.name for f in self.path.iterdir() if f.suffix in PICKLES)
+            if pickles:
+                raise UserError(
+                    f"{self.path}: only {pickles[0]}, a pickle, which can run code when read; "
+                    'convert it once where you trust it: python -c "import transformers as t; '
+                    f"t.AutoModelForCausalLM.from_pretrained('{self.path}')"
+                    ".save_pretrained('converted')\""
+                )
+            raise UserError(f"{self.path} holds no {SINGLE} and no {INDEX}")
+        return dict.fromkeys(self._open(file).keys(), file)
+
+    def _index(self) -> dict[str, LocalPath]:
+        weight_map = files.read_json(self.path / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise UserError(f"{self.path / INDEX}: no weight_map")
+        for name in sorted(set(map(str, weight_map.values()))):
+            if name != LocalPath(name).name or not name.endswith(".safetensors"):
+                raise UserError(
+                    f"{self.path / INDEX} names {name!r}: not a safetensors file of this folder"
+                )
+            if not (self.path / name).exists():
+                raise UserError(f"{self.path}: shard {name} is missing; download it again")
+            self._open(self.path / name)
+        for tensor, name in weight_map.items():
+            if tensor not in self._open(self.path / name).keys():  # noqa: SIM118 - not a dict
+                raise UserError(f"{self.path / name}: tensor {tensor} is missing from the shard")
+        return {tensor: self.path / name for tensor, name in weight_map.items()}
+
+    def _open(self, file: LocalPath) -> Any:
+        from safetensors import safe_open
+
+        if file not in self.files:
+            try:
+                self.files[file] = safe_open(file, "numpy")
+            except Exception as e:
+                raise UserError(
+                    f"{file}: broken or truncated safetensors ({e}); download it again"
+                ) from e
+        return self.files[file]
+
+    def slice(self, name: str) -> Any:
+        """The tensor for slicing: has `get_shape()`, `get_dtype()` and `[...]`."""
+        return self._open(self.where[name]).get_slice(name)
+
+
+def names(
+    config: DecoderConfig, tensors: dict[str, Any], where: str
+) -> dict[str, tuple[families.Weight, list[str]]]:
+    """For every parameter path, its entry and tensor names (one per layer).
+
+    Raises:
+      UserError: a missing tensor, or one that the decoder would leave out.
+    """
+    family = families.FAMILIES[config.family]
+    entries = {w.path: w for w in family.weights}
+    bare = entries["embed"].name not in tensors
+    prefix = family.prefix if bare and family.prefix else ""
+    found = {}
+    for path in shapes(config):
+        entry = entries[path]
+        name = entry.name.removeprefix(prefix)
+        count = config.layers if "{}" in name else 1
+        found[path] = entry, [name.format(i) for i in range(count)]
+    wanted = {n for _, ns in found.values() for n in ns}
+    if missing := sorted(wanted - set(tensors)):
+        raise UserError(f"{where}: tensor {missing[0]} is missing ({len(missing)} in all)")
+    ignored = re.compile(family.ignored)
+    extra = [n for n in sorted(set(tensors) - wanted) if not ignored.fullmatch(n)]
+    if config.tied_head:
+        extra = [n for n in extra if n != entries["head"].name]
+    if extra:
+        raise UserError(
+            f"{where}: tensor {extra[0]} has no place in a {config.family} model of this "
+            f"config.json ({len(extra)} such in all): the model would not be the same without it"
+        )
+    return found
+
+
+def _blocked(x: np.ndarray, heads: int) -> np.ndarray:
+    """Rows in the order (head, q/k/v, head_dim) to (q/k/v, head, head_dim)."""
+    return np.swapaxes(x.reshape(heads, 3, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
+
+
+def _interleaved(x: np.ndarray, heads: int) -> np.ndarray:
+    """The inverse of `_blocked`."""
+    return np.swapaxes(x.reshape(3, heads, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
+
+
+def _cut(entry: families.Weight, tensor: Any, index: tuple[slice, ...], heads: int) -> np.ndarray:
+    """One layer's part of a parameter, in our layout, out of a tensor in the file's layout."""
+    if entry.transposed:
+        index = index[::-1]
+    if entry.interleaved:
+        out = _blocked(tensor[(slice(None), *index[1:])], heads)[index[0]]
+    else:
+        out = tensor[index]
+    return out.T if entry.transposed else out
+
+
+def _check_finite(x: np.ndarray, name: str, where: str) -> None:
+    if not np.isfinite(x).all():
+        raise UserError(f"{where}: tensor {name} holds NaN or infinite weights")
+
+
+def load(
+    path: files.PathLike, dtype: str | None = None, sharding: Sharding | None = None
+) -> tuple[DecoderConfig, Params]:
+    """Reads a Hugging Face checkpoint from a folder, `gs://` or the hub.
+
+    Args:
+      dtype: of the parameters in memory (`float32`, `bfloat16`, ...); None keeps each one's own.
+      sharding: from a parameter path to where it lies; None puts all on the default device.
+
+    Raises:
+      UserError: anything wrong with the checkpoint, in one line that names the file and tensor.
+    """
+    local = folder(path)
+    where = os.fspath(path)
+    if not (local / "config.json").exists():
+        raise UserError(f"{where} holds no config.json: not a checkpoint, or an unfinished one")
+    config = families.read(files.read_json(local / "config.json"), f"{where}/config.json")
+    tensors = Tensors(local)
+    params: Params = {}
+    all_shapes = shapes(config)
+    for leaf, (entry, tensor_names) in names(config, tensors.where, where).items():
+        slices = [tensors.slice(n) for n in tensor_names]
+        shape = all_shapes[leaf]
+        expected = shape[1:] if leaf.startswith("layers/") else shape
+        expected = expected[::-1] if entry.transposed else expected
+        for name, tensor in zip(tensor_names, slices, strict=True):
+            if tuple(tensor.get_shape()) != tuple(expected):
+                raise UserError(
+                    f"{where}: tensor {name} has shape {tuple(tensor.get_shape())}, "
+                    f"but config.json asks for {tuple(expected)}"
+                )
+            if tensor.get_dtype() not in FLOATS:
+                raise UserError(
+                    f"{where}: tensor {name} is {tensor.get_dtype()}, not floating point "
+                    "(a quantised checkpoint?); load the unquantised original instead"
+                )
+        put(
+            params,
+            leaf,
+            _leaf(leaf, entry, tensor_names, slices, shape, dtype, sharding, config, where),
+        )
+    return config, params
+
+
+def _leaf(
+    leaf: str,
+    entry: families.Weight,
+    tensor_names: list[str],
+    slices: list[Any],
+    shape: tuple[int, ...],
+    dtype: str | None,
+    sharding: Sharding | None,
+    config: DecoderConfig,
+    where: str,
+) -> jax.Array:
+    """One parameter, each device's part cut from the files and put there by itself."""
+    stacked = leaf.startswith("layers/")
+    kind = (
+        np.dtype(jnp.dtype(dtype))
+        if dtype
+        else slices[0][tuple(slice(0, 0) for _ in slices[0].get_shape())].dtype
+    )
+
+    def block(index: tuple[slice, ...]) -> np.ndarray:
+        index = tuple(slice(*i.indices(n)) for i, n in zip(index, shape, strict=True))
+        out = np.empty([i.stop - i.start for i in index], kind)
+        layers = range(index[0].start, index[0].stop) if stacked else [0]
+        for at, layer in enumerate(layers):
+            part = _cut(entry, slices[layer], index[1:] if stacked else index, config.heads)
+            _check_finite(part, tensor_names[layer], where)
+            if stacked:
+                out[at] = part.astype(kind, copy=False)
+            else:
+                out[...] = part.astype(kind, copy=False)
+        return out
+
+    if sharding is None:
+        return jnp.asarray(block(tuple(slice(None) for _ in shape)))
+    return jax.make_array_from_callback(shape, sharding(leaf), block)  # type: ignore[arg-type]
+
+
+def save(
+    path: files.PathLike,
+    config: DecoderConfig,
+    params: Params,
+    tokenizer: Any = None,
+    dtype: str | None = None,
+    hf_config: dict[str, Any] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a checkpoint that transformers and its followers load; config.json comes last.
+
+    Args:
+      dtype: of the stored tensors; None keeps each one's own.
+      hf_config: a `config.json` to keep (of the checkpoint the model came from); None writes one
+        from `config`.
+      shard_bytes: the most bytes of tensors in a file; more become shards with an index.
+    """
+    target = files.Path(path)
+    entries = {w.path: w for w in families.FAMILIES[config.family].weights}
+    plan: list[tuple[str, str, int]] = []  # tensor name, our path, layer
+    flat = dict(leaves(params))
+    kind = {p: np.dtype(jnp.dtype(dtype or x.dtype)) for p, x in flat.items()}
+    for leaf in flat:
+        name = entries[leaf].name
+        count = config.layers if "{}" in name else 1
+        plan += [(name.format(i), leaf, i) for i in range(count)]
+    plan.sort(key=lambda row: (row[2], row[0]))
+
+    def size(leaf: str) -> int:
+        count = flat[leaf].size // (config.layers if leaf.startswith("layers/") else 1)
+        return int(count) * kind[leaf].itemsize
+
+    def tensor(leaf: str, layer: int) -> np.ndarray:
+        x = flat[leaf][layer] if leaf.startswith("layers/") else flat[leaf]
+        out = np.asarray(jax.device_get(x)).astype(kind[leaf], copy=False)
+        out = out.T if entries[leaf].transposed else out
+        out = _interleaved(out, config.heads) if entries[leaf].interleaved else out
+        return np.ascontiguousarray(out)
+
+    shards: list[list[tuple[str, str, int]]] = [[]]
+    used = 0
+    for row in plan:
+        if shards[-1] and used + size(row[1]) > shard_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(row)
+        used += size(row[1])
+    if (target / "config.json").exists():
+        (target / "config.json").unlink()  # until all is there again, the folder is unfinished
+    weight_map: dict[str, str] = {}
+    for i, shard in enumerate(shards):
+        file = SINGLE if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        _write_tensors(target / file, {name: tensor(leaf, at) for name, leaf, at in shard})
+        weight_map |= {name: file for name, _, _ in shard}
+    if len(shards) > 1:
+        total = sum(size(leaf) for _, leaf, _ in plan)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        files.write_json(target / INDEX, index)
+    if tokenizer is not None:
+        tokenizers.save(tokenizer, target)
+    stored = str(kind["embed"])
+    hf = dict(hf_config) | {"dtype": stored} if hf_config else families.write(config, stored)
+    if tokenizer is not None and hf_config is None:
+        for token in ("bos", "eos", "pad"):
+            hf[f"{token}_token_id"] = getattr(tokenizer, f"{token}_token_id")
+    files.write_text(target / "config.json", json.dumps(hf, indent=1) + "\n")
+
+
+def _write_tensors(file: files.Path, tensors: dict[str, np.ndarray]) -> None:
+    """Writes one safetensors file atomically, straight to a local disk or through memory."""
+    from safetensors.numpy import save as to_bytes
+    from safetensors.numpy import save_file
+
+    metadata = {"format": "pt"}
+    if not files.is_local(file):
+        files.write_bytes(file, to_bytes(tensors, metadata))
+        return
+    try:
+        LocalPath(file).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=LocalPath(file).parent) as temporary:
+            save_file(tensors, LocalPath(temporary) / "x", metadata)
+            os.replace(LocalPath(temporary) / "x", file)  # noqa: PTH105
+    except OSError as e:
+        raise UserError(
+            f"cannot write {file}: {e.strerror or e}; free space and start again"
+        ) from e
