@@ -1,6 +1,6 @@
 """Sections about the matrix: what was forgotten, how low its rank is, and how it was predicted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from forget_jax.report.section import (
     shorten,
 )
 
-_EXCERPT = 420
+_EXCERPT = 280
 
 
 def matrix_section(
@@ -80,7 +80,7 @@ def matrix_section(
         figures=(shown,),
         tables=tuple(tables),
         texts=top,
-        texts_title=f"The {count(len(top), 'most forgotten example')}, by mean z over tasks",
+        texts_title="Most forgotten examples, by mean z over tasks",
     )
 
 
@@ -157,6 +157,8 @@ def rank_section(
     r2_rank: Sequence[float], r2_additive: float, r2_row: float, r2_column: float, seeds: int = 1
 ) -> Section:
     """How much of the matrix few components explain; `r2_rank[k]` is R² of the rank k + 1 SVD."""
+    r2_rank, rest = _floats(r2_rank), _floats((r2_additive, r2_row, r2_column))
+    r2_additive, r2_row, r2_column = rest
     ranks = list(range(1, len(r2_rank) + 1))
     lines = [
         Line(ranks, r2_rank, SERIES[0], "truncated SVD", "line+dot"),
@@ -210,12 +212,10 @@ def methods_section(
     methods: Mapping[str, Mapping[str, float]], observed: int, seeds: int
 ) -> Section:
     """Completion methods side by side: `rmse`, `rmse_std`, `f1`, `seconds` of each, best first."""
-    order = sorted(methods, key=lambda name: np.nan_to_num(methods[name]["rmse"], nan=np.inf))
-    spread = {name: methods[name].get("rmse_std", np.nan) for name in order}
-    rows = [
-        Row(name, methods[name]["rmse"], methods[name]["rmse"] - s, methods[name]["rmse"] + s)
-        for name, s in spread.items()
-    ]
+    rmse = dict(zip(methods, _floats(m["rmse"] for m in methods.values()), strict=True))
+    spread = dict(zip(methods, _floats(m.get("rmse_std") for m in methods.values()), strict=True))
+    order = sorted(methods, key=lambda name: np.nan_to_num(rmse[name], nan=np.inf))
+    rows = [Row(n, rmse[n], rmse[n] - spread[n], rmse[n] + spread[n]) for n in order]
     alt = "RMSE: " + ", ".join(f"{r.name} {number(r.value)}" for r in rows) + "."
     drawn = (
         f"{count(observed, 'observed entry').replace('entrys', 'entries')} of each new task's row"
@@ -239,8 +239,8 @@ def methods_section(
     lead = f"From {drawn}, each method fills in the rest. "
     if len(order) > 1:
         best, next_best = order[:2]
-        gap = methods[next_best]["rmse"] - methods[best]["rmse"]
-        lead += f"The lowest mean RMSE is {number(methods[best]['rmse'])} ({best})"
+        gap = rmse[next_best] - rmse[best]
+        lead += f"The lowest mean RMSE is {number(rmse[best])} ({best})"
         if seeds > 1 and gap > max(spread[best], spread[next_best]):
             lead += (
                 f", {number(gap)} below the next ({next_best}): more than one standard deviation "
@@ -253,4 +253,9 @@ def methods_section(
             )
         else:
             lead += "; with one seed the order of close methods is not settled."
-    return Section("methods", "What was predicted", lead, (figure,), (table,))
+    return Section("methods", "What was predicted", lead, (figure,) if rows else (), (table,))
+
+
+def _floats(values: Iterable[float | None]) -> list[float]:
+    """NaN where a figure is missing, as null in a summary's JSON."""
+    return [np.nan if v is None else float(v) for v in values]

@@ -8,6 +8,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -62,6 +63,7 @@ def heatmap(
     row_px = 20 if len(rows) <= 24 else 16 if len(rows) <= 60 else 13
     narrowest = min(stop - start for _, start, stop in columns.groups) / shown.shape[1]
     width = int(np.clip(14 / narrowest, 600, 1400))
+    labels = [_label(g, shown.shape[1], width) for g in columns.groups]
     html = render(
         "heatmap.html",
         key=key,
@@ -72,7 +74,10 @@ def heatmap(
         width=width,
         max_width=min(28 * shown.shape[1], 1600),
         smooth=shown.shape[1] > 700,
-        labels=[_label(g, shown.shape[1], width) for g in columns.groups],
+        labels=labels,
+        label_height=max(
+            [2.0, *(0.56 * len(n["name"]) + 1 for n in labels if n["way"] == "upright")]
+        ),
         gradient=_gradient(),
         limit=limit,
         data={
@@ -126,7 +131,7 @@ def _arrange(
     return _Columns(np.concatenate(pieces, axis=1), names, groups)
 
 
-def _label(group: tuple[str, int, int], n: int, width: int) -> dict[str, object]:
+def _label(group: tuple[str, int, int], n: int, width: int) -> dict[str, Any]:
     """Where a source's name stands below the picture: along it, upright, or only on hover."""
     source, start, stop = group
     px = width * (stop - start) / n

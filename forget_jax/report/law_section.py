@@ -143,10 +143,9 @@ def _tables(laws: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
     rows = []
     for name, law in laws.items():
         for parameter, value in law.get("params", {}).items():
-            low, high = (law.get("ci") or {}).get(parameter) or (None, None)
-            rows.append(
-                (shorten(name, 60), str(parameter), value, f"{number(low)} to {number(high)}")
-            )
+            bounds = (law.get("ci") or {}).get(parameter)
+            interval = "–" if bounds is None else " to ".join(number(b) for b in bounds)
+            rows.append((shorten(name, 60), str(parameter), value, interval))
     note = "R² and BIC are in-sample; a lower BIC is better."
     parameters = Table("Fitted parameters", ("law", "parameter", "value", "interval"), tuple(rows))
     return (Table("Laws side by side", columns, quality, note), *((parameters,) if rows else ()))

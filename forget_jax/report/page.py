@@ -10,5 +10,11 @@ def page(title: str, sections: Sequence[Section], facts: Mapping[str, str]) -> s
     """HTML of a title, facts of the run, a table of contents (for three or more) and the sections.
 
     Titles, names, texts and facts may hold anything: they are escaped.
+
+    Raises:
+      ValueError: two sections of one key.
     """
+    keys = [s.key for s in sections]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"the keys of a page's sections must differ: {keys}")
     return str(render("page.html", title=title, sections=sections, facts=facts))

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from forget_jax.report.section import number, short_names
 
-WIDTH = 460  # units of the SVG; shown at about one pixel each
+WIDTH = 430  # units of the SVG; shown at about one pixel each
 INK, MUTED, GRID = "#1f2429", "#5f6771", "#dfe3e8"
 # Okabe and Ito's colour-blind-safe set, in an order where neighbours differ in lightness too.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b4518c", "#c98a00", "#3fa7dc", "#77797c")
@@ -32,7 +32,7 @@ _VARIABLES = {
 _SHAPES: dict[str, dict[str, Any]] = {
     "line": {"linestyle": "-"},
     "dash": {"linestyle": (0, (4, 3))},
-    "dot": {"linestyle": "", "marker": "o", "markersize": 5},
+    "dot": {"linestyle": "", "marker": "o", "markersize": 6},
     "line+dot": {"linestyle": "-", "marker": "o", "markersize": 5},
 }
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"

@@ -1,11 +1,21 @@
 """Sections about remedies: what replay saved, and which facts outlived a second training."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from forget_jax.report.plots import SERIES, Line, Row, legend, row_plot, xy_plot
-from forget_jax.report.section import Figure, Section, Table, count, finite_mean, number, shorten
+from forget_jax.report.section import (
+    Figure,
+    Section,
+    Table,
+    count,
+    finite_mean,
+    number,
+    percent,
+    shorten,
+)
 
 Values = float | Sequence[float] | np.ndarray
 
@@ -20,8 +30,8 @@ def replay_section(
     Args:
       strategies: by name, `upstream_nll` and `task_loss` (means, nats per token) and `z`, the
         forgetting of held-out upstream examples, one value for each pair of seed and task.
-      paired_test: figures of the comparison, shown as they are; `p` and `difference` (of mean z;
-        negative is better) are also put into words.
+      paired_test: figures of one comparison, or such figures by the comparison's name. All are
+        shown; `mean` (of the differences in z) and `p` are also put into words.
       seeds: how many seeds the pairs hold.
     """
     z = {n: np.atleast_1d(np.asarray(s.get("z", ()), float)) for n, s in strategies.items()}
@@ -31,14 +41,17 @@ def replay_section(
     pairs = max((v.size for v in z.values()), default=0)
     basis = f"{count(pairs, 'run')} a strategy (seed × task pairs), {count(seeds, 'seed')}"
     alt = "Mean z: " + ", ".join(f"{r.name} {number(r.value, sign=True)}" for r in rows) + "."
-    figures = [
-        Figure(
-            "Forgetting of held-out upstream examples",
-            f"Large dots are means, small dots single runs: {basis}. Further left is better.",
-            alt,
-            row_plot("replay-z", rows, "mean z (nats)", alt, zero=True),
+    figures = []
+    if np.isfinite(list(mean.values())).any():
+        plot = row_plot("replay-z", rows, "mean z (nats)", alt, zero=True)
+        figures.append(
+            Figure(
+                "Forgetting of held-out upstream examples",
+                f"Large dots are means, small dots single runs: {basis}. Further left is better.",
+                alt,
+                plot,
+            )
         )
-    ]
     dots = [
         Line(
             [_mean(strategies[n], "task_loss")],
@@ -49,7 +62,7 @@ def replay_section(
         )
         for n, c in zip(order, SERIES, strict=False)
     ]
-    if len(order) <= len(SERIES):
+    if 0 < len(order) <= len(SERIES):
         alt = "Upstream loss against task loss, one dot a strategy; the figures stand in the table."
         figures.append(
             Figure(
@@ -65,21 +78,25 @@ def replay_section(
         (n, mean[n], _mean(strategies[n], "upstream_nll"), _mean(strategies[n], "task_loss"))
         for n in order
     )
-    tables = [Table("All figures", columns, table)]
+    tests: dict[str, Any] = {}
     if paired_test:
-        facts = tuple((str(k), _cell(v)) for k, v in paired_test.items())
-        tables.append(Table("Paired test", ("", ""), facts))
+        named = all(isinstance(t, Mapping) for t in paired_test.values())
+        tests = dict(paired_test) if named else {"": paired_test}
+    tables = [Table("All figures", columns, table)]
+    for name, test in tests.items():
+        facts = tuple((str(k), _cell(v)) for k, v in test.items())
+        tables.append(Table(f"Paired test {name}".strip(), ("", ""), facts))
     return Section(
         "replay",
         "What replay saved",
-        _replay_lead(order, mean, paired_test, seeds),
+        _replay_lead(order, mean, tests, seeds),
         tuple(figures),
         tuple(tables),
     )
 
 
 def _replay_lead(
-    order: Sequence[str], mean: Mapping[str, float], test: Mapping[str, object], seeds: int
+    order: Sequence[str], mean: Mapping[str, float], tests: Mapping[str, Any], seeds: int
 ) -> str:
     lead = (
         "Each strategy mixes other upstream examples into fine-tuning; z is measured on examples "
@@ -91,15 +108,17 @@ def _replay_lead(
             f" Mean z runs from {number(mean[low], sign=True)} ({low}) to "
             f"{number(mean[high], sign=True)} ({high})."
         )
-    p, difference = test.get("p"), test.get("difference")
-    if isinstance(p, int | float) and np.isfinite(p):
-        gap = ""
-        if isinstance(difference, int | float):
-            gap = f"a mean difference of {number(difference, sign=True)} nats, "
-        shown = "more than chance would explain" if p < 0.05 else "not told apart from chance"
-        lead += f" The paired test gives {gap}p = {number(p)}: {shown} at the 5 % level."
+    for name, test in tests.items():
+        p = test.get("p")
+        if isinstance(p, int | float) and np.isfinite(p):
+            shown = "more than chance would explain" if p < 0.05 else "not told apart from chance"
+            lead += (
+                f" Paired test{' ' + name if name else ''}: a mean difference of "
+                f"{number(test.get('mean'), sign=True)} nats, p = {number(p)}, {shown} at the 5 % "
+                "level."
+            )
     if seeds == 1:
-        lead += " With one seed, differences between strategies hold for these runs only."
+        lead += " All runs share one seed: other seeds may order the strategies differently."
     return lead
 
 
@@ -141,12 +160,12 @@ def factoids_section(arms: Mapping[str, Mapping[str, Values]], seeds: int) -> Se
     if len(known) > 1:
         low, high = min(known, key=lambda r: r.value), max(known, key=lambda r: r.value)
         lead += (
-            f" Accuracy on A after B runs from {number(low.value)} ({low.name}) to "
-            f"{number(high.value)} ({high.name})."
+            f" Accuracy on A after B runs from {percent(low.value)} ({low.name}) to "
+            f"{percent(high.value)} ({high.name})."
         )
     if seeds == 1:
         lead += " With one seed, the order of the arms holds for these runs only."
-    return Section("factoids", "What was kept", lead, (figure,), (table,))
+    return Section("factoids", "What was kept", lead, (figure,) if rows else (), (table,))
 
 
 def _mean(figures: Mapping[str, Values], key: str) -> float:

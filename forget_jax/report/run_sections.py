@@ -23,7 +23,10 @@ _ROWS = 40
 
 
 def training_section(
-    curves: Mapping[str, Mapping[str, Sequence[float]]], facts: Mapping[str, str]
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    facts: Mapping[str, str],
+    key: str = "training",
+    title: str = "Training",
 ) -> Section:
     """Loss by step of each run, `{run: {"step": [...], "loss": [...]}}`, and facts about them."""
     thinned = {
@@ -43,15 +46,17 @@ def training_section(
     rows = []
     for name, curve in curves.items():
         loss = np.asarray(curve["loss"], float)
-        known = loss[np.isfinite(loss)]
+        known = _known(loss)
         first, last = (known[0], known[-1]) if known.size else (np.nan, np.nan)
         rows.append((name, len(loss), float(first), float(last)))
     fell = sum(last < first for _, _, first, last in rows)
-    whole = "All" if fell == len(rows) > 1 else f"{fell:,} of"
-    lead = (
-        f"Training loss of {count(len(rows), 'run')}. {whole} {len(rows):,} ended with a lower "
-        "loss than at the first step, on batches that differ from step to step."
-    )
+    lead = f"Loss on the training batches of {count(len(rows), 'run')}, batch by batch."
+    if len(rows) == 1:
+        lead += (
+            f" It was {number(rows[0][2])} at the first step and {number(rows[0][3])} at the last."
+        )
+    elif rows:
+        lead += f" {fell:,} of {len(rows):,} ended with a lower loss than at the first step."
     alt = f"Training loss over steps, {count(len(rows), 'run')}; the table holds first and last."
     caption = "Nats per token; one curve is one run with one seed."
     if window > 1:
@@ -60,12 +65,16 @@ def training_section(
         caption += " Each thin line is a run, named in the table."
     figures: tuple[Figure, ...] = ()
     if rows:
-        plot = xy_plot("training-loss", lines, "step", "training loss", alt)
+        plot = xy_plot(f"{key}-loss", lines, "step", "training loss", alt)
         figures = (Figure("Training loss", caption, alt, plot, legend(lines)),)
     tables = [Table("First and last loss", ("run", "steps logged", "first", "last"), tuple(rows))]
     if facts:
         tables.append(Table("Facts", ("", ""), tuple(facts.items())))
-    return Section("training", "Training", lead, figures, tuple(tables))
+    return Section(key, title, lead, figures, tuple(tables))
+
+
+def _known(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
 def _thin(step: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -90,7 +99,7 @@ def score_section(
     nll: Mapping[str, Sequence[float]], tokens: Mapping[str, int] | None = None
 ) -> Section:
     """Distribution of the examples' NLL (nats per token) under each model; NaN is not scored."""
-    values = {name: np.asarray(v, float)[np.isfinite(v)] for name, v in nll.items()}
+    values = {name: _known(np.asarray(v, float)) for name, v in nll.items()}
     quantiles = {
         name: np.quantile(v, (0.05, 0.5, 0.95)) if v.size else np.full(3, np.nan)
         for name, v in values.items()

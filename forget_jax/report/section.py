@@ -1,7 +1,7 @@
 """What a page is made of: sections with figures, tables and texts, and how numbers are written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,20 +65,33 @@ class Section:
     texts_title: str = ""
 
 
-def number(value: float | None, sign: bool = False) -> str:
-    """Three significant digits with a true minus sign; "–" for what is missing or not finite."""
+def number(value: float | None, sign: bool = False, decimals: int | None = None) -> str:
+    """Three significant digits, or so many decimals, with a true minus sign; "–" if not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     if isinstance(value, int | np.integer):
         text = f"{value:,}"
-    elif value == 0:
+    elif value == 0 and decimals is None:
         text = "0"
     else:
-        decimals = 2 - math.floor(math.log10(abs(value)))
-        text = f"{value:.1e}" if decimals > 6 else f"{value:,.{max(decimals, 0)}f}"
+        places = _places(value) if decimals is None else decimals
+        text = f"{value:.1e}" if places > 6 else f"{value:,.{max(places, 0)}f}"
     if sign and value > 0:
         text = "+" + text
     return text.replace("-", "−")
+
+
+def _places(value: float) -> int:
+    """Decimals that show three significant digits; negative for thousands and more."""
+    return 2 - math.floor(math.log10(abs(value)))
+
+
+def column_decimals(cells: Iterable[Cell]) -> int | None:
+    """Decimals for a table's column: its largest number's, or None where scales differ a lot."""
+    sizes = [abs(c) for c in cells if isinstance(c, float) and math.isfinite(c) and c]
+    if not sizes or max(sizes) > 1000 * min(sizes):
+        return None
+    return max(0, _places(max(sizes)))
 
 
 def percent(share: float) -> str:
@@ -86,9 +99,9 @@ def percent(share: float) -> str:
     if not math.isfinite(share):
         return "–"
     if 0 < share < 0.01:
-        return "under 1 %"
+        return "<1 %"
     if 0.99 < share < 1:
-        return "over 99 %"
+        return ">99 %"
     return f"{100 * share:.0f} %"
 
 
@@ -102,7 +115,8 @@ def bars(values: Sequence[float], texts: Sequence[str] | None = None) -> list[Ba
     clean = np.nan_to_num(np.asarray(values, float), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = min(0.0, clean.min(initial=0.0)), max(0.0, clean.max(initial=0.0))
     span = (high - low) or 1.0
-    written = texts or [number(v, sign=low < 0) for v in values]
+    places = column_decimals(clean.tolist())
+    written = texts or [number(v, sign=low < 0, decimals=places) for v in values]
     return [
         Bar(
             text,
@@ -123,8 +137,26 @@ def shorten(name: str, limit: int) -> str:
     return name[: limit - 1 - tail] + "…" + name[len(name) - tail :]
 
 
+def _alike(names: Sequence[str]) -> int:
+    """How many characters, whole words only, all names begin with alike; 0 if they are the same."""
+    low, high = min(names), max(names)
+    end = next((k for k, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), 0)
+    while end and low[end - 1].isalnum():
+        end -= 1
+    return end
+
+
 def short_names(names: Sequence[str], limit: int) -> list[str]:
-    """`shorten` for a whole axis: names that would become equal are numbered by their place."""
+    """`shorten` for a whole axis: names that would become equal lose what they begin with alike.
+
+    Those that are still equal are numbered by their place.
+    """
+    first = [shorten(n, limit) for n in names]
+    alike: dict[str, list[str]] = {}
+    for name, s in zip(names, first, strict=True):
+        alike.setdefault(s, []).append(name)
+    cut = {s: _alike(group) for s, group in alike.items() if len(group) > 1}
+    names = ["…" + n[cut[s] :] if s in cut else n for n, s in zip(names, first, strict=True)]
     short = [shorten(n, limit) for n in names]
     taken = {s: short.count(s) for s in set(short)}
     return [

@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from forget_jax.report.section import Bar, number
+from forget_jax.report.section import Bar, Table, column_decimals, number
 
 
 @functools.cache
@@ -16,10 +16,15 @@ def _template(name: str) -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = number
+    environment.filters["decimals"] = _decimals
     environment.tests["bar"] = lambda cell: isinstance(cell, Bar)
     environment.tests["text"] = lambda cell: isinstance(cell, str)
     text = resources.files("forget_jax.report").joinpath(name).read_text("utf-8")
     return environment.from_string(text)
+
+
+def _decimals(table: Table) -> list[int | None]:
+    return [column_decimals(column) for column in zip(*table.rows, strict=True)]
 
 
 def render(name: str, **values: Any) -> Markup:

@@ -1,0 +1,175 @@
+"""The other sections: what their leads say, missing figures, empty parts, and how numbers look."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forget_jax import report
+from forget_jax.report.section import bars, column_decimals, number, percent, short_names
+
+LAW = {"params": {"s": 0.1}, "ci": {}, "r2": 0.9, "bic": -10.0, "heldout_error": 0.02}
+EMPTY_POINTS: dict = {"P": [], "steps": [], "l_ft": [], "l_f": [], "run": []}
+
+
+def method(rmse: float | None, std: float | None = 0.01) -> dict:
+    return {"rmse": rmse, "rmse_std": std, "f1": None, "seconds": 0.1}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        lambda: report.training_section({}, {}),
+        lambda: report.training_section({"a": {"step": [], "loss": []}}, {}),
+        lambda: report.rank_section([], 0.5, 0.2, 0.1),
+        lambda: report.rank_section([None, 0.5], None, None, None),
+        lambda: report.methods_section({}, 30, 5),
+        lambda: report.methods_section({"a": method(None, None), "b": method(0.1)}, 1, 1),
+        lambda: report.replay_section({}, {}),
+        lambda: report.replay_section({"a": {"upstream_nll": 1.0, "task_loss": None}}, {}),
+        lambda: report.scaling_section(EMPTY_POINTS, {}, {}),
+        lambda: report.scaling_section({k: [1.0] for k in EMPTY_POINTS}, {"l": {}}),
+        lambda: report.factoids_section({}, 1),
+        lambda: report.factoids_section({"a": {}}, 1),
+        lambda: report.score_section({}),
+        lambda: report.score_section({"a": [None, np.nan]}),
+        lambda: report.timing_section({}),
+        lambda: report.timing_section({"a": 0.0}),
+    ],
+)
+def test_empty_and_missing_parts(section):
+    html = report.page("t", [section()], {})
+    assert not re.search(r"\b(nan|None)\b", html)
+
+
+def test_many_runs_are_drawn_faintly_with_their_mean_and_all_named():
+    curves = {f"run {k}": {"step": [0, 1, 2], "loss": [3.0, 2.0, 1.0 + k]} for k in range(40)}
+    section = report.training_section(curves, {})
+    assert [label for _, _, label in section.figures[0].legend] == ["mean of 40 runs"]
+    assert [row[0] for row in section.tables[0].rows] == list(curves)
+    assert "2 of 40 ended with a lower loss" in section.lead
+
+
+def test_long_curves_are_thinned():
+    step = np.arange(100_000)
+    section = report.training_section({"a": {"step": step, "loss": np.cos(step)}}, {})
+    assert len(section.figures[0].markup) < 40_000
+    assert "mean of up to 417 steps" in section.figures[0].caption
+
+
+def test_two_trainings_on_one_page():
+    curve = {"a": {"step": [0, 1], "loss": [2.0, 1.0]}}
+    sections = [report.training_section(curve, {}, key=k, title=k) for k in ("base", "tasks")]
+    html = report.page("t", sections, {})
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_rank_lead_names_the_first_rank_above_additive():
+    assert "rank 3 reaches 0.700" in report.rank_section([0.3, 0.5, 0.7], 0.6, 0.1, 0.1).lead
+    assert "rank" not in report.rank_section([0.3], 0.6, 0.1, 0.1).lead.split("reaches")[2:]
+
+
+def test_methods_are_sorted_and_close_ones_not_ranked():
+    close = {"worse": method(0.20, 0.02), "better": method(0.19, 0.02)}
+    section = report.methods_section(close, 30, 10)
+    assert [row[0] for row in section.tables[0].rows] == ["better", "worse"]
+    assert "not settled" in section.lead
+    apart = {"worse": method(0.30, 0.02), "better": method(0.19, 0.02)}
+    assert (
+        "more than one standard deviation over 10 seeds"
+        in report.methods_section(apart, 30, 10).lead
+    )
+    one = report.methods_section(apart, 1, 1)
+    assert "one seed" in one.lead and "1 seed" in one.figures[0].caption
+    assert "1 observed entry " in one.lead
+
+
+@pytest.mark.parametrize(("p", "words"), [(0.01, "more than chance"), (0.4, "not told apart")])
+def test_replay_lead_follows_the_test(p, words):
+    arms = {
+        "random": {"upstream_nll": 4.1, "task_loss": 3.0, "z": [0.3, 0.5]},
+        "predicted": {"upstream_nll": 4.0, "task_loss": 3.0, "z": [0.1, 0.3]},
+    }
+    test = {"mean": -0.2, "low": -0.3, "high": -0.1, "p": p, "seeds": 1}
+    section = report.replay_section(arms, test)
+    assert words in section.lead and "share one seed" in section.lead
+    assert "from +0.200 (predicted) to +0.400 (random)" in section.lead
+    named = report.replay_section(arms, {"predicted − random": test}, seeds=2)
+    assert "Paired test predicted − random" in named.lead and "share one seed" not in named.lead
+    assert named.tables[1].title == "Paired test predicted − random"
+
+
+def test_scaling_draws_the_law_that_predicts_best():
+    points = {
+        "P": [10.0, 10.0],
+        "steps": [1, 2],
+        "l_ft": [2.0, 1.0],
+        "l_f": [0.1, 0.2],
+        "run": "ab",
+    }
+    surface = {"P": [10.0], "steps": [1.0, 2.0], "l_f": [[0.1, 0.2]]}
+    laws = {"fits": LAW | {"r2": 0.99, "heldout_error": 0.5}, "predicts": LAW}
+    section = report.scaling_section(points, laws, {"fits": surface, "predicts": surface})
+    assert "the fitted law “predicts”" in section.figures[0].caption
+    assert "“predicts” erred least" in section.lead
+    assert section.tables[1].rows[0] == ("fits", "s", 0.1, "–")
+
+
+def test_factoids_lead_and_single_seeds():
+    arms = {"none": {"accuracy_a_after_b": [0.0, 0.1]}, "mixed": {"accuracy_a_after_b": [0.5, 0.7]}}
+    section = report.factoids_section(arms, 2)
+    assert "from 5 % (none) to 60 % (mixed)" in section.lead and "With one seed" not in section.lead
+    assert "small dots are single seeds" in section.figures[0].caption
+    assert "With one seed" in report.factoids_section(arms, 1).lead
+
+
+def test_scores_against_the_first_model():
+    section = report.score_section({"base": [1.0, 2.0], "a": [2.0, 3.0], "b": [1.0, 1.0]})
+    assert "higher under 1 of 2 other models" in section.lead
+    assert section.tables[0].rows[0][:3] == ("base", 2, 1.5)
+
+
+def test_names_that_matplotlib_cannot_draw_do_not_warn():
+    report.methods_section({"忘却 $x$ 🙂": method(0.1), "_hidden": method(0.2)}, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.1234, "0.123"), (-2, "−2"), (1234.6, "1,235"), (1.26e-5, "1.3e−05"), (None, "–")],
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_number_signs_and_shares():
+    assert [number(v, sign=True) for v in (0.5, -0.5, 0.0)] == ["+0.500", "−0.500", "0"]
+    assert [percent(v) for v in (0.0, 0.001, 0.5, 0.9999, 1.0)] == [
+        "0 %",
+        "<1 %",
+        "50 %",
+        ">99 %",
+        "100 %",
+    ]
+    assert column_decimals([0.5, 0.02, 3]) == 3
+    assert column_decimals([1e-4, 10.0]) is None
+
+
+@given(st.lists(st.floats(-1e6, 1e6) | st.just(np.nan), min_size=1, max_size=20))
+def test_bars_stay_inside_their_cell(values):
+    for bar in bars(values):
+        assert bar.left >= 0 and bar.width >= 0
+        assert bar.left + bar.width <= 100.02
+
+
+@given(st.lists(st.text(max_size=60), max_size=12), st.integers(12, 40))
+def test_short_names_are_short(names, limit):
+    assert all(len(s) <= max(limit, 9) for s in short_names(names, limit))
+
+
+def test_short_names_stay_apart():
+    names = [f"builtin:docstrings:{k}:with-a-long-common-ending" for k in range(12)]
+    assert len(set(short_names(names, 24))) == 12
+    assert len(set(short_names(["x" * 40] * 3, 24))) == 3
