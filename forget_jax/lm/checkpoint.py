@@ -79,13 +79,13 @@ def folder(path: files.PathLike) -> LocalPath:
 class Tensors:
     """The tensors of a folder by name, memory-mapped; every flaw of the files is a UserError."""
 
-    def __init__(self, path: LocalPath):
+    def __init__(self, path: LocalPath, single: str = SINGLE):
         self.path = path
         self.files: dict[LocalPath, Any] = {}
-        self.where = self._index() if (path / INDEX).exists() else self._single()
+        sharded = single == SINGLE and (path / INDEX).exists()
+        self.where = self._index() if sharded else self._single(path / single)
 
-    def _single(self) -> dict[str, LocalPath]:
-        file = self.path / SINGLE
+    def _single(self, file: LocalPath) -> dict[str, LocalPath]:
         if not file.exists():
             pickles = sorted(f.name for f in self.path.iterdir() if f.suffix in PICKLES)
             if pickles:
@@ -131,6 +131,12 @@ class Tensors:
         """The tensor for slicing: has `get_shape()`, `get_dtype()` and `[...]`."""
         return self._open(self.where[name]).get_slice(name)
 
+    def read(self, name: str) -> np.ndarray:
+        """The whole tensor, checked for NaN and infinities."""
+        x = self._open(self.where[name]).get_tensor(name)
+        _check_finite(x, name, str(self.path))
+        return np.asarray(x)
+
 
 def names(
     config: DecoderConfig, tensors: dict[str, Any], where: str
@@ -165,13 +171,13 @@ def names(
     return found
 
 
-def _blocked(x: np.ndarray, heads: int) -> np.ndarray:
+def blocked(x: np.ndarray, heads: int) -> np.ndarray:
     """Rows in the order (head, q/k/v, head_dim) to (q/k/v, head, head_dim)."""
     return np.swapaxes(x.reshape(heads, 3, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
 
 
-def _interleaved(x: np.ndarray, heads: int) -> np.ndarray:
-    """The inverse of `_blocked`."""
+def interleaved(x: np.ndarray, heads: int) -> np.ndarray:
+    """The inverse of `blocked`."""
     return np.swapaxes(x.reshape(3, heads, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
 
 
@@ -180,7 +186,7 @@ def _cut(entry: families.Weight, tensor: Any, index: tuple[slice, ...], heads: i
     if entry.transposed:
         index = index[::-1]
     if entry.interleaved:
-        out = _blocked(tensor[(slice(None), *index[1:])], heads)[index[0]]
+        out = blocked(tensor[(slice(None), *index[1:])], heads)[index[0]]
     else:
         out = tensor[index]
     return out.T if entry.transposed else out
@@ -308,7 +314,7 @@ def save(
         x = flat[leaf][layer] if leaf.startswith("layers/") else flat[leaf]
         out = np.asarray(jax.device_get(x)).astype(kind[leaf], copy=False)
         out = out.T if entries[leaf].transposed else out
-        out = _interleaved(out, config.heads) if entries[leaf].interleaved else out
+        out = interleaved(out, config.heads) if entries[leaf].interleaved else out
         return np.ascontiguousarray(out)
 
     shards: list[list[tuple[str, str, int]]] = [[]]

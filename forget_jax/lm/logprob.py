@@ -17,7 +17,7 @@ def target_logprobs(
     target_BxT: jax.Array,
     chunk_logits: int = CHUNK_LOGITS,
 ) -> jax.Array:
-    """log p(target | all before it) at the given positions.
+    """Log p(target | all before it) at the given positions.
 
     Args:
       h_BxLxD: final hidden states.

@@ -1,7 +1,7 @@
 """LoRA adapters (arXiv 2106.09685): fp32 `{path: {a, b}}` trees beside an untouched base.
 
-A single adapter holds `a` (layers x D x r) and `b` (layers x r x F) per adapted kernel; a stack of M
-adapters has a leading task axis.
+A single adapter holds `a` (layers x D x r) and `b` (layers x r x F) per adapted kernel; a stack of
+M adapters has a leading task axis.
 """
 
 import dataclasses
@@ -24,16 +24,30 @@ class LoRAConfig:
       alpha: the update is scaled by alpha/r, or alpha/sqrt(r) with `rslora` (arXiv 2312.03732).
       targets: a regular expression over kernel paths such as `layers/attn/q`; the default adapts
         every linear layer of attention and MLP.
+      rank_pattern, alpha_pattern: (regular expression over kernel paths, value) pairs that override
+        `rank` and `alpha`; the first match counts.
     """
 
     rank: int = 8
     alpha: float = 16.0
     rslora: bool = False
     targets: str = r"layers/(attn|mlp)/\w+"
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
 
-    @property
-    def scale(self) -> float:
-        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+    def rank_of(self, path: str) -> int:
+        """The rank of the kernel at a path."""
+        return next(
+            (r for pattern, r in self.rank_pattern if re.fullmatch(pattern, path)), self.rank
+        )
+
+    def scale_of(self, path: str) -> float:
+        """What the update of the kernel at a path is multiplied by."""
+        rank = self.rank_of(path)
+        alpha = next(
+            (a for pattern, a in self.alpha_pattern if re.fullmatch(pattern, path)), self.alpha
+        )
+        return alpha / (rank**0.5 if self.rslora else rank)
 
 
 def kernels(params: dict[str, Any], prefix: str = "") -> dict[str, tuple[int, ...]]:
@@ -61,24 +75,27 @@ def init(config: LoRAConfig, params: dict[str, Any], key: jax.Array) -> Adapters
             continue
         bound = D**-0.5  # kaiming_uniform(a=sqrt(5)) over fan-in D
         stream = jax.random.fold_in(key, zlib.crc32(path.encode()))
-        a = jax.random.uniform(stream, (layers, D, config.rank), jnp.float32, -bound, bound)
+        rank = config.rank_of(path)
+        a = jax.random.uniform(stream, (layers, D, rank), jnp.float32, -bound, bound)
         node = adapters
         for part in path.split("/"):
             node = node.setdefault(part, {})
-        node |= {"a": a, "b": jnp.zeros((layers, config.rank, F), jnp.float32)}
+        node |= {"a": a, "b": jnp.zeros((layers, rank, F), jnp.float32)}
     return adapters
 
 
 def scaled(config: LoRAConfig, adapters: Adapters) -> Adapters:
     """The adapters with the scaling folded into `b`, as `decoder.hidden` wants them."""
-    return jax.tree.map_with_path(
-        lambda path, x: x * config.scale if path[-1].key == "b" else x, adapters
-    )
+
+    def walk(node: Adapters, path: str) -> Adapters:
+        if "a" in node:
+            return node | {"b": node["b"] * config.scale_of(path)}
+        return {name: walk(child, f"{path}/{name}".lstrip("/")) for name, child in node.items()}
+
+    return walk(adapters, "")
 
 
-def delta(
-    x_BxLxD: jax.Array, a: jax.Array, b: jax.Array, task_BxM: jax.Array | None
-) -> jax.Array:
+def delta(x_BxLxD: jax.Array, a: jax.Array, b: jax.Array, task_BxM: jax.Array | None) -> jax.Array:
     """The low-rank update x·a·b, BxLxF in the dtype of `x`.
 
     With a task axis (`a` MxDxr, `b` MxrxF), each row takes its own task's matrices by a one-hot
@@ -100,10 +117,10 @@ def merge(config: LoRAConfig, params: dict[str, Any], adapters: Adapters) -> dic
     def walk(base: dict[str, Any], adapter: Adapters) -> dict[str, Any]:
         if "a" in adapter:
             kernel = base["kernel"]
-            update = config.scale * jnp.einsum(
+            update = jnp.einsum(
                 "kdr,krf->kdf", adapter["a"], adapter["b"], precision=jax.lax.Precision.HIGHEST
             )
             return base | {"kernel": (kernel.astype(jnp.float32) + update).astype(kernel.dtype)}
         return base | {name: walk(base[name], child) for name, child in adapter.items()}
 
-    return walk(params, adapters)
+    return walk(params, scaled(config, adapters))

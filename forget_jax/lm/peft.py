@@ -1,0 +1,228 @@
+"""PEFT's files in and out: adapter_config.json and adapter_model.safetensors, one adapter each.
+
+PEFT's ranks and alphas may differ from layer to layer; ours are stacked over layers. A path whose
+layers differ gets their largest rank, the smaller ones filled with zeros, which changes nothing.
+"""
+
+import json
+import os
+import re
+from pathlib import Path as LocalPath
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax import files
+from forget_jax.errors import UserError
+from forget_jax.lm import checkpoint, families
+from forget_jax.lm.decoder import DecoderConfig, Params
+from forget_jax.lm.lora import Adapters, LoRAConfig, kernels
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+
+# Settings that change the function computed: only these values are understood.
+REQUIRED: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "use_dora": (False, None),
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "modules_to_save": (None, []),
+    "layer_replication": (None, []),
+    "trainable_token_indices": (None, []),
+    "target_parameters": (None, []),
+    "alora_invocation_tokens": (None,),
+    "use_qalora": (False, None),
+    "velora_config": (None,),
+    "monteclora_config": (None,),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "use_bdlora": (None, False),
+}
+# Initialisations that change the base weights, so the adapter does not fit the original base.
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def _modules(config: DecoderConfig) -> dict[str, str]:
+    """Kernel path -> PEFT's module name with `{}` for the layer."""
+    return {
+        w.path.removesuffix("/kernel"): w.name.removesuffix(".weight")
+        for w in families.FAMILIES[config.family].weights
+        if w.path.endswith("/kernel")
+    }
+
+
+def _short(module: str, modules: dict[str, str]) -> str:
+    """The shortest ending of a module's name that no other linear layer shares."""
+    parts = module.split(".")
+    for n in range(1, len(parts)):
+        ending = ".".join(parts[-n:])
+        if sum(m.endswith(f".{ending}") for m in modules.values()) == 1:
+            return ending
+    return module
+
+
+def save(
+    path: files.PathLike,
+    lora_config: LoRAConfig,
+    adapter: Adapters,
+    config: DecoderConfig,
+    base_name: str | None = None,
+) -> None:
+    """Writes one adapter (no task axis) in PEFT's format; adapter_config.json comes last.
+
+    Args:
+      adapter: as `lora.init` makes it, not scaled.
+      base_name: folder or hub name of the base, for PEFT's `base_model_name_or_path`.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    modules = _modules(config)
+    weights = {w.path: w for w in families.FAMILIES[config.family].weights}
+    tensors, ranks, alphas = {}, {}, {}
+    for leaf, x in checkpoint.leaves(adapter):
+        kernel, _, which = leaf.rpartition("/")
+        if np.ndim(x) != 3:
+            raise ValueError(f"{leaf} has shape {np.shape(x)}: give one adapter, no task axis")
+        short, rank = _short(modules[kernel], modules), lora_config.rank_of(kernel)
+        ranks[short] = rank
+        alphas[short] = lora_config.scale_of(kernel) * (rank**0.5 if lora_config.rslora else rank)
+        for layer, matrix in enumerate(np.asarray(x, np.float32)):
+            stored = matrix.T
+            if which == "b" and weights[f"{kernel}/kernel"].interleaved:
+                stored = checkpoint.interleaved(stored, config.heads)
+            name = f"base_model.model.{modules[kernel].format(layer)}.lora_{which.upper()}.weight"
+            tensors[name] = np.ascontiguousarray(stored)
+    hf = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_name,
+        "inference_mode": True,
+        "r": lora_config.rank,
+        "lora_alpha": lora_config.alpha,
+        "use_rslora": lora_config.rslora,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": not weights["layers/mlp/up/kernel"].transposed,
+        "target_modules": sorted(ranks),
+        "rank_pattern": {m: r for m, r in sorted(ranks.items()) if r != lora_config.rank},
+        "alpha_pattern": {m: a for m, a in sorted(alphas.items()) if a != lora_config.alpha},
+        "init_lora_weights": True,
+    }
+    target = files.Path(path)
+    if (target / CONFIG).exists():
+        (target / CONFIG).unlink()
+    files.write_bytes(target / TENSORS, to_bytes(tensors, {"format": "pt"}))
+    files.write_text(target / CONFIG, json.dumps(hf, indent=1) + "\n")
+
+
+def _pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
+    """PEFT's rule: a key matches a module's whole name or an ending of it at a dot."""
+    for key, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
+
+
+def load(
+    path: files.PathLike, config: DecoderConfig, params: Params
+) -> tuple[LoRAConfig, Adapters]:
+    """Reads one adapter in PEFT's format for the given base; fp32, without a task axis.
+
+    Raises:
+      UserError: another kind of adapter (DoRA, prompt tuning, ...), one that does not fit the base,
+        or a broken file.
+    """
+    where = os.fspath(path)
+    if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
+        raise UserError(f"{where} holds no {CONFIG}: not a PEFT adapter, or an unfinished one")
+    local = checkpoint.folder(path)
+    hf = files.read_json(local / CONFIG)
+    for key, allowed in REQUIRED.items():
+        if hf.get(key, allowed[0]) not in allowed:
+            raise UserError(f"{where}: {key}={hf[key]!r} is not supported; only plain LoRA is")
+    if str(hf.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
+        raise UserError(
+            f"{where}: init_lora_weights={hf['init_lora_weights']!r} changed the base weights; "
+            "save the adapter converted to plain LoRA (path_initial_model_for_weight_conversion)"
+        )
+    if not (local / TENSORS).exists():
+        raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
+    tensors = checkpoint.Tensors(local, TENSORS)
+    modules = _modules(config)
+    where_is = {
+        modules[kernel].format(layer): (kernel, layer)
+        for kernel in modules
+        for layer in range(config.layers)
+    }
+    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray, float]]] = {}
+    shapes = kernels(params)
+    names = set(tensors.where)
+    rslora = bool(hf.get("use_rslora"))
+    for name in sorted(names):
+        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
+        if match is None or match[1] not in where_is:
+            raise UserError(f"{where}: tensor {name} has no place in this {config.family} model")
+        if match[2] == "B":
+            continue
+        kernel, layer = where_is[match[1]]
+        other = name.replace(".lora_A.", ".lora_B.")
+        if other not in names:
+            raise UserError(f"{where}: tensor {other} is missing")
+        a, b = (np.asarray(tensors.read(n), np.float32) for n in (name, other))
+        rank = int(_pattern(hf.get("rank_pattern"), match[1], hf["r"]))
+        _, D, F = shapes[kernel]
+        if a.shape != (rank, D) or b.shape != (F, rank):
+            raise UserError(
+                f"{where}: {match[1]} has shapes {a.shape} and {b.shape}, "
+                f"but the base and rank {rank} ask for {(rank, D)} and {(F, rank)}"
+            )
+        alpha = float(_pattern(hf.get("alpha_pattern"), match[1], hf["lora_alpha"]))
+        found.setdefault(kernel, {})[layer] = (a, b, alpha / (rank**0.5 if rslora else rank))
+    if not found:
+        raise UserError(f"{where}: {TENSORS} holds no adapter")
+    if missing := [
+        n
+        for n in sorted(names)
+        if ".lora_B." in n and n.replace(".lora_B.", ".lora_A.") not in names
+    ]:
+        raise UserError(f"{where}: the lora_A beside {missing[0]} is missing")
+    return _stack(found, config, shapes, hf, rslora)
+
+
+def _stack(
+    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray, float]]],
+    config: DecoderConfig,
+    shapes: dict[str, tuple[int, ...]],
+    hf: dict[str, Any],
+    rslora: bool,
+) -> tuple[LoRAConfig, Adapters]:
+    """Layers of each kernel stacked to the largest rank, their scalings evened out in `b`."""
+    interleaved = {w.path for w in families.FAMILIES[config.family].weights if w.interleaved}
+    adapter: Adapters = {}
+    ranks, alphas = [], []
+    for kernel, layers in sorted(found.items()):
+        count, D, F = shapes[kernel]
+        rank = max(a.shape[0] for a, _, _ in layers.values())
+        scale = max((s for _, _, s in layers.values()), key=abs)
+        a_out = np.zeros((count, D, rank), np.float32)
+        b_out = np.zeros((count, rank, F), np.float32)
+        for layer, (a, b, own) in layers.items():
+            if f"{kernel}/kernel" in interleaved:
+                b = checkpoint.blocked(b, config.heads)
+            a_out[layer, :, : a.shape[0]] = a.T
+            b_out[layer, : a.shape[0]] = b.T * (own / scale if own != scale else 1)
+        checkpoint.put(adapter, kernel, {"a": jnp.asarray(a_out), "b": jnp.asarray(b_out)})
+        alpha = scale * (rank**0.5 if rslora else rank)
+        ranks += [(re.escape(kernel), rank)] if rank != hf["r"] else []
+        alphas += [(re.escape(kernel), alpha)] if not np.isclose(alpha, hf["lora_alpha"]) else []
+    targets = "|".join(re.escape(kernel) for kernel in sorted(found))
+    lora_config = LoRAConfig(
+        rank=int(hf["r"]),
+        alpha=float(hf["lora_alpha"]),
+        rslora=rslora,
+        targets=targets,
+        rank_pattern=tuple(ranks),
+        alpha_pattern=tuple(alphas),
+    )
+    return lora_config, adapter
