@@ -103,7 +103,7 @@ def _matrix_lead(z_MxN: np.ndarray, tasks: Sequence[str], repeat: float | None, 
     if repeat is not None and np.isfinite(repeat):
         return lead + (
             f" Tasks trained again under another seed gave a test–retest correlation of "
-            f"{number(repeat)} over entries: the ceiling for any prediction of z."
+            f"{number(repeat)} over entries: the ceiling against which to read predictions."
         )
     if seeds == 1:
         lead += " Each entry was measured once, so how much of it is seed noise is not known here."

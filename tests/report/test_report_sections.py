@@ -132,8 +132,11 @@ def test_scores_against_the_first_model():
     assert section.tables[0].rows[0][:3] == ("base", 2, 1.5)
 
 
-def test_names_that_matplotlib_cannot_draw_do_not_warn():
-    report.methods_section({"忘却 $x$ 🙂": method(0.1), "_hidden": method(0.2)}, 3, 2)
+def test_names_that_matplotlib_cannot_draw_stay_as_they_are_without_a_warning():
+    names = ("忘却 $x$ 🙂", "_hidden", "$\\frac$", "<b>")
+    section = report.methods_section({name: method(0.1) for name in names}, 3, 2)
+    for name in ("忘却 $x$ 🙂", "_hidden", "$\\frac$", "&lt;b&gt;"):
+        assert name in section.figures[0].markup
 
 
 @pytest.mark.parametrize(
