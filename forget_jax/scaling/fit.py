@@ -1,5 +1,6 @@
 """Fitting a law to measured points: the best fit, its uncertainty, and how far to trust it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from forget_jax.errors import UserError
 from forget_jax.scaling import resample
 from forget_jax.scaling.diagnose import criteria, warn
-from forget_jax.scaling.laws import LAWS, Law, get_law, log_columns
+from forget_jax.scaling.laws import LAWS, NULLS, Law, get_law, log_columns
 from forget_jax.scaling.points import Points, read_points
 from forget_jax.scaling.solve import (
     LANES,
@@ -204,23 +205,46 @@ def _heldout(
     law: Law,
     loss: str,
     data: Points,
-    root_N: np.ndarray,
     warm: np.ndarray,
     options: dict[str, float],
-) -> float | None:
-    """Mean absolute error of the main target on groups left out, each refitted from warm starts."""
+) -> float:
+    """Mean absolute error of the main target on groups left out, each refitted from warm starts.
+
+    NaN where the table cannot spare a group.
+    """
     keep_FxN = resample.leave_out(data.fold_N, _FOLD_LIMIT)
     folds = len(keep_FxN)
     if folds < 2 or (keep_FxN.sum(axis=1) < len(law.parameters)).any():
-        return None
+        return float("nan")
     each = max(1, LANES // folds) if len(law.shape) else 1
     z = np.tile(np.resize(warm, (each, len(law.shape))), (folds, 1))
-    weight = np.repeat(keep_FxN * root_N, each, axis=0)
+    weight = np.repeat(keep_FxN * _root_weight(data, loss), each, axis=0)
     y = np.broadcast_to(data.y_N, weight.shape)
     lanes = _best_of(_solve(law, loss, z, weight, y, data.cols, options), folds)
     error = np.abs(_predictions(law, lanes, data.cols) - data.y_N)
     out = (keep_FxN == 0) & data.main_N
     return float(error[out].mean())
+
+
+def _heldout_nulls(
+    points: Any, target: str, loss: str, options: dict[str, float], rng: np.random.Generator
+) -> dict[str, float]:
+    """Held-out errors of the nulls that the table has columns for, under the same loss and folds."""
+    errors = {}
+    for name in NULLS:
+        null = LAWS[name]
+        try:
+            data = read_points(null, points, target, loss)
+        except UserError:  # no such column, or it never changes: then this null says nothing
+            continue
+        errors[name] = _heldout(null, loss, data, draw_starts(null, LANES, rng), options)
+    return errors
+
+
+def _root_weight(data: Points, loss: str) -> np.ndarray:
+    """Factor of each residual: loss "mse" is then the share of variance, between 0 and 1."""
+    scale_N = data.scale_N if loss == "mse" else np.ones_like(data.scale_N)
+    return 1.0 / (scale_N * np.sqrt(len(scale_N)))
 
 
 def fit(
@@ -270,7 +294,7 @@ def fit(
     options = {"delta": delta, "noise_ratio": noise_ratio}
     rng = np.random.default_rng(seed)
     n = len(data.y_N)
-    root_N = 1.0 / (data.scale_N * np.sqrt(n)) if loss == "mse" else np.full(n, 1.0 / np.sqrt(n))
+    root_N = _root_weight(data, loss)
 
     def run(z: np.ndarray, weight: np.ndarray, y: np.ndarray) -> Solution:
         shape = (len(z), n)
@@ -319,9 +343,9 @@ def fit(
         }
     held: dict[str, float] = {}
     if heldout:
-        error = _heldout(chosen, loss, data, root_N, lanes.z_SxZ[order], options)
-        if error is not None:
-            held[law] = error
+        held = {law: _heldout(chosen, loss, data, lanes.z_SxZ[order], options)}
+        held |= _heldout_nulls(points, target, loss, options, rng)
+        held = {name: error for name, error in held.items() if np.isfinite(error)}
     r2, bic, aicc, noise = criteria(chosen, data, fitted_N)
     return Fit(
         law=law,
@@ -357,3 +381,23 @@ def _natural(law: Law, lanes: Solution, centre: dict[str, float]) -> dict[str, n
     with np.errstate(over="ignore", invalid="ignore"):
         natural = law.natural(values, centre)
     return {name: natural[name] for name in law.parameters}
+
+
+def compare(
+    points: Any, laws: Iterable[str] | None = None, **options: Any
+) -> tuple[dict[str, Fit], dict[str, str]]:
+    """Fit several laws (all of `LAWS` if none are named) to one table, with the options of `fit`.
+
+    Returns the fits, lowest BIC first within one target, and for each law that the table does not
+    serve the reason. An unknown law is still a UserError.
+    """
+    fits: dict[str, Fit] = {}
+    refused: dict[str, str] = {}
+    for name in LAWS if laws is None else laws:
+        get_law(name)
+        try:
+            fits[name] = fit(name, points, **options)
+        except UserError as error:
+            refused[name] = str(error)
+    ordered = sorted(fits, key=lambda name: (fits[name].target != "l_f", fits[name].bic))
+    return {name: fits[name] for name in ordered}, refused

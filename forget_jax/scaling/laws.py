@@ -142,14 +142,14 @@ def _multiplicative_natural(v: Values, centre: Values) -> dict[str, Any]:
     return {**v, "K": v["K"] * np.exp(log_scale)}
 
 
-def _joint(shape: Values, c: Columns, suffix: str = "") -> Any:
+def _joint(shape: Values, c: Columns) -> Any:
     """A weighted power mean of two powers, 1 at the centre and of slopes -x and -y there.
 
     Slopes, unlike alpha and beta, stay put along the valley w, rho where the law is multiplicative.
     """
-    w, rho = shape[f"w{suffix}"], shape["rho"]
-    from_p = jnp.log(w) - shape[f"x{suffix}"] / (w * rho) * c["log_P"]
-    from_n = jnp.log1p(-w) - shape[f"y{suffix}"] / ((1.0 - w) * rho) * c["log_steps"]
+    w, rho = shape["w"], shape["rho"]
+    from_p = jnp.log(w) - shape["x"] / (w * rho) * c["log_P"]
+    from_n = jnp.log1p(-w) - shape["y"] / ((1.0 - w) * rho) * c["log_steps"]
     return _power(rho * jnp.logaddexp(from_p, from_n))
 
 
@@ -181,8 +181,9 @@ def _joint_searched(v: Values, suffix: str = "") -> dict[str, Any]:
 def _tied_terms(shape: Values, c: Columns) -> list[Any]:
     """Rows with `is_companion` 1 follow the L_ft block, the others the L_f block."""
     is_ft = c["is_companion"]
-    f, ft = _joint(shape, c), _joint(shape, c, "_ft")
-    return [1.0 - is_ft, (1.0 - is_ft) * f, is_ft, is_ft * ft]
+    own = {k: jnp.where(is_ft > 0, shape[f"{k}_ft"], shape[k]) for k in ("w", "x", "y")}
+    g = _joint({**own, "rho": shape["rho"]}, c)
+    return [1.0 - is_ft, (1.0 - is_ft) * g, is_ft, is_ft * g]
 
 
 def _tied_natural(v: Values, centre: Values) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import optimistix
 from forget_jax.scaling.laws import Law
 
 LANES = 128
-MAX_STEPS = 300
+MAX_STEPS = 100
 LOSSES = ("mse", "huber-raw", "huber-log")
 _TINY = 1e-24
 
@@ -127,7 +127,7 @@ def _huber_residual(
 def _solve_lanes(
     law: Law, loss: str, z_SxZ: Any, weight_SxN: Any, y_SxN: Any, cols: Any, delta: Any
 ) -> Any:
-    solver: Any = optimistix.LevenbergMarquardt(rtol=1e-9, atol=1e-9)
+    solver: Any = optimistix.LevenbergMarquardt(rtol=1e-8, atol=1e-8)
 
     def lane(z: Any, weight_N: Any, y_N: Any) -> Any:
         def residual(z: Any, _: Any = None) -> jax.Array:
