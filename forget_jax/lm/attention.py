@@ -2,45 +2,72 @@
 
 Right-padded rows with one example each (`segment_BxL is None`) need the causal mask only: no real
 token ever sees the padding to its right, so kernels without segment ids (cuDNN) are safe. Packed
-rows need the segment mask and take the XLA path.
+rows, ALiBi and reading from a key-value cache need a mask or a bias and take the XLA path.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 
-def _implementation(dtype: jnp.dtype) -> str:
+def _implementation(dtype: jnp.dtype) -> Literal["cudnn", "xla"]:
     half = dtype in (jnp.bfloat16, jnp.float16)
     return "cudnn" if jax.default_backend() == "gpu" and half else "xla"
 
 
 def attend(
     q_BxLxHxDh: jax.Array,
-    k_BxLxGxDh: jax.Array,
-    v_BxLxGxDh: jax.Array,
-    segment_BxL: jax.Array | None,
+    k_BxSxGxDh: jax.Array,
+    v_BxSxGxDh: jax.Array,
+    segment_BxL: jax.Array | None = None,
+    cached_BxL: jax.Array | None = None,
+    scale: float | None = None,
+    window: int | None = None,
+    slopes_H: jax.Array | None = None,
 ) -> jax.Array:
     """Causal scaled dot-product attention, grouped-query where G < H.
 
     Args:
-      q_BxLxHxDh, k_BxLxGxDh, v_BxLxGxDh: queries, keys and values after the rotary embedding.
+      q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh: queries, keys and values after the rotary embedding.
       segment_BxL: which packed example each token belongs to (0: padding), or None for rows that
         hold one right-padded example each.
+      cached_BxL: where keys and values are a cache in which each key lies at its position, the
+        positions of the queries; None where they belong to the same tokens as the queries.
+      scale: of the logits; None means Dh**-0.5.
+      window: how many keys a query sees, itself included; None means all before it.
+      slopes_H: ALiBi slopes, or None.
 
     Returns:
       BxLxHxDh, in the dtype of the queries; softmax in fp32.
     """
-    if segment_BxL is None:
+    if segment_BxL is None and cached_BxL is None and slopes_H is None:
         return jax.nn.dot_product_attention(
             q_BxLxHxDh,
-            k_BxLxGxDh,
-            v_BxLxGxDh,
+            k_BxSxGxDh,
+            v_BxSxGxDh,
+            scale=scale,
             is_causal=True,
+            local_window_size=None if window is None else (window - 1, 0),
             implementation=_implementation(q_BxLxHxDh.dtype),
         )
-    L = segment_BxL.shape[1]
-    same_BxLxL = segment_BxL[:, :, None] == segment_BxL[:, None, :]
-    mask_Bx1xLxL = (same_BxLxL & jnp.tril(jnp.ones((L, L), bool)))[:, None]
+    L, S = q_BxLxHxDh.shape[1], k_BxSxGxDh.shape[1]
+    query_BxLx1 = jnp.arange(L)[None, :, None] if cached_BxL is None else cached_BxL[:, :, None]
+    distance_BxLxS = query_BxLx1 - jnp.arange(S)
+    mask_BxLxS = distance_BxLxS >= 0
+    if window is not None:
+        mask_BxLxS &= distance_BxLxS < window
+    if segment_BxL is not None:
+        mask_BxLxS &= segment_BxL[:, :, None] == segment_BxL[:, None, :]
+    bias_BxHxLxS = None
+    if slopes_H is not None:
+        bias_BxHxLxS = -slopes_H[:, None, None] * distance_BxLxS[:, None].astype(jnp.float32)
     return jax.nn.dot_product_attention(
-        q_BxLxHxDh, k_BxLxGxDh, v_BxLxGxDh, mask=mask_Bx1xLxL, implementation="xla"
+        q_BxLxHxDh,
+        k_BxSxGxDh,
+        v_BxSxGxDh,
+        bias=bias_BxHxLxS,
+        mask=mask_BxLxS[:, None],
+        scale=scale,
+        implementation="xla",
     )

@@ -1,11 +1,10 @@
 """One Flax Linen decoder: pure `apply({"params": base, "lora": adapters}, ...)`, layers scanned.
 
-Linen because its `apply` is the pure-functional contract; the parameters are plain nested dicts with
-a leading layer axis under `layers`. LoRA adapters live in their own collection at the paths of the
-kernels they adapt, so the base never changes shape or name.
+Linen because its `apply` is the pure-functional contract; the parameters are plain nested dicts
+with a leading layer axis under `layers`. LoRA adapters live in their own collection at the paths of
+the kernels they adapt, so the base never changes shape or name.
 """
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -13,99 +12,110 @@ import jax
 import jax.numpy as jnp
 
 from forget_jax.lm.attention import attend
+from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.lora import delta
+from forget_jax.lm.positions import alibi_slopes, rotary, rotate
+
+__all__ = ["Decoder", "DecoderConfig", "Params", "empty_cache", "head_kernel", "hidden", "init"]
 
 Params = dict[str, Any]
+Cache = dict[str, jax.Array]
 
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """The shape of a decoder and the switches between families.
-
-    Attributes:
-      context: the most tokens a row may have, special tokens included.
-      dtype: of activations and matrix products; parameters keep the dtype they were given.
-      remat: recompute each layer's activations in the backward pass.
-      unroll: layers per iteration of the scan; 0 means all (faster on CPU, slower to compile).
-      family: whose names and layouts a checkpoint of it has; the decoder itself never asks.
-    """
-
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp_width: int
-    context: int
-    norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    tied_head: bool = True
-    dtype: str = "float32"
-    remat: bool = False
-    unroll: int = 1
-    family: str = "llama"
+ACTIVATIONS = {
+    "silu": nn.silu,
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "relu": nn.relu,
+}
 
 
 class Linear(nn.Module):
-    """`x @ kernel`, plus the low-rank update where an adapter lies at this path."""
+    """`x @ kernel + bias`, plus the low-rank update where an adapter lies at this path."""
 
     features: int
-    dtype: str
+    config: DecoderConfig
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x_BxLxD: jax.Array, task_BxM: jax.Array | None) -> jax.Array:
-        kernel = self.param(
-            "kernel", nn.initializers.normal(0.02), (x_BxLxD.shape[-1], self.features)
-        )
-        y_BxLxF = x_BxLxD @ kernel.astype(self.dtype)
+        normal, zeros = nn.initializers.normal(0.02), nn.initializers.zeros
+        kernel = self.param("kernel", normal, (x_BxLxD.shape[-1], self.features))
+        y_BxLxF = x_BxLxD @ kernel.astype(x_BxLxD.dtype)
+        if self.bias:
+            y_BxLxF += self.param("bias", zeros, (self.features,)).astype(y_BxLxF.dtype)
         if self.has_variable("lora", "a"):
-            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            a: jax.Array = self.get_variable("lora", "a")
+            b: jax.Array = self.get_variable("lora", "b")
+            if self.config.lora_dropout and self.has_rng("dropout"):
+                x_BxLxD = nn.Dropout(self.config.lora_dropout, deterministic=False)(x_BxLxD)
             y_BxLxF += delta(x_BxLxD, a, b, task_BxM)
         return y_BxLxF
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation, computed in fp32 (Llama 2)."""
+class Norm(nn.Module):
+    """Root-mean-square or layer normalisation over the last axis, computed in fp32."""
 
-    eps: float
+    config: DecoderConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        c = self.config
         x32 = x.astype(jnp.float32)
-        x32 *= jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
-        return (scale * x32.astype(x.dtype)).astype(x.dtype)
-
-
-def rotary(position_BxL: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine tables, BxLx1x(Dh/2), fp32 (RoFormer, arXiv 2104.09864)."""
-    frequency = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angle = position_BxL[:, :, None, None].astype(jnp.float32) * frequency
-    return jnp.cos(angle), jnp.sin(angle)
-
-
-def rotate(x_BxLxHxDh: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates the two halves of each head against each other (the layout of HF Llama weights)."""
-    x1, x2 = jnp.split(x_BxLxHxDh.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1).astype(x_BxLxHxDh.dtype)
+        if c.norm == "layer":
+            x32 -= jnp.mean(x32, axis=-1, keepdims=True)
+        x32 *= jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + c.norm_eps)
+        if c.norm_scale:
+            x32 *= self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+        if c.norm_bias:
+            x32 += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
+        return x32.astype(x.dtype)
 
 
 class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD, rope, segment_BxL, task_BxM):  # type: ignore[no-untyped-def]
+    def __call__(self, x_BxLxD, cache, position_BxL, rope, segment_BxL, task_BxM):  # type: ignore[no-untyped-def]
         c = self.config
         B, L, D = x_BxLxD.shape
-        q = Linear(c.heads * c.head_dim, c.dtype, name="q")(x_BxLxD, task_BxM)
-        k = Linear(c.kv_heads * c.head_dim, c.dtype, name="k")(x_BxLxD, task_BxM)
-        v = Linear(c.kv_heads * c.head_dim, c.dtype, name="v")(x_BxLxD, task_BxM)
-        q_BxLxHxDh = rotate(q.reshape(B, L, c.heads, c.head_dim), *rope)
-        k_BxLxGxDh = rotate(k.reshape(B, L, c.kv_heads, c.head_dim), *rope)
+        Fq, Fk = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        if c.fused_qkv:
+            qkv = Linear(Fq + 2 * Fk, c, c.qkv_bias, name="qkv")(x_BxLxD, task_BxM)
+            q, k, v = jnp.split(qkv, (Fq, Fq + Fk), axis=-1)
+        else:
+            q = Linear(Fq, c, c.qkv_bias, name="q")(x_BxLxD, task_BxM)
+            k = Linear(Fk, c, c.qkv_bias, name="k")(x_BxLxD, task_BxM)
+            v = Linear(Fk, c, c.qkv_bias, name="v")(x_BxLxD, task_BxM)
+        if c.clip_qkv is not None:
+            q, k, v = (jnp.clip(x, -c.clip_qkv, c.clip_qkv) for x in (q, k, v))
+        if c.qk_norm == "full":
+            q, k = Norm(c, name="q_norm")(q), Norm(c, name="k_norm")(k)
+        q_BxLxHxDh = q.reshape(B, L, c.heads, c.head_dim)
+        k_BxLxGxDh = k.reshape(B, L, c.kv_heads, c.head_dim)
         v_BxLxGxDh = v.reshape(B, L, c.kv_heads, c.head_dim)
-        o_BxLxHxDh = attend(q_BxLxHxDh, k_BxLxGxDh, v_BxLxGxDh, segment_BxL)
-        return Linear(D, c.dtype, name="o")(o_BxLxHxDh.reshape(B, L, -1), task_BxM)
+        if c.qk_norm == "head":
+            q_BxLxHxDh = Norm(c, name="q_norm")(q_BxLxHxDh)
+            k_BxLxGxDh = Norm(c, name="k_norm")(k_BxLxGxDh)
+        if c.position == "rotary":
+            q_BxLxHxDh, k_BxLxGxDh = rotate(q_BxLxHxDh, *rope), rotate(k_BxLxGxDh, *rope)
+        keys, values = k_BxLxGxDh, v_BxLxGxDh
+        if cache is not None:  # every key lies at its own position, so padding is overwritten
+            at = jnp.arange(B)[:, None], position_BxL
+            keys, values = cache["k"].at[at].set(keys), cache["v"].at[at].set(values)
+            cache = {"k": keys, "v": values}
+        slopes_H = alibi_slopes(c.heads, c.alibi_max) if c.position == "alibi" else None
+        o_BxLxHxDh = attend(
+            q_BxLxHxDh,
+            keys,
+            values,
+            segment_BxL,
+            None if cache is None else position_BxL,
+            c.attention_scale,
+            c.window,
+            slopes_H,
+        )
+        o = Linear(D, c, c.o_bias, name="o")(o_BxLxHxDh.reshape(B, L, -1), task_BxM)
+        return o, cache
 
 
 class MLP(nn.Module):
@@ -114,23 +124,36 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x_BxLxD, task_BxM):  # type: ignore[no-untyped-def]
         c = self.config
-        gate = Linear(c.mlp_width, c.dtype, name="gate")(x_BxLxD, task_BxM)
-        up = Linear(c.mlp_width, c.dtype, name="up")(x_BxLxD, task_BxM)
-        return Linear(x_BxLxD.shape[-1], c.dtype, name="down")(nn.silu(gate) * up, task_BxM)
+        act = ACTIVATIONS[c.activation]
+        up = Linear(c.mlp_width, c, c.mlp_bias, name="up")(x_BxLxD, task_BxM)
+        if c.gated:
+            gate = Linear(c.mlp_width, c, c.mlp_bias, name="gate")(x_BxLxD, task_BxM)
+            up = act(gate) * up
+        else:
+            up = act(up)
+        return Linear(x_BxLxD.shape[-1], c, c.mlp_bias, name="down")(up, task_BxM)
 
 
 class Layer(nn.Module):
-    """One pre-norm residual layer, shaped for `nn.scan`: the carry is the residual stream."""
+    """One residual layer, shaped for `nn.scan`: the carry is the residual stream."""
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, h_BxLxD, rope, segment_BxL, task_BxM):  # type: ignore[no-untyped-def]
-        eps = self.config.norm_eps
-        x_BxLxD = RMSNorm(eps, name="attn_norm")(h_BxLxD)
-        h_BxLxD += Attention(self.config, name="attn")(x_BxLxD, rope, segment_BxL, task_BxM)
-        x_BxLxD = RMSNorm(eps, name="mlp_norm")(h_BxLxD)
-        return h_BxLxD + MLP(self.config, name="mlp")(x_BxLxD, task_BxM), None
+    def __call__(self, h_BxLxD, cache, position_BxL, rope, segment_BxL, task_BxM):  # type: ignore[no-untyped-def]
+        c = self.config
+        attn, mlp = Attention(c, name="attn"), MLP(c, name="mlp")
+        attn_norm, mlp_norm = Norm(c, name="attn_norm"), Norm(c, name="mlp_norm")
+        where = (cache, position_BxL, rope, segment_BxL, task_BxM)
+        if c.residual == "post":
+            y_BxLxD, cache = attn(h_BxLxD, *where)
+            h_BxLxD += attn_norm(y_BxLxD)
+            return h_BxLxD + mlp_norm(mlp(h_BxLxD, task_BxM)), cache
+        y_BxLxD, cache = attn(attn_norm(h_BxLxD), *where)
+        if c.residual == "parallel":
+            return h_BxLxD + y_BxLxD + mlp(mlp_norm(h_BxLxD), task_BxM), cache
+        h_BxLxD += y_BxLxD
+        return h_BxLxD + mlp(mlp_norm(h_BxLxD), task_BxM), cache
 
 
 class Decoder(nn.Module):
@@ -145,8 +168,9 @@ class Decoder(nn.Module):
         position_BxL: jax.Array | None = None,
         segment_BxL: jax.Array | None = None,
         task_BxM: jax.Array | None = None,
-    ) -> jax.Array:
-        """Final hidden states after the last norm.
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        """Final hidden states after the last norm, and the cache with these tokens in it.
 
         Args:
           ids_BxL: int32 token ids, right-padded with any id.
@@ -154,30 +178,33 @@ class Decoder(nn.Module):
           segment_BxL: packed-example ids, 0 for padding; None for one example per row.
           task_BxM: one-hot fp32 choice of adapter per row; None where the adapters have no task
             axis (or there are none).
+          cache: keys and values of earlier tokens, from `empty_cache`; None to use none.
 
         Returns:
-          h_BxLxD in `config.dtype`.
+          h_BxLxD in `config.dtype`, and the new cache.
         """
         c = self.config
+        normal = nn.initializers.normal(0.02)
         if position_BxL is None:
             position_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
-        embedding = self.param(
-            "embed", nn.initializers.normal(0.02), (c.vocab_size, c.width), jnp.float32
-        )
+        embedding = self.param("embed", normal, (c.vocab_size, c.width), jnp.float32)
         h_BxLxD = embedding[ids_BxL].astype(c.dtype)
-        rope = rotary(position_BxL, c.head_dim, c.rope_theta)
+        if c.position == "learned":
+            table = self.param("embed_position", normal, (c.context, c.width), jnp.float32)
+            h_BxLxD += table[position_BxL].astype(c.dtype)
+        rope = rotary(c, position_BxL) if c.position == "rotary" else None
         layers = nn.scan(
             nn.remat(Layer, prevent_cse=False) if c.remat else Layer,
             variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
             length=c.layers,
             unroll=c.unroll or c.layers,
         )(c, name="layers")
-        h_BxLxD, _ = layers(h_BxLxD, rope, segment_BxL, task_BxM)
+        h_BxLxD, cache = layers(h_BxLxD, cache, position_BxL, rope, segment_BxL, task_BxM)
         if not c.tied_head:
-            self.param("head", nn.initializers.normal(0.02), (c.width, c.vocab_size), jnp.float32)
-        return RMSNorm(c.norm_eps, name="final_norm")(h_BxLxD)
+            self.param("head", normal, (c.width, c.vocab_size), jnp.float32)
+        return Norm(c, name="final_norm")(h_BxLxD), cache
 
 
 def init(config: DecoderConfig, key: jax.Array) -> Params:
@@ -196,6 +223,40 @@ def head_kernel(params: Params) -> jax.Array:
     return params["head"] if "head" in params else params["embed"].T
 
 
+def empty_cache(config: DecoderConfig, rows: int, length: int) -> Cache:
+    """A key-value cache for `rows` sequences of up to `length` tokens, in `config.dtype`."""
+    shape = (config.layers, rows, length, config.kv_heads, config.head_dim)
+    return {name: jnp.zeros(shape, config.dtype) for name in ("k", "v")}
+
+
+def hidden_and_cache(
+    config: DecoderConfig,
+    params: Params,
+    adapters: Params | None,
+    ids_BxL: jax.Array,
+    position_BxL: jax.Array | None = None,
+    segment_BxL: jax.Array | None = None,
+    task_BxM: jax.Array | None = None,
+    cache: Cache | None = None,
+    dropout_key: jax.Array | None = None,
+) -> tuple[jax.Array, Cache | None]:
+    """The decoder as one pure function of base and adapters; see `Decoder.__call__`.
+
+    `adapters` is a tree from `lora.init` already scaled by `lora.scaled`: without a task axis when
+    `task_BxM` is None, with it as the leading axis otherwise. `dropout_key` switches on
+    `config.lora_dropout` (on the input of adapters only, like PEFT's).
+    """
+    variables = {"params": params}
+    if adapters:
+        if task_BxM is not None:  # the scan runs over layers, which lie behind the task axis
+            adapters = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), adapters)
+        variables["lora"] = adapters
+    rngs = None if dropout_key is None else {"dropout": dropout_key}
+    inputs = (ids_BxL, position_BxL, segment_BxL, task_BxM, cache)
+    out: Any = Decoder(config).apply(variables, *inputs, rngs=rngs)
+    return out
+
+
 def hidden(
     config: DecoderConfig,
     params: Params,
@@ -204,15 +265,9 @@ def hidden(
     position_BxL: jax.Array | None = None,
     segment_BxL: jax.Array | None = None,
     task_BxM: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """The decoder as one pure function of base and adapters; see `Decoder.__call__`.
-
-    `adapters` is a tree from `lora.init` already scaled by `lora.scaled`: without a task axis when
-    `task_BxM` is None, with it as the leading axis otherwise.
-    """
-    variables = {"params": params}
-    if adapters:
-        if task_BxM is not None:  # the scan runs over layers, which lie behind the task axis
-            adapters = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), adapters)
-        variables["lora"] = adapters
-    return Decoder(config).apply(variables, ids_BxL, position_BxL, segment_BxL, task_BxM)
+    """Final hidden states h_BxLxD; arguments as for `hidden_and_cache`, which it calls."""
+    return hidden_and_cache(
+        config, params, adapters, ids_BxL, position_BxL, segment_BxL, task_BxM, None, dropout_key
+    )[0]

@@ -1,0 +1,79 @@
+"""The shape of a decoder and every switch between the model families."""
+
+import dataclasses
+
+# Which values each switch may have; `decoder` implements exactly these.
+SWITCHES = {
+    "norm": ("rms", "layer"),
+    "residual": ("pre", "post", "parallel"),
+    "qk_norm": ("", "head", "full"),
+    "position": ("rotary", "alibi", "learned"),
+    "activation": ("silu", "gelu", "gelu_tanh", "relu"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """The shape of a decoder and the switches between families (defaults: Llama 2).
+
+    Attributes:
+      context: the most tokens a row may have, special tokens included.
+      dtype: of activations and matrix products; parameters keep the dtype they were given.
+      remat: recompute each layer's activations in the backward pass.
+      unroll: layers per iteration of the scan; 0 means all (faster on CPU, slower to compile).
+      family: whose names and layouts a checkpoint of it has; the decoder itself never asks.
+      norm: `rms` or `layer`, with a learned scale and bias or without.
+      residual: norms before attention and MLP (`pre`), on their outputs (`post`, OLMo 2), or both
+        branches beside each other on the same residual stream (`parallel`, GPT-NeoX).
+      qk_norm: normalise queries and keys: not (empty), per head (`head`, Qwen 3) or over all heads
+        together (`full`, OLMo 2).
+      position: `rotary`, `alibi` (arXiv 2108.12409) or `learned` embeddings.
+      rotary_fraction: of each head's dimensions that rotate.
+      rope_scaling: Hugging Face `rope_parameters` beside theta, as sorted (key, value) pairs.
+      alibi_max: the largest exponent of an ALiBi slope.
+      attention_scale: of the attention logits; None means head_dim**-0.5.
+      window: keys a query sees, itself included (sliding window); None means all before it.
+      clip_qkv: queries, keys and values are clipped to ± this.
+      fused_qkv: one kernel for queries, keys and values (and so one adapter).
+      gated: MLP down(act(gate) · up) rather than down(act(up)).
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp_width: int
+    context: int
+    norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    tied_head: bool = True
+    dtype: str = "float32"
+    remat: bool = False
+    unroll: int = 1
+    family: str = "llama"
+    norm: str = "rms"
+    norm_scale: bool = True
+    norm_bias: bool = False
+    residual: str = "pre"
+    qk_norm: str = ""
+    position: str = "rotary"
+    rotary_fraction: float = 1.0
+    rope_scaling: tuple[tuple[str, float | int | str | bool], ...] = ()
+    alibi_max: float = 8.0
+    attention_scale: float | None = None
+    window: int | None = None
+    clip_qkv: float | None = None
+    fused_qkv: bool = False
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    activation: str = "silu"
+    gated: bool = True
+    lora_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in SWITCHES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {allowed}")
