@@ -172,3 +172,17 @@ def encode(
             Encoded(example.name, example.source, np.array(ids, np.int32), np.array(target), cut)
         )
     return result
+
+
+def stream(encoded: Sequence[Encoded], length: int) -> list[Encoded]:
+    """One long row of all examples, cut into blocks of `length` tokens: nothing lost, no padding.
+
+    Every token but a block's first is a target. For pretraining; a last, shorter block is kept
+    where it has at least two tokens.
+    """
+    ids = np.concatenate([e.ids for e in encoded])
+    blocks = [ids[i : i + length] for i in range(0, len(ids) - 1, length)]
+    return [
+        Encoded(f"block{i}", "stream", block, np.arange(len(block)) > 0)
+        for i, block in enumerate(blocks)
+    ]

@@ -50,7 +50,7 @@ class LoopConfig:
     save_every: int = 0
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (SIGINT, SIGTERM) and has saved a checkpoint."""
 
 
@@ -124,6 +124,7 @@ def train(
     config: LoopConfig,
     checkpoints: Checkpoints | None = None,
     log: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_save: Callable[[], None] = lambda: None,
     what: str = "train",
 ) -> Tree:
     """Trains all tasks together and returns the trainable tree (task axis first).
@@ -133,6 +134,7 @@ def train(
 
     Args:
       log: called with one record per step: step (from 1), loss per task, tokens, seconds.
+      on_save: called before a checkpoint is written, so that the log is never behind it.
 
     Raises:
       UserError: a loss that is not finite; the record of the step has been logged.
@@ -171,6 +173,7 @@ def train(
             if checkpoints is not None and (save or number + 1 == total or stop.came):
                 progress.at(*report(*pending))  # a loss that is not finite is never saved
                 pending = None
+                on_save()
                 checkpoints.save(number + 1, state)
             if stop.came:
                 if checkpoints is not None:

@@ -1,0 +1,17 @@
+"""Fine-tune one model on one task with LoRA; `lora.rank=0` trains the whole model."""
+
+from ml_collections import ConfigDict
+
+from configs import parts
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The argument is the model's path."""
+    c = ConfigDict()
+    c.model = ConfigDict()
+    c.model.path = arg
+    c.data = parts.data()
+    c.data.path = ()
+    c.train = parts.train()
+    c.lora = parts.lora()
+    return c

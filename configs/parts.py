@@ -1,0 +1,51 @@
+"""Fields that several configs share."""
+
+from ml_collections import ConfigDict
+
+
+def data() -> ConfigDict:
+    """How data sets are read and tokenised."""
+    c = ConfigDict()
+    c.columns = ()
+    c.shuffle = 0
+    c.template = "plain"
+    c.too_long = "truncate"
+    c.context = 0
+    return c
+
+
+def train() -> ConfigDict:
+    """A LoRA fine-tune."""
+    c = ConfigDict()
+    c.steps = 100
+    c.batch_size = 8
+    c.microbatch = 8
+    c.buckets = 6
+    c.lr = 2e-4
+    c.schedule = "linear"
+    c.warmup = 10
+    c.clip = 1.0
+    c.decay = 0.0
+    c.seed = 0
+    c.save_every = 50
+    return c
+
+
+def lora() -> ConfigDict:
+    """Adapters on every linear layer."""
+    c = ConfigDict()
+    c.rank = 8
+    c.alpha = 16.0
+    c.rslora = False
+    c.targets = r"layers/(attn|mlp)/\w+"
+    return c
+
+
+def score() -> ConfigDict:
+    """How examples are scored."""
+    c = ConfigDict()
+    c.rows = 8
+    c.buckets = 6
+    c.chunk = 1024
+    c.packing = False
+    return c

@@ -1,0 +1,18 @@
+"""Score a data set under a model and any number of its adapters."""
+
+from ml_collections import ConfigDict
+
+from configs import parts
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The argument is the model's path."""
+    c = ConfigDict()
+    c.model = ConfigDict()
+    c.model.path = arg
+    c.adapters = ()
+    c.models = ()
+    c.data = parts.data()
+    c.data.path = ()
+    c.score = parts.score()
+    return c

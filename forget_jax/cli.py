@@ -1,0 +1,127 @@
+"""The command line: one line per command, typed overrides, and the exit statuses.
+
+`forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]`. Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
+same command resumes), 1 on an internal error.
+"""
+
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+from forget_jax.errors import UserError, nearest
+
+COMMANDS = {
+    "pretrain": "train a tokenizer and a small base model from scratch",
+    "finetune": "fine-tune a model on one task, with LoRA or in full",
+    "score": "per-example log-likelihoods of a data set under a model and its adapters",
+    "associate": "fine-tune on M tasks, score N upstream examples: the forgetting matrix",
+    "predict": "complete the rows of new tasks from a few measured entries, by every method",
+    "report": "rebuild report.html from the files of a workdir",
+}
+
+USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
+
+NAME is a config of configs/ or the path of a .py file.
+
+Commands (each with --help for its fields and their defaults):
+"""
+
+
+def usage() -> str:
+    """The list of commands."""
+    width = max(map(len, COMMANDS))
+    return USAGE + "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
+
+
+def parse(argv: Sequence[str]) -> tuple[str, str | None, list[tuple[str, str]], bool]:
+    """Splits arguments into config name, workdir, overrides in order, and whether help is asked.
+
+    Raises:
+      UserError: an argument that is none of these.
+    """
+    config, workdir, overrides, wants_help = "", None, [], False
+    rest = list(argv)
+    while rest:
+        flag = rest.pop(0)
+        if flag in ("-h", "--help"):
+            wants_help = True
+            continue
+        name, equals, value = flag.partition("=")
+        if not (name in ("--config", "--workdir") or name.startswith("--config.")):
+            raise UserError(
+                f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR or "
+                "--config.key=value"
+            )
+        if not equals:
+            if not rest:
+                raise UserError(f"{name} needs a value: {name}=...")
+            value = rest.pop(0)
+        if name == "--config":
+            config = value
+        elif name == "--workdir":
+            workdir = value
+        else:
+            overrides.append((name.removeprefix("--config."), value))
+    return config, workdir, overrides, wants_help
+
+
+def _setup_jax() -> None:
+    """A compilation cache on disk, so that a second start of the same config compiles nothing."""
+    import jax
+
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "forget_jax", "xla"))  # noqa: PTH118
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs one command.
+
+    Raises:
+      UserError: the user's mistake, in one line.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    command = argv[0]
+    if command not in COMMANDS:
+        raise UserError(
+            f"unknown command {command!r}{nearest(command, COMMANDS)}; see forget-jax --help"
+        )
+    name, workdir, overrides, wants_help = parse(argv[1:])
+    from forget_jax.commands import config as configs
+
+    module = importlib.import_module(f"forget_jax.commands.{command}")
+    config = configs.load(name or command)
+    for key, value in overrides:
+        configs.override(config, key, value)
+    if wants_help:
+        print(f"forget-jax {command}: {COMMANDS[command]}\n\n{configs.describe(config)}")
+        return
+    if workdir is None:
+        workdir = os.path.join("runs", f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")  # noqa: PTH118
+        print(f"workdir: {workdir}", file=sys.stderr)
+    _setup_jax()
+    module.run(config, workdir)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; returns the exit status."""
+    try:
+        run(sys.argv[1:] if argv is None else argv)
+    except UserError as e:
+        print(f"forget-jax: {' '.join(str(e).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as e:
+        why = str(e) or "interrupted"
+        print(f"forget-jax: {why}; start the same command again to resume", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print("forget-jax: internal error; please report the lines above", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,223 @@
+"""`forget-jax associate`: M tasks fine-tuned together, N upstream examples scored, the matrix."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from forget_jax import files
+from forget_jax.associations import additive_r2, column_r2, rank_r2, row_r2
+from forget_jax.associations.matrix import Matrix
+from forget_jax.associations.matrix import save as save_matrix
+from forget_jax.commands import models, report, scores, texts
+from forget_jax.commands.workdir import Workdir
+from forget_jax.data.examples import Example
+from forget_jax.data.tokenise import Encoded
+from forget_jax.errors import UserError
+from forget_jax.files import PathLike
+from forget_jax.lm import checkpoint, peft
+from forget_jax.scoring import store
+from forget_jax.training.checkpoints import Checkpoints
+from forget_jax.training.loop import StepPlan, Task, train
+
+Tree = Any
+
+
+def run(config: ConfigDict, workdir: PathLike) -> None:
+    """Measures the forgetting matrix; resumes, and does nothing where it has ended."""
+    work = Workdir(workdir, "associate", config)
+    if report.has_ended(work):
+        return
+    model, params, tokenizer = models.load(config)
+    context = models.context(config, model)
+    template = texts.template(config.data)
+    names = [texts.task_name(spec) for spec in config.tasks]
+    if len(set(names)) < len(names) or not names:
+        twice = next((n for n in names if names.count(n) > 1), None)
+        raise UserError(f"two tasks are called {twice}" if twice else "config.tasks names no task")
+    training: dict[str, list[Encoded]] = {}
+    cut: dict[str, dict[str, int]] = {}
+    for name, spec in zip(names, config.tasks, strict=True):
+        examples = texts.load((spec,), config.data)
+        training[name], cut[name] = texts.encode(
+            examples, tokenizer, template, config.data, context
+        )
+    upstream = texts.load(config.upstream, config.data)
+    encoded, cut["upstream"] = texts.encode(upstream, tokenizer, template, config.data, context)
+    _write_texts(work, upstream)
+
+    jobs = [Task(n, training[n], _seed(config, n, 0), config.train.steps) for n in names]
+    jobs += [
+        Task(_repeated(n), training[n], _seed(config, n, 1), config.train.steps)
+        for n in names[: config.repeat_tasks]
+    ]
+    together = config.tasks_together if config.lora.rank else 1
+    groups = [jobs[i : i + together] for i in range(0, len(jobs), together)]
+    table = scores.Table(work, ["base", *(job.name for job in jobs)], encoded, config.score)
+    useful = []
+    for number, group in enumerate(groups):
+        useful.append(StepPlan(group, models.loop(config.train)).useful_fraction())
+        trained = _trained(config, work, model, params, group, number)
+        _score(config, work, model, params, table, group, trained, with_base=number == 0)
+    _finish(
+        work,
+        names,
+        [_repeated(n) for n in names[: config.repeat_tasks]],
+        encoded,
+        {"useful_fraction": float(np.mean(useful)), "over_context": cut},
+        config.r2_ranks,
+    )
+
+
+def _seed(config: ConfigDict, name: str, repeat: int) -> int:
+    return texts.task_seed(config.train.seed, name, repeat)
+
+
+def _repeated(name: str) -> str:
+    return f"{name} (second seed)"
+
+
+def _write_texts(work: Workdir, upstream: Sequence[Example]) -> None:
+    """The beginnings of the upstream examples, for the page."""
+    rows = [
+        {
+            "name": e.name,
+            "text": (e.text if e.text is not None else f"{e.prompt}\n{e.completion}")[:600]
+            if not e.messages
+            else "\n".join(f"{role}: {text}" for role, text in e.messages)[:600],
+        }
+        for e in upstream
+    ]
+    files.write_json(work / "examples.json", rows)
+
+
+def _folder(work: Workdir, name: str) -> files.Path:
+    return work / "adapters" / files.safe_name(name)
+
+
+def _trained(
+    config: ConfigDict,
+    work: Workdir,
+    model: Any,
+    params: Tree,
+    group: Sequence[Task],
+    number: int,
+) -> Tree:
+    """The group's adapters (task axis first) or full parameters: loaded, or trained and saved."""
+    adapter = models.adapter(config)
+    folders = [_folder(work, job.name) for job in group]
+    stage = f"group{number}"
+    if all((f / "done.json").exists() for f in folders):
+        if adapter is None:
+            loaded = [checkpoint.load(folders[0])[1]]
+        else:
+            loaded = [peft.load(f, model, params)[1] for f in folders]
+        return jax.tree.map(lambda *x: jnp.stack(x), *loaded)
+    checkpoints = Checkpoints(work / "checkpoints" / stage)
+    work.metrics.resume(f"associate/{stage}", checkpoints.latest() or 0)
+    trained = train(
+        model,
+        adapter,
+        params,
+        group,
+        models.optimizer(config.train),
+        models.loop(config.train),
+        checkpoints,
+        log=lambda record: work.metrics.add(f"associate/{stage}", record),
+        on_save=work.metrics.flush,
+        what=f"train {len(group)} tasks",
+    )
+    checkpoints.close()
+    for m, (job, folder) in enumerate(zip(group, folders, strict=True)):
+        one = jax.tree.map(lambda x, m=m: x[m], trained)
+        if adapter is None:
+            checkpoint.save(folder, model, one)
+        else:
+            peft.save(folder, adapter, one, model, config.model.path)
+        files.write_json(folder / "done.json", {"task": job.name, "seed": job.seed})
+    work.metrics.flush()
+    work.tick()
+    return trained
+
+
+def _score(
+    config: ConfigDict,
+    work: Workdir,
+    model: Any,
+    params: Tree,
+    table: scores.Table,
+    group: Sequence[Task],
+    trained: Tree,
+    with_base: bool,
+) -> None:
+    """Scores what is not scored yet of a group, the base beside the first."""
+    adapter = models.adapter(config)
+    names = [job.name for job in group]
+    if adapter is None:
+        if with_base:
+            table.fill(model, None, params, None, ["base"])
+        table.fill(model, None, jax.tree.map(lambda x: x[0], trained), None, names)
+    else:
+        if with_base:
+            names = ["base", *names]
+            trained = jax.tree.map(lambda x: jnp.concatenate([jnp.zeros_like(x[:1]), x]), trained)
+        table.fill(model, adapter, params, trained, names)
+    work.tick()
+
+
+def _finish(
+    work: Workdir,
+    names: Sequence[str],
+    repeated: Sequence[str],
+    encoded: Sequence[Encoded],
+    figures: dict[str, Any],
+    ranks: int,
+) -> None:
+    """The matrix from the scores, its statistics, summary and page."""
+    scored = store.read(work / "scores.zarr")
+    scores.check_complete(scored)
+    tokens_N = scored.tokens.values[0]
+    nll = dict(zip(scored.model.values.tolist(), scored.nll_sum.values, strict=True))
+    z_MxN = np.stack([(nll[n] - nll["base"]) / tokens_N for n in names])
+    z_again = np.array([(nll[n] - nll["base"]) / tokens_N for n in repeated])
+    found = Matrix(
+        z_MxN, tuple(names), tuple(e.name for e in encoded), tuple(e.source for e in encoded)
+    )
+    save_matrix(work / "forgetting.zarr", found)
+    known = np.isfinite(z_MxN)
+    records = [r for r in work.metrics.records if r["stage"].startswith("associate/")]
+    again = np.corrcoef(z_MxN[: len(repeated)].ravel(), z_again.ravel())[0, 1] if repeated else None
+    summary = work.finish(
+        {
+            "tasks": len(names),
+            "examples": len(encoded),
+            "mean_z": float(z_MxN[known].mean()),
+            "share_positive": float((z_MxN[known] > 0).mean()),
+            "mean_z_by_task": {n: float(np.nanmean(z)) for n, z in zip(names, z_MxN, strict=True)},
+            "r2_rank": rank_r2(z_MxN, min(ranks, *z_MxN.shape)),
+            "r2_additive": additive_r2(z_MxN),
+            "r2_row": row_r2(z_MxN),
+            "r2_column": column_r2(z_MxN),
+            "test_retest": None if again is None else float(again),
+            "seed_rmse": None
+            if not repeated
+            else float(np.sqrt(np.mean((z_MxN[: len(repeated)] - z_again) ** 2))),
+            "base_nll_mean": float(np.nansum(nll["base"]) / tokens_N.sum()),
+            "missing": int((~known).sum()),
+            **models.training_figures(records),
+            **figures,
+            "seconds": work.seconds(),
+        }
+    )
+    report.build(work.path)
+    print(
+        f"{len(names)} x {len(encoded)} matrix: mean z {summary['mean_z']:.3f} nats, "
+        f"{summary['share_positive']:.0%} above zero, additive R² {summary['r2_additive']:.2f}, "
+        f"rank 3 R² {summary['r2_rank'][min(2, len(summary['r2_rank']) - 1)]:.2f}; "
+        f"page in {work / 'report.html'}",
+        file=sys.stderr,
+    )

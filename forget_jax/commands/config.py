@@ -1,0 +1,123 @@
+"""Configs: loading `configs/NAME.py`, typed dotted overrides, and the list of fields for --help."""
+
+import csv
+import importlib
+import importlib.util
+import pkgutil
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import configs
+from forget_jax.commands.fields import MEANING
+from forget_jax.errors import UserError, nearest
+from forget_jax.files import Path
+
+
+def load(name: str) -> ConfigDict:
+    """The locked config of `NAME[:arg]` in configs/ or of `PATH.py[:arg]`."""
+    name, colon, arg = name.partition(":")
+    if name.endswith(".py"):
+        spec = importlib.util.spec_from_file_location("user_config", name)
+        if spec is None or spec.loader is None or not Path(name).exists():
+            raise UserError(f"config {name} does not exist")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as e:
+            raise UserError(f"config {name}: {type(e).__name__}: {e}") from e
+    else:
+        known = [m.name for m in pkgutil.iter_modules(configs.__path__)]
+        if name not in known:
+            raise UserError(
+                f"no config named {name!r}{nearest(name, known)}; there are {', '.join(known)}, "
+                "or give the path of a .py file"
+            )
+        module = importlib.import_module(f"configs.{name}")
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config {name} has no get_config()")
+    try:
+        config = module.get_config(arg) if colon else module.get_config()
+    except (TypeError, KeyError, ValueError) as e:
+        raise UserError(f"config {name} does not take the argument {arg!r}: {e}") from e
+    return config.lock()
+
+
+def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Every field by its dotted key."""
+    fields: dict[str, Any] = {}
+    for key in config:
+        value = config[key]
+        if isinstance(value, ConfigDict):
+            fields |= flat(value, f"{prefix}{key}.")
+        else:
+            fields[prefix + key] = value
+    return fields
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as nested dicts for JSON, tuples as lists."""
+    return {
+        key: plain(value)
+        if isinstance(value, ConfigDict)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in config.items()
+    }
+
+
+def override(config: ConfigDict, key: str, text: str) -> None:
+    """Sets one field from the command line, as the type its default has.
+
+    Sequences are given by commas; an element that holds a comma is put in double quotes.
+
+    Raises:
+      UserError: an unknown key (names the closest) or a value of the wrong type.
+    """
+    fields = flat(config)
+    if key not in fields:
+        raise UserError(f"no config field {key!r}{nearest(key, fields)}; see --help for all fields")
+    old = fields[key]
+    if isinstance(old, tuple):
+        parts = next(csv.reader([text], skipinitialspace=True)) if text else []
+        like = old[0] if old else ""
+        new: Any = tuple(_parse(key, part, like) for part in parts)
+    else:
+        new = _parse(key, text, old)
+    node = config
+    *path, last = key.split(".")
+    for part in path:
+        node = node[part]
+    node[last] = new
+
+
+def _parse(key: str, text: str, like: Any) -> Any:
+    """The text as a value of the type of `like`."""
+    text = text.strip()
+    if isinstance(like, bool):
+        if text.lower() in ("true", "1", "yes"):
+            return True
+        if text.lower() in ("false", "0", "no"):
+            return False
+        raise UserError(f"config.{key} takes true or false, not {text!r}")
+    if isinstance(like, int | float):
+        kind, article = (int, "a whole number") if isinstance(like, int) else (float, "a number")
+        try:
+            return kind(text)
+        except ValueError:
+            raise UserError(f"config.{key} takes {article}, not {text!r}") from None
+    return text
+
+
+def describe(config: ConfigDict) -> str:
+    """One line a field: key, default and meaning."""
+    fields = flat(config)
+    shown = {
+        key: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for key, v in fields.items()
+    }
+    width = max(len(key) for key in fields) + 9
+    return "\n".join(
+        f"  --config.{key:{width - 9}}  {MEANING[key]}\n  {'':{width}}  [{shown[key]}]"
+        for key in fields
+    )

@@ -1,0 +1,65 @@
+"""`forget-jax finetune`: one task, LoRA (a PEFT adapter) or full (an HF checkpoint)."""
+
+import sys
+
+import jax
+from ml_collections import ConfigDict
+
+from forget_jax.commands import models, report, texts
+from forget_jax.commands.workdir import Workdir
+from forget_jax.files import PathLike
+from forget_jax.lm import checkpoint, peft
+from forget_jax.training.checkpoints import Checkpoints
+from forget_jax.training.loop import StepPlan, Task, train
+
+
+def run(config: ConfigDict, workdir: PathLike) -> None:
+    """Fine-tunes and writes `adapter/` (or `model/` where lora.rank is 0); resumes."""
+    work = Workdir(workdir, "finetune", config)
+    if report.has_ended(work):
+        return
+    model, params, tokenizer = models.load(config)
+    examples = texts.load(config.data.path, config.data)
+    context = models.context(config, model)
+    encoded, cut = texts.encode(
+        examples, tokenizer, texts.template(config.data), config.data, context
+    )
+    adapter = models.adapter(config)
+    name = texts.task_name(config.data.path[0])
+    task = Task(name, encoded, config.train.seed, config.train.steps)
+    checkpoints = Checkpoints(work / "checkpoints")
+    work.metrics.resume("finetune", checkpoints.latest() or 0)
+    trained = train(
+        model,
+        adapter,
+        params,
+        [task],
+        models.optimizer(config.train),
+        models.loop(config.train),
+        checkpoints,
+        log=lambda record: work.metrics.add("finetune", record),
+        on_save=work.metrics.flush,
+        what=f"finetune {name}",
+    )
+    checkpoints.close()
+    one = jax.tree.map(lambda x: x[0], trained)
+    if adapter is None:
+        checkpoint.save(work / "model", model, one, tokenizer)
+    else:
+        peft.save(work / "adapter", adapter, one, model, config.model.path)
+    summary = work.finish(
+        {
+            **models.training_figures(work.metrics.stage("finetune")),
+            "trained_parameters": sum(x.size for x in jax.tree.leaves(one)),
+            "examples": len(encoded),
+            "over_context": cut,
+            "useful_fraction": StepPlan([task], models.loop(config.train)).useful_fraction(),
+            "seconds": work.seconds(),
+        }
+    )
+    report.build(workdir)
+    print(
+        f"loss {summary['loss_first']:.3f} -> {summary['loss_last']:.3f} in {summary['steps']} "
+        f"steps, {summary['tokens_per_second']:,.0f} tokens/s; page in {work / 'report.html'}",
+        file=sys.stderr,
+    )

@@ -1,0 +1,125 @@
+"""`forget-jax pretrain`: a tokenizer and a small Llama-shaped base from scratch, in HF format."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from forget_jax.commands import models, report, texts
+from forget_jax.commands.workdir import Workdir
+from forget_jax.data import tokenise
+from forget_jax.data.batches import Buckets
+from forget_jax.data.tokenise import Encoded
+from forget_jax.errors import UserError
+from forget_jax.files import PathLike
+from forget_jax.lm import checkpoint, decoder
+from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.scoring import scorer
+from forget_jax.training.checkpoints import Checkpoints
+from forget_jax.training.loop import Task, train
+
+
+def run(config: ConfigDict, workdir: PathLike) -> None:
+    """Trains the base and writes `model/`; resumes, and does nothing where it has ended."""
+    work = Workdir(workdir, "pretrain", config)
+    if report.has_ended(work):
+        return
+    model = _shape(config.model)
+    examples = texts.load(config.data.path, config.data)
+    training, held = _split(len(examples), config.data.heldout, config.train.seed)
+    if (work / "tokenizer").exists():
+        tokenizer = tokenizers.load(work / "tokenizer")
+    else:
+        tokenizer = tokenizers.train(
+            (
+                e.text if e.text is not None else f"{e.prompt}\n{e.completion}"
+                for e in (examples[i] for i in training)
+            ),
+            config.model.vocab_size,
+        )
+        tokenizers.save(tokenizer, work / "tokenizer")
+    model = dataclasses.replace(model, vocab_size=-(-len(tokenizer) // 8) * 8)
+    template = dataclasses.replace(texts.template(config.data), eos_text=True)
+    encoded = tokenise.encode(examples, tokenizer, template, context=sys.maxsize)
+    blocks = tokenise.stream([encoded[i] for i in training], model.context)
+    heldout = tokenise.stream([encoded[i] for i in held], model.context)
+
+    base = decoder.init(model, jax.random.key(config.train.seed))
+    checkpoints = Checkpoints(work / "checkpoints")
+    work.metrics.resume("pretrain", checkpoints.latest() or 0)
+    task = Task("pretrain", blocks, config.train.seed, config.train.steps)
+    trained = train(
+        model,
+        None,
+        base,
+        [task],
+        models.optimizer(config.train),
+        models.loop(config.train),
+        checkpoints,
+        log=lambda record: work.metrics.add("pretrain", record),
+        on_save=work.metrics.flush,
+        what="pretrain",
+    )
+    checkpoints.close()
+    params = jax.tree.map(lambda x: x[0], trained)
+    nll_1xN = scorer.score(model, None, params, None, heldout, Buckets.of(heldout, 2))
+    heldout_loss = float(nll_1xN.sum() / sum(e.tokens for e in heldout))
+    unigram = unigram_loss(blocks, heldout, model.vocab_size)
+    checkpoint.save(work / "model", model, params, tokenizer)
+    records = work.metrics.stage("pretrain")
+    summary = work.finish(
+        {
+            **models.training_figures(records),
+            "parameters": sum(x.size for x in jax.tree.leaves(params)),
+            "train_tokens_available": sum(len(b.ids) for b in blocks),
+            "heldout_loss": heldout_loss,
+            "unigram_loss": unigram,
+            "heldout_tokens": sum(e.tokens for e in heldout),
+            "seconds": work.seconds(),
+        }
+    )
+    report.build(workdir)
+    print(
+        f"base of {summary['parameters']:,} parameters: held-out loss {heldout_loss:.2f} nats "
+        f"(unigram model {unigram:.2f}); model in {work / 'model'}",
+        file=sys.stderr,
+    )
+
+
+def _shape(c: ConfigDict) -> decoder.DecoderConfig:
+    if c.width % c.heads or c.heads % c.kv_heads or c.width // c.heads % 2:
+        raise UserError(
+            f"model.heads={c.heads} must divide model.width={c.width} into even parts, and "
+            f"model.kv_heads={c.kv_heads} must divide model.heads"
+        )
+    return decoder.DecoderConfig(
+        vocab_size=c.vocab_size,
+        width=c.width,
+        layers=c.layers,
+        heads=c.heads,
+        kv_heads=c.kv_heads,
+        head_dim=c.width // c.heads,
+        mlp_width=c.mlp_width,
+        context=c.context,
+    )
+
+
+def _split(n: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of training and held-out examples, at least one of each."""
+    if n < 2 or not 0 < share < 1:
+        raise UserError(
+            f"{n} examples with data.heldout={share}: give at least 2, and a share above 0, below 1"
+        )
+    order = np.random.Generator(np.random.Philox(key=[seed, 1])).permutation(n)
+    held = min(n - 1, max(1, round(n * share)))
+    return sorted(order[held:].tolist()), sorted(order[:held].tolist())
+
+
+def unigram_loss(training: Sequence[Encoded], heldout: Sequence[Encoded], vocab_size: int) -> float:
+    """Nats per held-out target token under the training tokens' add-one-smoothed frequencies."""
+    counts = np.bincount(np.concatenate([b.ids for b in training]), minlength=vocab_size) + 1.0
+    targets = np.concatenate([e.ids[e.is_target] for e in heldout])
+    return float(-np.log(counts / counts.sum())[targets].mean())

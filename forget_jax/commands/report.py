@@ -1,0 +1,129 @@
+"""`forget-jax report`: rebuilds a workdir's report.html from its files alone."""
+
+import sys
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from forget_jax import files
+from forget_jax.associations import matrix
+from forget_jax.commands.workdir import Metrics, Workdir
+from forget_jax.errors import UserError
+from forget_jax.files import Path, PathLike
+from forget_jax.report import (
+    Section,
+    matrix_section,
+    methods_section,
+    page,
+    rank_section,
+    score_section,
+    training_section,
+)
+from forget_jax.scoring import store
+
+
+def run(config: ConfigDict, workdir: PathLike) -> None:
+    """Rebuilds the page of any workdir."""
+    print(f"wrote {build(workdir)}", file=sys.stderr)
+
+
+def has_ended(work: Workdir) -> bool:
+    """Whether the run has ended before; says so, and makes its page if that is missing."""
+    if not work.done:
+        return False
+    if not (work / "report.html").exists():
+        build(work.path)
+    print(f"{work.path} has ended already; see {work / 'report.html'}", file=sys.stderr)
+    return True
+
+
+def build(workdir: PathLike) -> Path:
+    """Writes report.html and returns its path.
+
+    Raises:
+      UserError: the workdir holds no run that has ended.
+    """
+    work = Path(workdir)
+    if not (work / "summary.json").exists():
+        raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
+    summary = files.read_json(work / "summary.json")
+    command = summary["command"]
+    sections = SECTIONS[command](work, summary)
+    html = page(f"forget_jax: {command}", sections, _facts(summary))
+    files.write_text(work / "report.html", html)
+    return work / "report.html"
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, str]:
+    """The summary's plain figures, for the head of the page."""
+    facts = {}
+    for key, value in summary.items():
+        if isinstance(value, float):
+            facts[key.replace("_", " ")] = f"{value:,.4g}"
+        elif isinstance(value, int | str):
+            facts[key.replace("_", " ")] = f"{value:,}" if isinstance(value, int) else value
+    return facts
+
+
+def _training(work: Path, stage: str, title: str = "Training") -> Section:
+    records = Metrics(work / "metrics.jsonl").stage(stage)
+    curves: dict[str, dict[str, list[float]]] = {}
+    for record in records:
+        for name, loss in record["loss"].items():
+            curve = curves.setdefault(name, {"step": [], "loss": []})
+            curve["step"].append(record["step"])
+            curve["loss"].append(loss)
+    return training_section(curves, {}, title=title)
+
+
+def _pretrain(work: Path, summary: dict[str, Any]) -> list[Section]:
+    return [_training(work, "pretrain", "Training the base")]
+
+
+def _finetune(work: Path, summary: dict[str, Any]) -> list[Section]:
+    return [_training(work, "finetune")]
+
+
+def _score(work: Path, summary: dict[str, Any]) -> list[Section]:
+    table = store.read(work / "scores.zarr")
+    nll = table.nll_sum.values / table.tokens.values
+    names = [str(m) for m in table.model.values]
+    return [
+        score_section(
+            dict(zip(names, nll, strict=True)),
+            dict(zip(names, table.tokens.values.sum(1).tolist(), strict=True)),
+        )
+    ]
+
+
+def _associate(work: Path, summary: dict[str, Any]) -> list[Section]:
+    found = matrix.load(work / "forgetting.zarr")
+    texts = {r["name"]: r["text"] for r in files.read_json(work / "examples.json")}
+    return [
+        matrix_section(
+            np.asarray(found.z_MxN),
+            found.tasks,
+            found.examples,
+            found.sources,
+            [texts[name] for name in found.examples],
+            repeat=summary["test_retest"],
+        ),
+        rank_section(
+            summary["r2_rank"], summary["r2_additive"], summary["r2_row"], summary["r2_column"]
+        ),
+        _training(work, "associate", "Training on the tasks"),
+    ]
+
+
+def _predict(work: Path, summary: dict[str, Any]) -> list[Section]:
+    return [methods_section(summary["methods"], summary["observed"], summary["seeds"])]
+
+
+SECTIONS = {
+    "pretrain": _pretrain,
+    "finetune": _finetune,
+    "score": _score,
+    "associate": _associate,
+    "predict": _predict,
+}

@@ -1,0 +1,111 @@
+"""From the data fields of a config to tokenised examples: slices, columns, template, context."""
+
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from forget_jax.data import sources, tokenise
+from forget_jax.data.examples import Example
+from forget_jax.data.tokenise import TEMPLATES, Encoded, Template
+from forget_jax.errors import UserError, nearest
+
+
+def split_slice(spec: str) -> tuple[str, int, int | None]:
+    """`path.jsonl[100:400]` as (path.jsonl, 100, 300): what to load, rows to skip, rows to take."""
+    found = re.fullmatch(r"(.+)\[(\d*):(\d*)\]", spec)
+    if not found:
+        return spec, 0, None
+    name, start, end = found[1], int(found[2] or 0), found[3]
+    if not end:
+        return name, start, None
+    if int(end) <= start:
+        raise UserError(f"{spec}: the slice is empty; write [start:end] with start below end")
+    return name, start, int(end) - start
+
+
+def columns(data: ConfigDict) -> dict[str, str]:
+    """`prompt=question` pairs as a mapping from our names to the file's."""
+    pairs = [pair.partition("=") for pair in data.columns]
+    for ours, equals, theirs in pairs:
+        if not (equals and ours and theirs):
+            raise UserError(f"data.columns takes pairs such as prompt=question, not {ours!r}")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+def load(specs: Sequence[str], data: ConfigDict) -> list[Example]:
+    """The examples of several data sets in order; `spec[a:b]` takes rows of the shuffled set."""
+    if not specs:
+        raise UserError("no data set is named; give data.path (or upstream, or tasks)")
+    examples: list[Example] = []
+    seen: dict[str, str] = {}
+    for spec in specs:
+        name, skip, limit = split_slice(spec)
+        mapping = {} if name.startswith("builtin:") else columns(data)
+        seed = data.shuffle if data.shuffle >= 0 else None
+        for e in sources.load(name, columns=mapping, limit=limit, seed=seed, skip=skip):
+            if e.name in seen:
+                raise UserError(
+                    f"example {e.name} comes from {seen[e.name]} and again from {spec}; name each "
+                    "row once (data sets of one file name need a `name` column)"
+                )
+            seen[e.name] = spec
+            examples.append(e)
+    return examples
+
+
+def task_name(spec: str) -> str:
+    """The name of a task: the file's stem, or what follows `builtin:`, `hf:` or `tfds:`."""
+    name = split_slice(spec)[0]
+    kind, colon, rest = name.partition(":")
+    if colon and kind in ("builtin", "hf", "tfds"):
+        return rest
+    return PurePosixPath(name).name.split(".")[0]
+
+
+def task_seed(seed: int, name: str, repeat: int = 0) -> int:
+    """A task's own seed, which does not depend on what is trained beside it."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
+
+
+def template(data: ConfigDict) -> Template:
+    """The template a config names."""
+    if data.template not in TEMPLATES:
+        raise UserError(
+            f"data.template is {data.template!r}{nearest(data.template, TEMPLATES)}; there are "
+            f"{', '.join(TEMPLATES)}"
+        )
+    return TEMPLATES[data.template]
+
+
+def encode(
+    examples: Sequence[Example], tokenizer: Any, chosen: Template, data: ConfigDict, context: int
+) -> tuple[list[Encoded], dict[str, int]]:
+    """Tokenised examples, and what was over the context: said aloud and for the summary."""
+    encoded = tokenise.encode(examples, tokenizer, chosen, context, data.too_long)
+    if not encoded:
+        raise UserError(
+            f"every one of the {len(examples)} examples is longer than the context of {context} "
+            "tokens; raise data.context or set data.too_long=truncate"
+        )
+    counts = {
+        "truncated": sum(e.cut > 0 for e in encoded),
+        "tokens_cut": sum(e.cut for e in encoded),
+        "dropped": len(examples) - len(encoded),
+    }
+    over = counts["truncated"] + counts["dropped"]
+    if over:
+        done = "cut" if data.too_long == "truncate" else "left out"
+        of = f"{over} of {len(examples)} examples of {', '.join(_sources(examples))}"
+        print(f"{of} are longer than {context} tokens and were {done}", file=sys.stderr)
+    return encoded, counts
+
+
+def _sources(examples: Sequence[Example], most: int = 3) -> list[str]:
+    """The names of the first few sources."""
+    names = list(dict.fromkeys(e.source for e in examples))
+    return names[:most] + (["…"] if len(names) > most else [])

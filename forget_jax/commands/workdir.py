@@ -1,0 +1,113 @@
+"""A run's directory: config.json, metrics.jsonl, summary.json, and the rules of resuming."""
+
+import json
+import time
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from forget_jax import files
+from forget_jax.commands.config import plain
+from forget_jax.errors import UserError
+from forget_jax.files import Path, PathLike
+
+
+class Metrics:
+    """metrics.jsonl: one record a line, written whole and atomically every few seconds.
+
+    A killed run loses only records that its newest checkpoint will produce again.
+    """
+
+    def __init__(self, path: PathLike):
+        self.path = Path(path)
+        self.records: list[dict[str, Any]] = []
+        if self.path.exists():
+            self.records = [json.loads(line) for line in self.path.read_text().splitlines()]
+        self._written = time.monotonic()
+
+    def resume(self, stage: str, step: int) -> None:
+        """Forgets the records of a stage after `step`: the run does them again."""
+        self.records = [r for r in self.records if r["stage"] != stage or r["step"] <= step]
+
+    def add(self, stage: str, record: dict[str, Any]) -> None:
+        """Adds one record."""
+        self.records.append({"stage": stage, **record})
+        if time.monotonic() - self._written > 2:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the file."""
+        files.write_text(self.path, "".join(files.dump_json(r) + "\n" for r in self.records))
+        self._written = time.monotonic()
+
+    def stage(self, stage: str) -> list[dict[str, Any]]:
+        """The records of one stage, in order."""
+        return [r for r in self.records if r["stage"] == stage]
+
+
+class Workdir:
+    """The directory of one run of one command."""
+
+    def __init__(self, path: PathLike, command: str, config: ConfigDict):
+        """Makes the directory, or resumes in it.
+
+        Raises:
+          UserError: the directory holds another command's or another config's run, or cannot be
+            written.
+        """
+        self.path = Path(path)
+        self.command = command
+        self.began = time.monotonic()
+        wanted = {"command": command, **json.loads(files.dump_json(plain(config)))}
+        kept = self.path / "config.json"
+        if kept.exists():
+            found = files.read_json(kept)
+            if found != wanted:
+                raise UserError(
+                    f"{path} holds another run: {_difference(found, wanted)}; "
+                    "give another --workdir or the config it was made with"
+                )
+        else:
+            files.write_json(kept, wanted)
+        self.metrics = Metrics(self.path / "metrics.jsonl")
+
+    def __truediv__(self, name: str) -> files.Path:
+        return self.path / name
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """The summary of a run that has ended, else None."""
+        path = self.path / "summary.json"
+        return files.read_json(path) if path.exists() else None
+
+    def seconds(self) -> float:
+        """Time this run has taken, over all its starts."""
+        clock = self.path / "seconds.json"
+        before = files.read_json(clock) if clock.exists() else 0.0
+        return before + time.monotonic() - self.began
+
+    def tick(self) -> None:
+        """Keeps the time taken so far, for a run that is stopped and resumed."""
+        seconds = self.seconds()
+        self.began = time.monotonic()
+        files.write_json(self.path / "seconds.json", seconds)
+
+    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Writes metrics and, last of all, the summary that marks the run as done."""
+        self.metrics.flush()
+        self.tick()
+        summary = {"command": self.command, **summary}
+        files.write_json(self.path / "summary.json", summary)
+        return summary
+
+
+def _difference(found: Any, wanted: Any, prefix: str = "") -> str:
+    """The first field in which two configs differ, in words."""
+    for key in sorted(set(found) | set(wanted)):
+        a, b = found.get(key, "absent"), wanted.get(key, "absent")
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a != b:
+                return _difference(a, b, f"{prefix}{key}.")
+        elif a != b:
+            return f"{prefix}{key} was {a!r}, now {b!r}"
+    return "its config differs"
