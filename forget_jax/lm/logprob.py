@@ -10,6 +10,16 @@ import jax.numpy as jnp
 CHUNK_LOGITS = 2**25  # logits alive at a time (fp32: 128 MiB)
 
 
+def logits(h_BxCxD: jax.Array, head_DxV: jax.Array) -> jax.Array:
+    """Logits_BxCxV in fp32, from a product in the dtype of the hidden states."""
+    return jnp.einsum(
+        "bcd,dv->bcv",
+        h_BxCxD,
+        head_DxV.astype(h_BxCxD.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+
 def target_logprobs(
     h_BxLxD: jax.Array,
     head_DxV: jax.Array,
@@ -35,12 +45,7 @@ def target_logprobs(
     C = max(1, min(T, chunk_logits // (B * V)))
 
     def chunk(h_BxCxD: jax.Array, target_BxC: jax.Array) -> jax.Array:
-        logits_BxCxV = jnp.einsum(
-            "bcd,dv->bcv",
-            h_BxCxD,
-            head_DxV.astype(h_BxCxD.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        logits_BxCxV = logits(h_BxCxD, head_DxV)
         chosen = jnp.take_along_axis(logits_BxCxV, target_BxC[:, :, None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 
