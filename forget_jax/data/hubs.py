@@ -18,8 +18,9 @@ def _parts(name: str) -> list[str]:
     return re.split(r":(?!//)(?![^\[]*\])", name)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 300 else text[:300] + "…").rstrip(".")
 
 
 def hf_rows(name: str) -> Rows:
@@ -70,7 +71,7 @@ def _saved(spec: str, folder: Path, rest: list[str]) -> tuple[Any, None]:
     try:
         data = datasets.load_from_disk(str(folder))
     except Exception as e:  # a broken folder raises whatever its first broken file makes it raise
-        raise UserError(f"{spec}: cannot be read as a saved data set ({_first_line(e)})") from e
+        raise UserError(f"{spec}: cannot be read as a saved data set ({_one_line(e)})") from e
     if isinstance(data, datasets.DatasetDict):
         wanted = split or "train"
         if wanted not in data:
@@ -85,20 +86,23 @@ def _saved(spec: str, folder: Path, rest: list[str]) -> tuple[Any, None]:
 
 
 def _explained(error: Exception) -> str:
-    """One line on why `datasets` could not load, and what helps."""
-    import datasets
-
-    text = _first_line(error)
-    mirror = "the parquet files of its `refs/convert/parquet` branch work: download them and give"
-    if "script" in text.lower():
-        return f"{text}; loading scripts are refused, but {mirror} hf:FOLDER"
-    if isinstance(error, datasets.exceptions.DatasetNotFoundError):
+    """One line on why a library could not load, and what helps."""
+    text = _one_line(error)
+    if "scripts are no longer supported" in text:
         return (
-            f"not found ({text}); check the spelling and, for a gated data set, log in with "
-            f"`hf auth login`; without a network, give hf:FOLDER of a local copy"
+            f"{text}; the parquet files on its hub branch `refs/convert/parquet` do work: download "
+            "them and give hf:FOLDER"
+        )
+    if type(error).__name__ == "DatasetNotFoundError":
+        return (
+            f"not found ({text}); check the spelling and, where access is gated, log in with "
+            "`hf auth login`"
         )
     if isinstance(error, ConnectionError) or "connect" in type(error).__name__.lower():
-        return f"no network ({text}); download its parquet files elsewhere and give hf:FOLDER"
+        return (
+            f"no network ({text}); fetch the data set's parquet files elsewhere and give hf:FOLDER "
+            "or the path of one file"
+        )
     return text
 
 
@@ -135,13 +139,10 @@ def tfds_rows(name: str) -> Rows:
         data = builder.as_data_source(split=split)
     except UserError:
         raise
+    except tfds.core.registered.DatasetNotFoundError as e:
+        raise UserError(f"{spec}: {_one_line(e)}; `tfds.list_builders()` lists the names") from e
     except Exception as e:  # tfds raises errors of its own, of its HTTP client and of absl
-        hint = (
-            ""
-            if "not found" not in str(e).lower()
-            else "; check the name with `tfds.list_builders()`"
-        )
-        raise UserError(f"{spec}: {_first_line(e)}{hint}") from e
+        raise UserError(f"{spec}: {_explained(e)}") from e
     if len(data) == 0:
         raise UserError(f"{spec} is empty: it has no rows")
     stem = builder.info.full_name.rpartition("/")[0]  # without the version
@@ -155,7 +156,10 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return value  # an image, or broken text: an error only if it is a field of ours
     if isinstance(value, Mapping):
         return _plain_row(value)
     if hasattr(value, "tolist"):

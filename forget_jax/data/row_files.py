@@ -127,6 +127,7 @@ def _read_json(path: Path, data: bytes) -> Rows:
 
 def _read_csv(path: Path, data: bytes) -> Rows:
     """CSV with a header line; every cell is text, so that `007` stays what it is."""
+    csv.field_size_limit(1 << 30)  # a document may be longer than the module's 128 KiB
     reader = csv.DictReader(io.StringIO(_decode(data, path), newline=""), strict=True)
     rows = []
     try:
@@ -138,7 +139,7 @@ def _read_csv(path: Path, data: bytes) -> Rows:
                 )
             rows.append(row)
     except csv.Error as e:
-        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({e})") from e
+        raise UserError(f"{path}, line {reader.reader.line_num}: not valid CSV ({e})") from e
     return _numbered(path, rows)
 
 

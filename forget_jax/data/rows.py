@@ -122,9 +122,14 @@ def _kind(value: Any) -> str:
 
 
 def _text(value: Any, field: str, where: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise UserError(f"{where}: {field} is {_kind(value)}, not text; write it in quotes")
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {field} is {_kind(value)}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as e:  # JSON can hold such escapes; no tokenizer takes them
+        broken = value[e.start].encode("ascii", "backslashreplace").decode()
+        raise UserError(f"{where}: {field} holds {broken}, which is no character") from e
+    return value
 
 
 def _label(value: Any, field: str, where: str) -> str:

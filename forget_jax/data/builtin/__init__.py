@@ -6,11 +6,13 @@ little between Python versions; generated rows depend on the seed alone.
 
 from collections.abc import Callable
 
-from forget_jax.data.builtin.docstrings import docstring_task, docstrings
-from forget_jax.data.builtin.facts import facts, short_facts
-from forget_jax.data.builtin.language_reference import language_reference
-from forget_jax.data.builtin.random_words import random_words
-from forget_jax.data.builtin.skills import SKILLS, skill, skills
+from forget_jax.data.builtin import (
+    docstrings,
+    facts,
+    language_reference,
+    random_words,
+    skills,
+)
 from forget_jax.data.examples import Example
 from forget_jax.data.suggest import did_you_mean
 from forget_jax.errors import UserError
@@ -38,14 +40,16 @@ def _modules(argument: str) -> list[str]:
 
 # What follows the name after a slash, and the seed, make the corpus.
 _LOADERS: dict[str, Callable[[str, int], list[Example]]] = {
-    "language_reference": lambda argument, seed: language_reference(),
-    "docstrings": lambda argument, seed: docstrings(_modules(argument)),
-    "docstring_task": lambda argument, seed: docstring_task(_modules(argument)),
-    "skill": lambda argument, seed: skill(argument, seed=seed),
-    "skills": lambda argument, seed: skills(seed=seed),
-    "facts": lambda argument, seed: facts(_half(argument, "facts"), seed=seed),
-    "short_facts": lambda argument, seed: short_facts(_half(argument, "short_facts"), seed=seed),
-    "random_words": lambda argument, seed: random_words(_words(argument), seed=seed),
+    "language_reference": lambda argument, seed: language_reference.language_reference(),
+    "docstrings": lambda argument, seed: docstrings.docstrings(_modules(argument)),
+    "docstring_task": lambda argument, seed: docstrings.docstring_task(_modules(argument)),
+    "skill": lambda argument, seed: skills.skill(argument, seed=seed),
+    "skills": lambda argument, seed: skills.skills(seed=seed),
+    "facts": lambda argument, seed: facts.facts(_half(argument, "facts"), seed=seed),
+    "short_facts": lambda argument, seed: facts.short_facts(
+        _half(argument, "short_facts"), seed=seed
+    ),
+    "random_words": lambda argument, seed: random_words.random_words(_words(argument), seed=seed),
 }
 _TAKE_NO_ARGUMENT = ("language_reference", "skills")
 
@@ -53,7 +57,7 @@ _TAKE_NO_ARGUMENT = ("language_reference", "skills")
 def names() -> list[str]:
     """Every name that `load` takes; `docstrings` and `docstring_task` also take `/module,...`."""
     plain = [name for name in _LOADERS if name != "skill"]
-    return [*plain, "facts/B", "short_facts/B", *(f"skill/{name}" for name in SKILLS)]
+    return [*plain, "facts/B", "short_facts/B", *(f"skill/{name}" for name in skills.SKILLS)]
 
 
 def load(name: str, seed: int = 0) -> list[Example]:
