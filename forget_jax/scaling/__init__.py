@@ -1,6 +1,7 @@
 """How much is forgotten as trained parameters and steps grow: laws, fits, and a planner."""
 
-from forget_jax.scaling.fit import Fit, compare, fit
+from forget_jax.scaling.fit import compare, fit
+from forget_jax.scaling.fitted import Fit
 from forget_jax.scaling.laws import LAWS, NULLS, Law, evaluate
 from forget_jax.scaling.planner import Plan, plan_steps
 

@@ -1,7 +1,6 @@
 """Fitting a law to measured points: the best fit, its uncertainty, and how far to trust it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,8 @@ import numpy as np
 from forget_jax.errors import UserError
 from forget_jax.scaling import resample
 from forget_jax.scaling.diagnose import criteria, warn
-from forget_jax.scaling.laws import LAWS, NULLS, Law, get_law, log_columns
+from forget_jax.scaling.fitted import Fit, natural_values, predictions
+from forget_jax.scaling.laws import LAWS, NULLS, Law, get_law
 from forget_jax.scaling.points import Points, read_points
 from forget_jax.scaling.solve import (
     LANES,
@@ -23,122 +23,6 @@ from forget_jax.scaling.solve import (
 
 _FOLD_LIMIT = 16
 _FEW_RUNS = 12
-_SUMMARY = (
-    *("target", "loss", "delta", "params", "level", "r2", "bic", "aicc", "n", "n_eff"),
-    *("clusters", "bootstrap", "heldout_error", "heldout", "heldout_by", "noise", "converged"),
-)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fitted law.
-
-    `params` are those of `LAWS[law].formula`; `ci` their bootstrap percentile intervals at `level`.
-    `r2`, `bic` and `aicc` are about the target in nats whatever the loss; the criteria use
-    `n_eff` points, the same for all laws fitted to one table. `heldout_error` is the mean absolute
-    error on ranks (or runs: `heldout_by`) left out of the fit, `heldout` the same for this law and
-    the nulls. `noise` is the standard deviation of residuals. `valid` is the range of each column
-    that the law was fitted on.
-    """
-
-    law: str
-    target: str
-    loss: str
-    delta: float | None
-    params: dict[str, float]
-    ci: dict[str, tuple[float, float]]
-    level: float
-    r2: float
-    bic: float
-    aicc: float
-    n: int
-    n_eff: float
-    clusters: int
-    bootstrap: str
-    heldout_error: float | None
-    heldout: dict[str, float]
-    heldout_by: str
-    noise: float
-    converged: bool
-    warnings: tuple[str, ...]
-    valid: dict[str, tuple[float, float]]
-    _centre: dict[str, float] = field(repr=False)
-    _best: Solution = field(repr=False)
-    _samples: Solution | None = field(repr=False)
-
-    def predict(self, *values: Any, **columns: Any) -> np.ndarray:
-        """Predicted target, nats: `predict(P, steps)`, `predict(l_ft)`, or by column name.
-
-        Positional values are the law's columns in order; all broadcast together. Columns the law
-        does not read are ignored, so `predict(P=.., steps=..)` serves power_P and power_N too.
-        """
-        return self._evaluate(self._best, self._columns(values, columns))[0]
-
-    def interval(
-        self, *values: Any, kind: str = "curve", **columns: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds at `level` of the law's mean ("curve") or of one new measurement ("point").
-
-        "point" adds the residual spread to every bootstrap curve. Raises UserError where the fit
-        was made without bootstraps.
-        """
-        if self._samples is None:
-            raise UserError("scaling: this fit has no intervals; fit with bootstraps > 0")
-        if kind not in ("curve", "point"):
-            raise UserError(f"scaling: interval kind {kind!r}: use 'curve' or 'point'")
-        pred = self._evaluate(self._samples, self._columns(values, columns))
-        if kind == "point":
-            pred = pred + self.noise * np.random.default_rng(0).standard_normal(pred.shape)
-        tail = (1.0 - self.level) / 2.0
-        low, high = np.quantile(pred, [tail, 1.0 - tail], axis=0)
-        return low, high
-
-    def samples(self, *values: Any, **columns: Any) -> np.ndarray:
-        """Bootstrap curves at the given columns, bootstraps first."""
-        if self._samples is None:
-            raise UserError("scaling: this fit has no bootstraps; fit with bootstraps > 0")
-        return self._evaluate(self._samples, self._columns(values, columns))
-
-    def summary(self) -> dict[str, Any]:
-        """What summary.json holds, ready for JSON."""
-        return {
-            "formula": LAWS[self.law].formula,
-            **{name: getattr(self, name) for name in _SUMMARY},
-            "ci": {name: list(bounds) for name, bounds in self.ci.items()},
-            "warnings": list(self.warnings),
-        }
-
-    def _columns(self, values: tuple[Any, ...], columns: dict[str, Any]) -> dict[str, np.ndarray]:
-        law = LAWS[self.law]
-        if values:
-            if len(values) != len(law.columns):
-                raise UserError(
-                    f"scaling: law {law.name!r} is evaluated at ({', '.join(law.columns)}); "
-                    f"got {len(values)} values"
-                )
-            columns = {**columns, **dict(zip(law.columns, values, strict=True))}
-        missing = [name for name in law.columns if name not in columns]
-        if missing:
-            raise UserError(f"scaling: law {law.name!r} needs {', '.join(missing)} to predict")
-        arrays = np.broadcast_arrays(*(np.asarray(c, np.float64) for c in columns.values()), 0.0)
-        given = dict(zip(columns, arrays[:-1], strict=True))
-        for name in ("P", "steps"):
-            growth = name == "steps" and law.name == "kl_origin"  # exactly 0 before the first step
-            if name in law.columns and ((given[name] < 0) | ((given[name] == 0) & ~growth)).any():
-                raise UserError(f"scaling: law {law.name!r} needs a positive {name} to predict")
-        return {name: given[name] for name in law.columns} or {"row": np.zeros(arrays[-1].shape)}
-
-    def _evaluate(self, lanes: Solution, columns: dict[str, np.ndarray]) -> np.ndarray:
-        law = LAWS[self.law]
-        shape = next(iter(columns.values())).shape
-        cols = log_columns({k: c.reshape(-1) for k, c in columns.items()}, self._centre)
-        if law.companion:
-            cols["is_companion"] = np.zeros(int(np.prod(shape)))
-        return _predictions(law, lanes, cols).reshape(-1, *shape)
-
-
-def _predictions(law: Law, lanes: Solution, cols: dict[str, np.ndarray]) -> np.ndarray:
-    return np.einsum("snj,sj->sn", terms_SxNxJ(law, lanes.shape_SxK, cols), lanes.coef_SxJ)
 
 
 def _deming(
@@ -221,23 +105,23 @@ def _heldout(
     weight = np.repeat(keep_FxN * _root_weight(data, loss), each, axis=0)
     y = np.broadcast_to(data.y_N, weight.shape)
     lanes = _best_of(_solve(law, loss, z, weight, y, data.cols, options), folds)
-    error = np.abs(_predictions(law, lanes, data.cols) - data.y_N)
+    error = np.abs(predictions(law, lanes, data.cols) - data.y_N)
     out = (keep_FxN == 0) & data.main_N
     return float(error[out].mean())
 
 
 def _heldout_nulls(
-    points: Any, target: str, loss: str, options: dict[str, float], rng: np.random.Generator
+    points: Any, target: str, options: dict[str, float], rng: np.random.Generator
 ) -> dict[str, float]:
-    """Held-out errors of the nulls that the table has columns for, under the same loss and folds."""
+    """Held-out errors, on the same folds, of the nulls that have their columns (least squares)."""
     errors = {}
     for name in NULLS:
         null = LAWS[name]
         try:
-            data = read_points(null, points, target, loss)
+            data = read_points(null, points, target, "mse")
         except UserError:  # no such column, or it never changes: then this null says nothing
             continue
-        errors[name] = _heldout(null, loss, data, draw_starts(null, LANES, rng), options)
+        errors[name] = _heldout(null, "mse", data, draw_starts(null, LANES, rng), options)
     return errors
 
 
@@ -314,7 +198,7 @@ def fit(
         raise UserError(f"scaling: no start of law {law!r} gave a finite loss; check the table")
     order = np.argsort(lanes.loss_S)
     best = _take(lanes, order[:1])
-    fitted_N = _predictions(chosen, best, data.cols)[0]
+    fitted_N = predictions(chosen, best, data.cols)[0]
 
     kind = bootstrap
     clusters = int(data.cluster_N.max()) + 1
@@ -333,18 +217,18 @@ def fit(
         samples = run(z_B, np.sqrt(weight_B) * root_N, y_B)
         samples = _take(samples, np.isfinite(samples.loss_S))
 
-    params = _natural(chosen, best, data.centre)
+    params = natural_values(chosen, best, data.centre)
     ci = {}
     if samples is not None:
         tail = (1.0 - level) / 2.0
         ci = {
             name: (float(np.quantile(values, tail)), float(np.quantile(values, 1.0 - tail)))
-            for name, values in _natural(chosen, samples, data.centre).items()
+            for name, values in natural_values(chosen, samples, data.centre).items()
         }
     held: dict[str, float] = {}
     if heldout:
-        held = {law: _heldout(chosen, loss, data, lanes.z_SxZ[order], options)}
-        held |= _heldout_nulls(points, target, loss, options, rng)
+        held = _heldout_nulls(points, target, options, rng)
+        held[law] = _heldout(chosen, loss, data, lanes.z_SxZ[order], options)
         held = {name: error for name, error in held.items() if np.isfinite(error)}
     r2, bic, aicc, noise = criteria(chosen, data, fitted_N)
     return Fit(
@@ -373,14 +257,6 @@ def fit(
         _best=best,
         _samples=samples,
     )
-
-
-def _natural(law: Law, lanes: Solution, centre: dict[str, float]) -> dict[str, np.ndarray]:
-    values = dict(zip(law.linear, lanes.coef_SxJ.T, strict=True))
-    values |= {s.name: lanes.shape_SxK[:, k] for k, s in enumerate(law.shape)}
-    with np.errstate(over="ignore", invalid="ignore"):
-        natural = law.natural(values, centre)
-    return {name: natural[name] for name in law.parameters}
 
 
 def compare(

@@ -10,21 +10,16 @@ coefficients (and offsets), which `natural` undoes, so fits may centre them.
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.errors import UserError
-
-# Exponents of terms are clipped here: a start far from the data must lose, not become NaN.
-_EXPONENT_LIMIT = 300.0
-
-Columns = Mapping[str, Any]
-Values = Mapping[str, Any]
+from forget_jax.scaling import terms as t
+from forget_jax.scaling.terms import Columns, Values
 
 
 @dataclass(frozen=True)
@@ -42,11 +37,6 @@ class Shape:
     log: bool = True
 
 
-def _unchanged(values: Values, centre: Values) -> dict[str, Any]:
-    del centre
-    return dict(values)
-
-
 @dataclass(frozen=True)
 class Law:
     """A law: `columns` it reads, `target` it predicts, its terms and its parameters.
@@ -62,7 +52,7 @@ class Law:
     linear: tuple[str, ...]
     terms: Callable[[Values, Columns], list[Any]]
     shape: tuple[Shape, ...] = ()
-    natural: Callable[[Values, Values], dict[str, Any]] = _unchanged
+    natural: Callable[[Values, Values], dict[str, Any]] = t.unchanged
     searched: Callable[[Values], Values] = dict  # printed parameters to those of `shape`
     printed: tuple[str, ...] = ()  # non-linear parameters of the formula, where not `shape`'s
     target: str = "l_f"
@@ -74,173 +64,12 @@ class Law:
         return self.linear + (self.printed or tuple(s.name for s in self.shape))
 
 
-def _power(log_value: Any) -> Any:
-    return jnp.exp(jnp.minimum(log_value, _EXPONENT_LIMIT))
-
-
-def _one(column: Any) -> Any:
-    return jnp.ones_like(column)
-
-
 def _exponent(name: str) -> Shape:
     return Shape(name, 1e-3, 10.0, 0.02, 2.0)
 
 
 def _signed_exponent(name: str) -> Shape:
     return Shape(name, -5.0, 5.0, -1.0, 1.5, log=False)
-
-
-def _constant_terms(shape: Values, c: Columns) -> list[Any]:
-    del shape
-    return [_one(next(iter(c.values())))]
-
-
-def _linear_terms(shape: Values, c: Columns) -> list[Any]:
-    del shape
-    return [_one(c["l_ft"]), -c["l_ft"]]
-
-
-def _power_p_terms(shape: Values, c: Columns) -> list[Any]:
-    return [_one(c["log_P"]), _power(-shape["x"] * c["log_P"])]
-
-
-def _power_p_natural(v: Values, centre: Values) -> dict[str, Any]:
-    return {**v, "K": v["K"] * np.exp(v["x"] * centre["log_P"])}
-
-
-def _power_n_terms(shape: Values, c: Columns) -> list[Any]:
-    return [_one(c["log_steps"]), _power(-shape["y"] * c["log_steps"])]
-
-
-def _power_n_natural(v: Values, centre: Values) -> dict[str, Any]:
-    return {**v, "K": v["K"] * np.exp(v["y"] * centre["log_steps"])}
-
-
-def _additive_terms(shape: Values, c: Columns) -> list[Any]:
-    return [
-        _one(c["log_P"]),
-        _power(-shape["x"] * c["log_P"]),
-        _power(-shape["y"] * c["log_steps"]),
-    ]
-
-
-def _additive_natural(v: Values, centre: Values) -> dict[str, Any]:
-    return {
-        **v,
-        "A": v["A"] * np.exp(v["x"] * centre["log_P"]),
-        "B": v["B"] * np.exp(v["y"] * centre["log_steps"]),
-    }
-
-
-def _multiplicative_terms(shape: Values, c: Columns) -> list[Any]:
-    exponent = -shape["x"] * c["log_P"] - shape["y"] * c["log_steps"]
-    return [_one(exponent), _power(exponent)]
-
-
-def _multiplicative_natural(v: Values, centre: Values) -> dict[str, Any]:
-    log_scale = v["x"] * centre["log_P"] + v["y"] * centre["log_steps"]
-    return {**v, "K": v["K"] * np.exp(log_scale)}
-
-
-def _joint(shape: Values, c: Columns) -> Any:
-    """A weighted power mean of two powers, 1 at the centre and of slopes -x and -y there.
-
-    Slopes, unlike alpha and beta, stay put along the valley w, rho where the law is multiplicative.
-    """
-    w, rho = shape["w"], shape["rho"]
-    from_p = jnp.log(w) - shape["x"] / (w * rho) * c["log_P"]
-    from_n = jnp.log1p(-w) - shape["y"] / ((1.0 - w) * rho) * c["log_steps"]
-    return _power(rho * jnp.logaddexp(from_p, from_n))
-
-
-def _joint_terms(shape: Values, c: Columns) -> list[Any]:
-    return [_one(c["log_P"]), _joint(shape, c)]
-
-
-def _joint_natural(v: Values, centre: Values, suffix: str = "") -> dict[str, Any]:
-    w, rho = v[f"w{suffix}"], v["rho"]
-    alpha, beta = v[f"x{suffix}"] / (w * rho), v[f"y{suffix}"] / ((1.0 - w) * rho)
-    from_p = np.log(w) + alpha * centre["log_P"]
-    from_n = np.log1p(-w) + beta * centre["log_steps"]
-    both = np.logaddexp(from_p, from_n)
-    return {
-        **v,
-        f"K{suffix}": v[f"K{suffix}"] * np.exp(rho * both),
-        f"w{suffix}": np.exp(from_p - both),
-        f"alpha{suffix}": alpha,
-        f"beta{suffix}": beta,
-    }
-
-
-def _joint_searched(v: Values, suffix: str = "") -> dict[str, Any]:
-    w, rho = v[f"w{suffix}"], v["rho"]
-    x, y = v[f"alpha{suffix}"] * w * rho, v[f"beta{suffix}"] * (1.0 - w) * rho
-    return {**v, f"x{suffix}": x, f"y{suffix}": y}
-
-
-def _tied_terms(shape: Values, c: Columns) -> list[Any]:
-    """Rows with `is_companion` 1 follow the L_ft block, the others the L_f block."""
-    is_ft = c["is_companion"]
-    own = {k: jnp.where(is_ft > 0, shape[f"{k}_ft"], shape[k]) for k in ("w", "x", "y")}
-    g = _joint({**own, "rho": shape["rho"]}, c)
-    return [1.0 - is_ft, (1.0 - is_ft) * g, is_ft, is_ft * g]
-
-
-def _tied_natural(v: Values, centre: Values) -> dict[str, Any]:
-    return _joint_natural(_joint_natural(v, centre), centre, "_ft")
-
-
-def _tied_searched(v: Values) -> dict[str, Any]:
-    return _joint_searched(_joint_searched(v), "_ft")
-
-
-def _growth_terms(shape: Values, c: Columns) -> list[Any]:
-    return [_power(shape["x"] * c["log_P"] + shape["y"] * c["log_steps"])]
-
-
-def _growth_natural(v: Values, centre: Values) -> dict[str, Any]:
-    log_scale = -v["x"] * centre["log_P"] - v["y"] * centre["log_steps"]
-    return {**v, "K": v["K"] * np.exp(log_scale)}
-
-
-def _injection_terms(shape: Values, c: Columns) -> list[Any]:
-    exponent = shape["beta"] * c["log_steps"] - shape["alpha"] * (
-        jnp.log1p(shape["B"] * c["mix"]) + c["log_P"]
-    )
-    return [_one(exponent), _power(exponent)]
-
-
-def _injection_natural(v: Values, centre: Values) -> dict[str, Any]:
-    log_scale = v["alpha"] * centre["log_P"] - v["beta"] * centre["log_steps"]
-    return {**v, "A": v["A"] * np.exp(log_scale)}
-
-
-def _dcpt_terms(shape: Values, c: Columns) -> list[Any]:
-    log_mix = jnp.log(jnp.maximum(c["mix"], 1e-30))
-    return [
-        _one(c["log_P"]),
-        _power(-shape["alpha"] * c["log_P"]),
-        _power(shape["eta"] * log_mix - shape["beta"] * c["log_steps"]),
-        _power(-shape["gamma"] * jnp.log(c["mix"] + shape["eps"])),
-    ]
-
-
-def _dcpt_natural(v: Values, centre: Values) -> dict[str, Any]:
-    return {
-        **v,
-        "A": v["A"] * np.exp(v["alpha"] * centre["log_P"]),
-        "B": v["B"] * np.exp(v["beta"] * centre["log_steps"]),
-    }
-
-
-def _rectified_terms(shape: Values, c: Columns) -> list[Any]:
-    log_value = -jnp.logaddexp(jnp.log(shape["D"]), shape["beta"] * c["log_steps"])
-    return [_one(log_value), _power(log_value)]
-
-
-def _rectified_natural(v: Values, centre: Values) -> dict[str, Any]:
-    scale = np.exp(v["beta"] * centre["log_steps"])
-    return {**v, "B": v["B"] * scale, "D": v["D"] * scale}
 
 
 _KALAJDZIEVSKI = "Kalajdzievski 2024, arXiv 2401.05605"
@@ -253,14 +82,14 @@ _JOINT_SHAPE = (
 _RHO = Shape("rho", 0.1, 100.0, 0.3, 30.0)
 
 _ALL = (
-    Law("constant", "s", "null", (), ("s",), _constant_terms),
+    Law("constant", "s", "null", (), ("s",), t.constant_terms),
     Law(
         "linear",
         "s - c*l_ft",
         f"{_KALAJDZIEVSKI}, Eq. 4, by least squares",
         ("l_ft",),
         ("s", "c"),
-        _linear_terms,
+        t.linear_terms,
     ),
     Law(
         "deming",
@@ -268,7 +97,7 @@ _ALL = (
         f"{_KALAJDZIEVSKI}, Eq. 4, with errors in l_ft too (Deming; orthogonal by default)",
         ("l_ft",),
         ("s", "c"),
-        _linear_terms,
+        t.linear_terms,
     ),
     Law(
         "power_P",
@@ -276,19 +105,19 @@ _ALL = (
         "shifted power; the P-only null",
         ("P",),
         ("s", "K"),
-        _power_p_terms,
+        t.shifted_power_terms,
         (_exponent("x"),),
-        _power_p_natural,
+        t.shifted_power_natural,
     ),
     Law(
         "power_N",
-        "s + K*N^-y",
+        "s + K*N^-x",
         "shifted power; the N-only null",
         ("steps",),
         ("s", "K"),
-        _power_n_terms,
-        (_exponent("y"),),
-        _power_n_natural,
+        t.shifted_power_terms,
+        (_exponent("x"),),
+        t.shifted_power_natural,
     ),
     Law(
         "additive",
@@ -296,9 +125,9 @@ _ALL = (
         "Hoffmann et al. 2022, arXiv 2203.15556, Eq. 2, in trained parameters and steps",
         _P_N,
         ("s", "A", "B"),
-        _additive_terms,
+        t.additive_terms,
         (_exponent("x"), _exponent("y")),
-        _additive_natural,
+        t.additive_natural,
     ),
     Law(
         "multiplicative",
@@ -306,9 +135,9 @@ _ALL = (
         "Zhang et al. 2024, arXiv 2402.17193, Eq. 1",
         _P_N,
         ("s", "K"),
-        _multiplicative_terms,
+        t.multiplicative_terms,
         (_exponent("x"), _exponent("y")),
-        _multiplicative_natural,
+        t.multiplicative_natural,
     ),
     Law(
         "joint_rho",
@@ -316,10 +145,10 @@ _ALL = (
         f"{_KALAJDZIEVSKI}, Eqs. 5-6, without the redundant c",
         _P_N,
         ("s", "K"),
-        _joint_terms,
+        t.joint_terms,
         (*_JOINT_SHAPE, _RHO),
-        _joint_natural,
-        _joint_searched,
+        t.joint_natural,
+        t.joint_searched,
         ("w", "alpha", "beta", "rho"),
     ),
     Law(
@@ -328,7 +157,7 @@ _ALL = (
         f"{_KALAJDZIEVSKI}, Eqs. 5-6 together",
         _P_N,
         ("s", "K", "s_ft", "K_ft"),
-        _tied_terms,
+        t.tied_terms,
         (
             *_JOINT_SHAPE,
             *(
@@ -337,8 +166,8 @@ _ALL = (
             ),
             _RHO,
         ),
-        _tied_natural,
-        _tied_searched,
+        t.tied_natural,
+        t.tied_searched,
         ("w", "alpha", "beta", "w_ft", "alpha_ft", "beta_ft", "rho"),
         companion="l_ft",
     ),
@@ -348,9 +177,9 @@ _ALL = (
         "zero before the first step; for the divergence from the base model",
         _P_N,
         ("K",),
-        _growth_terms,
+        t.growth_terms,
         (_signed_exponent("x"), _signed_exponent("y")),
-        _growth_natural,
+        t.growth_natural,
         target="kl",
     ),
     Law(
@@ -360,9 +189,9 @@ _ALL = (
         "pre-training data)",
         ("P", "steps", "mix"),
         ("s", "A"),
-        _injection_terms,
+        t.injection_terms,
         (_exponent("alpha"), _exponent("beta"), Shape("B", 1e-2, 1e6, 1.0, 1e4)),
-        _injection_natural,
+        t.injection_natural,
     ),
     Law(
         "dcpt",
@@ -370,7 +199,7 @@ _ALL = (
         "Que et al. 2024, arXiv 2406.01375",
         ("P", "steps", "mix"),
         ("E", "A", "B", "C"),
-        _dcpt_terms,
+        t.dcpt_terms,
         (
             _exponent("alpha"),
             _exponent("eta"),
@@ -378,7 +207,7 @@ _ALL = (
             Shape("eps", 1e-3, 10.0, 0.02, 1.0),
             _exponent("gamma"),
         ),
-        _dcpt_natural,
+        t.dcpt_natural,
     ),
     Law(
         "rectified",
@@ -386,9 +215,9 @@ _ALL = (
         "Lin et al. 2024, arXiv 2402.02314 (N: fine-tuning data)",
         ("steps",),
         ("E", "B"),
-        _rectified_terms,
+        t.rectified_terms,
         (Shape("D", 1e-4, 1e4, 1e-2, 1e2), _exponent("beta")),
-        _rectified_natural,
+        t.rectified_natural,
     ),
 )
 
@@ -447,4 +276,4 @@ def evaluate(name: str, params: Values, columns: Columns) -> np.ndarray:
         cols["is_companion"] = np.zeros_like(cols["log_P"])
     with jax.enable_x64(True):
         terms = law.terms(law.searched(params), cols)
-        return np.asarray(sum(params[n] * t for n, t in zip(law.linear, terms, strict=True)))
+        return np.asarray(sum(params[n] * g for n, g in zip(law.linear, terms, strict=True)))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.errors import UserError
-from forget_jax.scaling.fit import Fit
+from forget_jax.scaling.fitted import Fit
 from forget_jax.scaling.laws import LAWS
 
 _GRID = 4001

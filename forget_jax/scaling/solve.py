@@ -169,13 +169,17 @@ def solve(
     count, points = z_SxZ.shape[0], y_SxN.shape[1]
     padded = 32 * 2 ** int(np.ceil(np.log2(max(points, 32) / 32)))
     wide = {name: np.pad(c, (0, padded - points), mode="edge") for name, c in cols.items()}
+    if len(wide) == 1:
+        wide = {"column": next(iter(wide.values()))}
+    # Only what the computation needs, so that laws of one form share a compiled program.
+    core = Law("", "", "", (), (), law.terms, law.shape)
     parts = []
     with jax.enable_x64(True):
         for first in range(0, count, LANES):
             rows = np.minimum(np.arange(first, first + LANES), count - 1)
             weight = np.pad(weight_SxN[rows], ((0, 0), (0, padded - points)))
             y = np.pad(y_SxN[rows], ((0, 0), (0, padded - points)), mode="edge")
-            out = _solve_lanes(law, loss, z_SxZ[rows], weight, y, wide, delta)
+            out = _solve_lanes(core, loss, z_SxZ[rows], weight, y, wide, delta)
             parts.append([np.asarray(a)[: count - first] for a in out])
     z, shape, fitted, total, slope = (np.concatenate(a) for a in zip(*parts, strict=True))
     weight_fitted = weight_SxN if loss == "mse" else np.ones_like(weight_SxN)

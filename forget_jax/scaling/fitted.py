@@ -1,0 +1,137 @@
+"""A fitted law: its parameters, its predictions and their intervals."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from forget_jax.errors import UserError
+from forget_jax.scaling.laws import LAWS, Law, log_columns
+from forget_jax.scaling.solve import Solution, terms_SxNxJ
+
+_SUMMARY = (
+    *("target", "loss", "delta", "params", "level", "r2", "bic", "aicc", "n", "n_eff"),
+    *("clusters", "bootstrap", "heldout_error", "heldout", "heldout_by", "noise", "converged"),
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law.
+
+    `params` are those of `LAWS[law].formula`; `ci` their bootstrap percentile intervals at `level`.
+    `r2`, `bic` and `aicc` are about the target in nats whatever the loss; the criteria use
+    `n_eff` points, the same for all laws fitted to one table. `heldout_error` is the mean absolute
+    error on ranks (or runs: `heldout_by`) left out of the fit, `heldout` the same for this law and
+    the nulls. `noise` is the standard deviation of residuals. `valid` is the range of each column
+    that the law was fitted on.
+    """
+
+    law: str
+    target: str
+    loss: str
+    delta: float | None
+    params: dict[str, float]
+    ci: dict[str, tuple[float, float]]
+    level: float
+    r2: float
+    bic: float
+    aicc: float
+    n: int
+    n_eff: float
+    clusters: int
+    bootstrap: str
+    heldout_error: float | None
+    heldout: dict[str, float]
+    heldout_by: str
+    noise: float
+    converged: bool
+    warnings: tuple[str, ...]
+    valid: dict[str, tuple[float, float]]
+    _centre: dict[str, float] = field(repr=False)
+    _best: Solution = field(repr=False)
+    _samples: Solution | None = field(repr=False)
+
+    def predict(self, *values: Any, **columns: Any) -> np.ndarray:
+        """Predicted target, nats: `predict(P, steps)`, `predict(l_ft)`, or by column name.
+
+        Positional values are the law's columns in order; all broadcast together. Columns the law
+        does not read are ignored, so `predict(P=.., steps=..)` serves power_P and power_N too.
+        """
+        return self._evaluate(self._best, self._columns(values, columns))[0]
+
+    def interval(
+        self, *values: Any, kind: str = "curve", **columns: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds at `level` of the law's mean ("curve") or of one new measurement ("point").
+
+        "point" adds the residual spread to every bootstrap curve. Raises UserError where the fit
+        was made without bootstraps.
+        """
+        if self._samples is None:
+            raise UserError("scaling: this fit has no intervals; fit with bootstraps > 0")
+        if kind not in ("curve", "point"):
+            raise UserError(f"scaling: interval kind {kind!r}: use 'curve' or 'point'")
+        pred = self._evaluate(self._samples, self._columns(values, columns))
+        if kind == "point":
+            pred = pred + self.noise * np.random.default_rng(0).standard_normal(pred.shape)
+        tail = (1.0 - self.level) / 2.0
+        low, high = np.quantile(pred, [tail, 1.0 - tail], axis=0)
+        return low, high
+
+    def samples(self, *values: Any, **columns: Any) -> np.ndarray:
+        """Bootstrap curves at the given columns, bootstraps first."""
+        if self._samples is None:
+            raise UserError("scaling: this fit has no bootstraps; fit with bootstraps > 0")
+        return self._evaluate(self._samples, self._columns(values, columns))
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds, ready for JSON."""
+        return {
+            "formula": LAWS[self.law].formula,
+            **{name: getattr(self, name) for name in _SUMMARY},
+            "ci": {name: list(bounds) for name, bounds in self.ci.items()},
+            "warnings": list(self.warnings),
+        }
+
+    def _columns(self, values: tuple[Any, ...], columns: dict[str, Any]) -> dict[str, np.ndarray]:
+        law = LAWS[self.law]
+        if values:
+            if len(values) != len(law.columns):
+                raise UserError(
+                    f"scaling: law {law.name!r} is evaluated at ({', '.join(law.columns)}); "
+                    f"got {len(values)} values"
+                )
+            columns = {**columns, **dict(zip(law.columns, values, strict=True))}
+        missing = [name for name in law.columns if name not in columns]
+        if missing:
+            raise UserError(f"scaling: law {law.name!r} needs {', '.join(missing)} to predict")
+        arrays = np.broadcast_arrays(*(np.asarray(c, np.float64) for c in columns.values()), 0.0)
+        given = dict(zip(columns, arrays[:-1], strict=True))
+        for name in ("P", "steps"):
+            growth = name == "steps" and law.name == "kl_origin"  # exactly 0 before the first step
+            if name in law.columns and ((given[name] < 0) | ((given[name] == 0) & ~growth)).any():
+                raise UserError(f"scaling: law {law.name!r} needs a positive {name} to predict")
+        return {name: given[name] for name in law.columns} or {"row": np.zeros(arrays[-1].shape)}
+
+    def _evaluate(self, lanes: Solution, columns: dict[str, np.ndarray]) -> np.ndarray:
+        law = LAWS[self.law]
+        shape = next(iter(columns.values())).shape
+        cols = log_columns({k: c.reshape(-1) for k, c in columns.items()}, self._centre)
+        if law.companion:
+            cols["is_companion"] = np.zeros(int(np.prod(shape)))
+        return predictions(law, lanes, cols).reshape(-1, *shape)
+
+
+def predictions(law: Law, lanes: Solution, cols: dict[str, np.ndarray]) -> np.ndarray:
+    """Each lane's prediction [S, N] at columns laid out as the lanes were fitted."""
+    return np.einsum("snj,sj->sn", terms_SxNxJ(law, lanes.shape_SxK, cols), lanes.coef_SxJ)
+
+
+def natural_values(law: Law, lanes: Solution, centre: dict[str, float]) -> dict[str, np.ndarray]:
+    """Each lane's parameters as in the printed formula."""
+    values = dict(zip(law.linear, lanes.coef_SxJ.T, strict=True))
+    values |= {s.name: lanes.shape_SxK[:, k] for k, s in enumerate(law.shape)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        natural = law.natural(values, centre)
+    return {name: natural[name] for name in law.parameters}
