@@ -1,6 +1,8 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
-`forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]`. Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
+    forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
+
+Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
 same command resumes), 1 on an internal error.
 """
 
@@ -73,7 +75,7 @@ def _setup_jax() -> None:
     import jax
 
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "forget_jax", "xla"))  # noqa: PTH118
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 

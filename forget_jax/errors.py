@@ -1,6 +1,5 @@
 """The one error a user's mistake raises: its text is the single line the command line prints."""
 
-
 import difflib
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""All file access: local folders and `gs://` alike, atomic writes, no append and no reliance on rename.
+"""All file access, local folders and `gs://` alike: atomic writes, no append.
 
 A run must survive `kill -9` at any moment, so a file is either absent, old or complete. On a local
 disk that takes a temporary file and a rename; an object store's write is atomic by itself.
@@ -26,19 +26,19 @@ def is_local(path: PathLike) -> bool:
 
 def write_bytes(path: PathLike, data: bytes) -> None:
     """Writes a whole file atomically; a full or read-only disk is a UserError naming the file."""
-    path = Path(path)
+    target = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not is_local(path):
-            path.write_bytes(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not is_local(target):
+            target.write_bytes(data)
             return
-        temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
         try:
             with open(temporary, "wb") as f:  # noqa: PTH123 - fsync needs the descriptor
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
-            os.replace(temporary, path)  # noqa: PTH105
+            os.replace(temporary, target)  # noqa: PTH105
         finally:
             if temporary.exists():
                 temporary.unlink()
@@ -89,7 +89,9 @@ def read_json(path: PathLike) -> Any:
 
 def safe_name(name: str) -> str:
     """A file name for any task or example name: unsafe characters become `%XX`, never a path."""
-    escaped = re.sub(r"[^A-Za-z0-9._-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), name)
+    escaped = re.sub(
+        r"[^A-Za-z0-9._-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), name
+    )
     escaped = re.sub(r"^\.+", lambda m: "%2E" * len(m[0]), escaped) or "%"
     return escaped if len(escaped) <= 200 else f"{escaped[:180]}~{_digest(name)}"
 

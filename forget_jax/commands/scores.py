@@ -1,5 +1,6 @@
 """The table of scores of a run: made once, filled chunk by chunk, checked before it is used."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,15 +66,19 @@ class Table:
                     self.buckets,
                     self.score.rows,
                     self.score.packing,
-                    on_batch=lambda n, before=before: progress.at(before + n),
+                    on_batch=functools.partial(_moved, progress, before),
                 )
                 tokens_KxN = np.tile(np.array([e.tokens for e in chunk], np.int32), (len(names), 1))
                 store.write(self.path, rows, columns, nll_KxN, tokens_KxN)
                 done_N[columns] = True
 
 
+def _moved(progress: Progress, before: int, done: int) -> None:
+    progress.at(before + done)
+
+
 def check_complete(scored: xr.Dataset) -> None:
-    """Raises where an example lacks a score for some model: no matrix is built from such a table."""
+    """Raises where an example lacks a score: no matrix is built from such a table."""
     missing = int((scored.tokens.values < 0).sum())
     if missing:
         raise UserError(f"{missing} scores are missing; start the same command again: it resumes")

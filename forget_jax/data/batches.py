@@ -6,14 +6,13 @@ the padding over the data at hand is least.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from forget_jax.data.tokenise import Encoded
 
-Array = np.ndarray | jax.Array
+Array = Any  # numpy on the host, jax inside compiled functions
 
 
 class Batch(NamedTuple):
@@ -110,7 +109,7 @@ def bucketed(
       (shape, rows) per batch, longest first; each row is a tuple of example indices.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    plan = []
+    plan: list[tuple[Shape, list[tuple[int, ...]]]] = []
     while order:
         shape = buckets.shape(lengths[order[0]], rows)
         if row_tokens is not None:

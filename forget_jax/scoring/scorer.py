@@ -24,8 +24,8 @@ Tree = Any
 def over_adapters(fn: Callable[[Tree], jax.Array], adapters_K: Tree) -> jax.Array:
     """Maps over the leading axis of a stack of adapters: the one place that decides how.
 
-    On accelerators `vmap` shares the base's matrix products among adapters; on CPU one adapter after
-    the other is faster (measured: DESIGN.md, embedded default).
+    On accelerators `vmap` shares the base's matrix products among adapters; on CPU one adapter
+    after the other is faster.
     """
     if jax.default_backend() == "cpu":
         return jax.lax.map(fn, adapters_K)

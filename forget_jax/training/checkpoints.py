@@ -1,7 +1,7 @@
 """Orbax checkpoints of what training changes (never the base), restored onto any devices.
 
-Orbax writes a step into a temporary folder and renames it when complete, so the newest step listed is
-always a whole one.
+Orbax writes a step into a temporary folder and renames it when complete, so the newest step listed
+is always a whole one.
 """
 
 from collections.abc import Callable

@@ -55,7 +55,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StepPlan:
-    """Which rows make up each step: a pure function of the tasks, the config and the step number."""
+    """Which rows make up each step: a pure function of tasks, config and step number."""
 
     def __init__(self, tasks: Sequence[Task], config: LoopConfig):
         self.tasks, self.config = tasks, config
@@ -77,7 +77,7 @@ class StepPlan:
         )
 
     def microbatches(self, step: int) -> Iterator[tuple[Batch, np.ndarray, int]]:
-        """A step's microbatches, sorted by length, tasks mixed: batch, task of each row, real tokens."""
+        """A step's microbatches, sorted by length: batch, task of each row, real tokens."""
         index = self.rows(step)
         plan = batches.bucketed(self.lengths[index].tolist(), self.buckets, self.config.microbatch)
         for shape, rows in plan:
@@ -102,7 +102,7 @@ def fresh_state(
     base: Tree,
     tasks: Sequence[Task],
 ) -> steps.TrainState:
-    """The state before the first step: an adapter per task from its own seed, or the base itself."""
+    """The state before the first step: an adapter per task from its seed, or the base itself."""
     if adapter is None:
         if len(tasks) != 1:
             raise UserError("full fine-tuning trains one task at a time; set lora.rank above 0")
@@ -142,7 +142,8 @@ def train(
     """
     if optimizer.schedule not in steps.SCHEDULES:
         raise UserError(
-            f"train.schedule is {optimizer.schedule!r}; it must be one of {', '.join(steps.SCHEDULES)}"
+            f"train.schedule is {optimizer.schedule!r}; "
+            f"it must be one of {', '.join(steps.SCHEDULES)}"
         )
     plan = StepPlan(tasks, config)
     state = fresh_state(optimizer, adapter, base, tasks)
@@ -219,7 +220,7 @@ class Reporter:
 
 
 class StopSignal:
-    """While entered, turns the first SIGINT or SIGTERM into a request; a second one acts as usual."""
+    """While entered, the first SIGINT or SIGTERM becomes a request; a second one acts as usual."""
 
     def __init__(self) -> None:
         self.came = False

@@ -61,7 +61,7 @@ class TrainState(NamedTuple):
 
 
 class Accumulated(NamedTuple):
-    """Sums over the microbatches of one step: gradients of the summed NLL, NLL and target tokens."""
+    """Sums over one step's microbatches: gradients of the summed NLL, NLL and target tokens."""
 
     grads: Tree
     nll_M: jax.Array
