@@ -67,7 +67,8 @@ def test_docstring_task():
     rows = {e.prompt: e for e in builtin.load("docstring_task/json,textwrap")}
     row = rows["Module json.decoder, method JSONDecoder.decode:\n"]
     assert row.completion.startswith("Return the Python representation of ``s``")
-    assert "\n" not in row.completion
+    assert all("\n" not in e.completion for e in rows.values())
+    assert len({e.completion for e in rows.values()}) == len(rows)
     assert row.source == "docstring_task/json"
     assert {e.source for e in rows.values()} == {"docstring_task/json", "docstring_task/textwrap"}
 

@@ -31,6 +31,7 @@ _LEFT_OUT = {
     "antigravity", "encodings", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "site-packages",
     "dist-packages", "test", "this", "turtledemo",
 }  # fmt: skip
+_TESTS = {"test", "tests"}
 
 
 class _Docstring(NamedTuple):
@@ -71,21 +72,21 @@ def docstring_task(modules: Iterable[str] = ()) -> list[Example]:
     Args:
       modules: as for `docstrings`.
 
-    Paragraphs of under 15 or over 900 characters are left out. The source is
-    `docstring_task/<top-level module>`.
+    Paragraphs of under 15 or over 900 characters, and those that an earlier row has already, are
+    left out. The source is `docstring_task/<top-level module>`.
     """
     examples = []
     names = _Names()
-    prompts: set[str] = set()
+    seen: set[str] = set()
     for top, found in _chosen(modules):
         for doc in found:
             prompt = (
                 f"Module {doc.module}" + (f", {doc.kind} {doc.name}" if doc.name else "") + ":\n"
             )
             answer = " ".join(doc.text.split("\n\n")[0].split())
-            if prompt in prompts or not SHORTEST_ANSWER <= len(answer) <= LONGEST:
+            if {prompt, answer} & seen or not SHORTEST_ANSWER <= len(answer) <= LONGEST:
                 continue
-            prompts.add(prompt)
+            seen |= {prompt, answer}
             name = names.unique(f"docstring_task/{_dotted(doc)}")
             source = f"docstring_task/{top}"
             examples.append(Example(name, source, prompt=prompt, completion=answer))
@@ -144,8 +145,8 @@ def _module_files() -> dict[str, list[Path]]:
         if path.suffix == ".py":
             found.setdefault(name, []).append(path)
         elif (path / "__init__.py").exists():
-            inner = (p for p in sorted(path.rglob("*.py")) if not _LEFT_OUT & set(p.parts[-3:-1]))
-            found[name] = [p for p in inner if not {"tests", "idle_test"} & set(p.parts)]
+            inner = sorted(path.rglob("*.py"))
+            found[name] = [p for p in inner if not _TESTS & set(p.relative_to(root).parts)]
     return found
 
 
