@@ -10,7 +10,8 @@ import dataclasses
 from typing import Any
 
 from forget_jax.errors import UserError
-from forget_jax.lm.decoder import DecoderConfig
+from forget_jax.lm.config import DecoderConfig
+from forget_jax.lm.positions import ROPE_TYPES
 from forget_jax.lm.tokenizer import transformers
 
 # Known to every configuration class, without effect on log-probabilities.
@@ -44,73 +45,282 @@ class Family:
     """One family.
 
     Attributes:
-      fields: HF key -> DecoderConfig field.
-      required: HF key -> the values that the decoder implements.
+      fields: HF key -> DecoderConfig field, or several of them; a dot in a key goes one dict down.
+      required: HF key -> the values that the decoder implements (the first is written).
       fixed: DecoderConfig fields that the family implies.
       weights: every tensor a model of the family may have.
-      ignored: regular expression of tensors without effect (buffers of old checkpoints).
       prefix: of weight names, left out by some checkpoints of bare models.
+      ignored: regular expression of tensors without effect (buffers of old checkpoints).
+      harmless: further keys without effect on log-probabilities.
+      known_code: `auto_map` entries of official checkpoints that older transformers needed; the
+        code is never run, and the decoder computes the same function.
     """
 
     model_type: str
     architecture: str
-    fields: dict[str, str]
+    fields: dict[str, str | tuple[str, ...]]
     required: dict[str, tuple[Any, ...]]
     fixed: dict[str, Any]
     weights: tuple[Weight, ...]
-    ignored: str
-    prefix: str
+    prefix: str = "model."
+    ignored: str = r".*rotary_emb\.inv_freq"
     harmless: frozenset[str] = frozenset()
+    known_code: frozenset[str] = frozenset()
 
 
-LLAMA_FIELDS = {
+# How transformers spells the values of a field; the first spelling of a value is written.
+SPELLINGS: dict[str, dict[Any, Any]] = {
+    "activation": {
+        "silu": "silu",
+        "swish": "silu",
+        "gelu": "gelu",
+        "gelu_new": "gelu_tanh",
+        "gelu_pytorch_tanh": "gelu_tanh",
+        "gelu_fast": "gelu_tanh",
+        "relu": "relu",
+    },
+    "residual": {True: "parallel", False: "pre"},
+}
+
+
+def _linear(path: str, name: str, conv1d: bool = False, interleaved: bool = False) -> list[Weight]:
+    return [
+        Weight(f"{path}/kernel", f"{name}.weight", not conv1d, interleaved),
+        Weight(f"{path}/bias", f"{name}.bias", False, interleaved),
+    ]
+
+
+def _norm(path: str, name: str) -> list[Weight]:
+    return [Weight(f"{path}/scale", f"{name}.weight"), Weight(f"{path}/bias", f"{name}.bias")]
+
+
+def _llama_weights(attn_norm: str, mlp_norm: str) -> tuple[Weight, ...]:
+    """The names of Llama, shared by all that descend from it but for the norms of a layer."""
+    layer = "model.layers.{}."
+    entries = [
+        Weight("embed", "model.embed_tokens.weight"),
+        Weight("head", "lm_head.weight", transposed=True),
+        *_norm("final_norm", "model.norm"),
+        *_norm("layers/attn_norm", f"{layer}{attn_norm}"),
+        *_norm("layers/mlp_norm", f"{layer}{mlp_norm}"),
+        *_norm("layers/attn/q_norm", f"{layer}self_attn.q_norm"),
+        *_norm("layers/attn/k_norm", f"{layer}self_attn.k_norm"),
+    ]
+    for x in "qkvo":
+        entries += _linear(f"layers/attn/{x}", f"{layer}self_attn.{x}_proj")
+    for x in ("gate", "up", "down"):
+        entries += _linear(f"layers/mlp/{x}", f"{layer}mlp.{x}_proj")
+    return tuple(entries)
+
+
+LLAMA_FIELDS: dict[str, str | tuple[str, ...]] = {
     "vocab_size": "vocab_size",
     "hidden_size": "width",
     "num_hidden_layers": "layers",
     "num_attention_heads": "heads",
     "num_key_value_heads": "kv_heads",
-    "head_dim": "head_dim",
     "intermediate_size": "mlp_width",
     "max_position_embeddings": "context",
-    "rms_norm_eps": "norm_eps",
     "tie_word_embeddings": "tied_head",
+    "hidden_act": "activation",
 }
-
-
-def _linear(path: str, name: str) -> tuple[Weight, ...]:
-    return (Weight(f"{path}/kernel", f"{name}.weight", transposed=True),)
-
-
-LLAMA_WEIGHTS = (
-    Weight("embed", "model.embed_tokens.weight"),
-    Weight("head", "lm_head.weight", transposed=True),
-    Weight("final_norm/scale", "model.norm.weight"),
-    Weight("layers/attn_norm/scale", "model.layers.{}.input_layernorm.weight"),
-    Weight("layers/mlp_norm/scale", "model.layers.{}.post_attention_layernorm.weight"),
-    *(
-        w
-        for x in "qkvo"
-        for w in _linear(f"layers/attn/{x}", f"model.layers.{{}}.self_attn.{x}_proj")
-    ),
-    *(
-        w
-        for x in ("gate", "up", "down")
-        for w in _linear(f"layers/mlp/{x}", f"model.layers.{{}}.mlp.{x}_proj")
-    ),
-)
+HEAD_DIM: dict[str, str | tuple[str, ...]] = {"head_dim": "head_dim"}
+RMS_EPS: dict[str, str | tuple[str, ...]] = {"rms_norm_eps": "norm_eps"}
+ATTN_BIAS: dict[str, str | tuple[str, ...]] = {"attention_bias": ("qkv_bias", "o_bias")}
+PRE_NORM = _llama_weights("input_layernorm", "post_attention_layernorm")
+FULL_WINDOW = {"use_sliding_window": (False,)}
+LAYER_NORM = {"norm": "layer", "norm_bias": True, "gated": False, "fused_qkv": True}
 
 LLAMA = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
-    fields=LLAMA_FIELDS,
-    required={"hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,)},
+    fields=LLAMA_FIELDS | HEAD_DIM | RMS_EPS | ATTN_BIAS | {"mlp_bias": "mlp_bias"},
+    required={},
     fixed={},
-    weights=LLAMA_WEIGHTS,
-    ignored=r".*rotary_emb\.inv_freq",
-    prefix="model.",
+    weights=PRE_NORM,
+)
+MISTRAL = Family(
+    model_type="mistral",
+    architecture="MistralForCausalLM",
+    fields=LLAMA_FIELDS | HEAD_DIM | RMS_EPS | {"sliding_window": "window"},
+    required={},
+    fixed={},
+    weights=PRE_NORM,
+)
+QWEN2 = Family(
+    model_type="qwen2",
+    architecture="Qwen2ForCausalLM",
+    fields=LLAMA_FIELDS | RMS_EPS,
+    required=FULL_WINDOW,
+    fixed={"qkv_bias": True},
+    weights=PRE_NORM,
+    harmless=frozenset({"sliding_window", "max_window_layers", "layer_types"}),
+)
+QWEN3 = Family(
+    model_type="qwen3",
+    architecture="Qwen3ForCausalLM",
+    fields=LLAMA_FIELDS | HEAD_DIM | RMS_EPS | ATTN_BIAS,
+    required=FULL_WINDOW,
+    fixed={"qk_norm": "head"},
+    weights=PRE_NORM,
+    harmless=QWEN2.harmless,
+)
+OLMO = Family(
+    model_type="olmo",
+    architecture="OlmoForCausalLM",
+    fields=LLAMA_FIELDS | ATTN_BIAS | {"clip_qkv": "clip_qkv"},
+    required={},
+    fixed={"norm": "layer", "norm_scale": False, "norm_eps": 1e-5},
+    weights=PRE_NORM,
+)
+OLMO2 = Family(
+    model_type="olmo2",
+    architecture="Olmo2ForCausalLM",
+    fields=LLAMA_FIELDS | RMS_EPS | ATTN_BIAS,
+    required={},
+    fixed={"residual": "post", "qk_norm": "full"},
+    weights=_llama_weights("post_attention_layernorm", "post_feedforward_layernorm"),
+)
+GPT_NEOX = Family(
+    model_type="gpt_neox",
+    architecture="GPTNeoXForCausalLM",
+    fields={k: v for k, v in LLAMA_FIELDS.items() if k != "num_key_value_heads"}
+    | ATTN_BIAS
+    | {"layer_norm_eps": "norm_eps", "use_parallel_residual": "residual"},
+    required={"is_decoder": (False, True)},
+    fixed=LAYER_NORM | {"mlp_bias": True},
+    weights=(
+        Weight("embed", "gpt_neox.embed_in.weight"),
+        Weight("head", "embed_out.weight", transposed=True),
+        *_norm("final_norm", "gpt_neox.final_layer_norm"),
+        *_norm("layers/attn_norm", "gpt_neox.layers.{}.input_layernorm"),
+        *_norm("layers/mlp_norm", "gpt_neox.layers.{}.post_attention_layernorm"),
+        *_linear(
+            "layers/attn/qkv", "gpt_neox.layers.{}.attention.query_key_value", interleaved=True
+        ),
+        *_linear("layers/attn/o", "gpt_neox.layers.{}.attention.dense"),
+        *_linear("layers/mlp/up", "gpt_neox.layers.{}.mlp.dense_h_to_4h"),
+        *_linear("layers/mlp/down", "gpt_neox.layers.{}.mlp.dense_4h_to_h"),
+    ),
+    prefix="gpt_neox.",
+    ignored=r".*(rotary_emb\.inv_freq|attention\.(bias|masked_bias))",
+    harmless=frozenset({"hidden_dropout", "classifier_dropout"}),
+)
+MPT = Family(
+    model_type="mpt",
+    architecture="MptForCausalLM",
+    fields={
+        "vocab_size": "vocab_size",
+        "d_model": "width",
+        "n_layers": "layers",
+        "n_heads": "heads",
+        "max_seq_len": "context",
+        "layer_norm_epsilon": "norm_eps",
+        "tie_word_embeddings": "tied_head",
+        "attn_config.clip_qkv": "clip_qkv",
+        "attn_config.softmax_scale": "attention_scale",
+        "attn_config.alibi_bias_max": "alibi_max",
+    },
+    required={
+        "expansion_ratio": (4,),
+        "no_bias": (True,),
+        "logit_scale": (None,),
+        "norm_type": ("low_precision_layernorm", "layernorm"),
+        "attn_config.attn_type": ("multihead_attention",),
+        "attn_config.alibi": (True,),
+        "attn_config.prefix_lm": (False,),
+        "attn_config.qk_ln": (False,),
+        "attn_config.attn_uses_sequence_id": (False,),
+    },
+    fixed=LAYER_NORM | {"norm_bias": False, "position": "alibi", "activation": "gelu"},
+    weights=(
+        Weight("embed", "transformer.wte.weight"),
+        Weight("head", "lm_head.weight", transposed=True),
+        *_norm("final_norm", "transformer.norm_f"),
+        *_norm("layers/attn_norm", "transformer.blocks.{}.norm_1"),
+        *_norm("layers/mlp_norm", "transformer.blocks.{}.norm_2"),
+        *_linear("layers/attn/qkv", "transformer.blocks.{}.attn.Wqkv"),
+        *_linear("layers/attn/o", "transformer.blocks.{}.attn.out_proj"),
+        *_linear("layers/mlp/up", "transformer.blocks.{}.ffn.up_proj"),
+        *_linear("layers/mlp/down", "transformer.blocks.{}.ffn.down_proj"),
+    ),
+    prefix="transformer.",
+    harmless=frozenset(
+        {"resid_pdrop", "emb_pdrop", "learned_pos_emb", "init_device", "embedding_fraction"}
+        | {"attn_config.attn_pdrop", "attn_config.attn_impl"}
+    ),
+    known_code=frozenset({"configuration_mpt.MPTConfig", "modeling_mpt.MPTForCausalLM"}),
+)
+GPT2 = Family(
+    model_type="gpt2",
+    architecture="GPT2LMHeadModel",
+    fields={
+        "vocab_size": "vocab_size",
+        "n_embd": "width",
+        "n_layer": "layers",
+        "n_head": "heads",
+        "n_positions": "context",
+        "n_inner": "mlp_width",
+        "layer_norm_epsilon": "norm_eps",
+        "tie_word_embeddings": "tied_head",
+        "activation_function": "activation",
+    },
+    required={
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+    },
+    fixed=LAYER_NORM | {"position": "learned", "qkv_bias": True, "o_bias": True, "mlp_bias": True},
+    weights=(
+        Weight("embed", "transformer.wte.weight"),
+        Weight("embed_position", "transformer.wpe.weight"),
+        Weight("head", "lm_head.weight", transposed=True),
+        *_norm("final_norm", "transformer.ln_f"),
+        *_norm("layers/attn_norm", "transformer.h.{}.ln_1"),
+        *_norm("layers/mlp_norm", "transformer.h.{}.ln_2"),
+        *_linear("layers/attn/qkv", "transformer.h.{}.attn.c_attn", conv1d=True),
+        *_linear("layers/attn/o", "transformer.h.{}.attn.c_proj", conv1d=True),
+        *_linear("layers/mlp/up", "transformer.h.{}.mlp.c_fc", conv1d=True),
+        *_linear("layers/mlp/down", "transformer.h.{}.mlp.c_proj", conv1d=True),
+    ),
+    prefix="transformer.",
+    ignored=r".*attn\.(bias|masked_bias)",
+    harmless=frozenset(
+        """resid_pdrop embd_pdrop attn_pdrop summary_type summary_use_proj summary_activation
+        summary_proj_to_labels summary_first_dropout reorder_and_upcast_attn""".split()  # noqa: SIM905
+    ),
 )
 
-FAMILIES = {family.model_type: family for family in (LLAMA,)}
+FAMILIES = {
+    family.model_type: family
+    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, OLMO, OLMO2, GPT_NEOX, MPT, GPT2)
+}
+
+
+def flat(hf: dict[str, Any]) -> dict[str, Any]:
+    """A transformers configuration with `attn_config` (MPT's) spread out as `attn_config.key`."""
+    inner = hf.get("attn_config") or {}
+    return {k: v for k, v in hf.items() if k != "attn_config"} | {
+        f"attn_config.{k}": v for k, v in inner.items() if k not in HARMLESS
+    }
+
+
+def _check_family(raw: dict[str, Any], where: str) -> Family:
+    family = FAMILIES.get(str(raw.get("model_type")))
+    code = set(map(str, (raw.get("auto_map") or {}).values()))
+    if code - (family.known_code if family else set()):
+        raise UserError(
+            f"{where}: the checkpoint needs code of its own (auto_map: {sorted(code)[0]}), which "
+            "is never run; use a checkpoint in transformers' own format"
+        )
+    if raw.get("quantization_config"):
+        raise UserError(f"{where}: a quantised checkpoint; load the unquantised original instead")
+    if family is None:
+        known = ", ".join(sorted(FAMILIES))
+        raise UserError(
+            f"{where}: model family {raw.get('model_type')!r} is not supported; supported: {known}"
+        )
+    return family
 
 
 def read(raw: dict[str, Any], where: str) -> DecoderConfig:
@@ -120,35 +330,62 @@ def read(raw: dict[str, Any], where: str) -> DecoderConfig:
       UserError: an unsupported family, an unsupported setting of a known family (both named), a
         quantised checkpoint, or one that needs code of its own.
     """
-    if "auto_map" in raw:
-        raise UserError(f"{where}: the checkpoint needs code of its own (auto_map), never run here")
-    if "quantization_config" in raw:
-        raise UserError(f"{where}: a quantised checkpoint; load the unquantised original instead")
-    family = FAMILIES.get(str(raw.get("model_type")))
-    if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        raise UserError(f"{where}: model family {raw.get('model_type')!r} is not one of {known}")
+    family = _check_family(raw, where)
     try:
-        hf = transformers().CONFIG_MAPPING[family.model_type](**raw).to_dict()
+        known = flat(transformers().CONFIG_MAPPING[family.model_type]().to_dict())
+        hf = flat(transformers().CONFIG_MAPPING[family.model_type](**raw).to_dict())
     except Exception as e:
         raise UserError(f"{where}: {' '.join(str(e).split())[:300]}") from e
-    rope = hf.pop("rope_parameters", None) or {}
-    if rope.get("rope_type", "default") != "default":
-        raise UserError(f"{where}: rope_type {rope['rope_type']!r} is not supported")
-    for key, value in hf.items():
+
+    def refuse(key: str, value: Any, allowed: str) -> UserError:
+        return UserError(
+            f"{where}: {key}={value!r} is not supported for {family.model_type} "
+            f"(supported: {allowed})"
+        )
+
+    for key in known.keys() - {"rope_parameters"}:
         if key in family.required:
-            if value not in family.required[key]:
-                allowed = " or ".join(map(repr, family.required[key]))
-                raise UserError(
-                    f"{where}: {key}={value!r} is not supported for {family.model_type} "
-                    f"(supported: {allowed})"
-                )
+            if hf[key] not in family.required[key]:
+                raise refuse(key, hf[key], " or ".join(map(repr, family.required[key])))
         elif key not in family.fields and key not in HARMLESS | family.harmless:
-            raise UserError(f"{where}: setting {key}={value!r} of {family.model_type} is not known")
-    values = {field: hf[key] for key, field in family.fields.items()}
-    if rope:
-        values["rope_theta"] = float(rope["rope_theta"])
-    return DecoderConfig(family=family.model_type, **family.fixed, **values)
+            raise UserError(f"{where}: setting {key}={hf[key]!r} of {family.model_type} is unknown")
+    if "layer_types" in hf and set(hf["layer_types"] or ["full_attention"]) != {"full_attention"}:
+        raise refuse("layer_types", sorted(set(hf["layer_types"])), "full_attention only")
+    values: dict[str, Any] = {}
+    for key, fields in family.fields.items():
+        value, first = hf[key], fields if isinstance(fields, str) else fields[0]
+        if first in SPELLINGS:
+            if value not in SPELLINGS[first]:
+                raise refuse(key, value, ", ".join(map(str, SPELLINGS[first])))
+            value = SPELLINGS[first][value]
+        values |= dict.fromkeys((fields,) if isinstance(fields, str) else fields, value)
+    heads, width = values["heads"], values["width"]
+    values["kv_heads"] = values.get("kv_heads") or heads
+    if "head_dim" not in values and hf.get("head_dim") not in (None, width // heads):
+        raise refuse("head_dim", hf["head_dim"], f"{width // heads}")
+    values["head_dim"] = values.get("head_dim") or width // heads
+    values["mlp_width"] = values.get("mlp_width") or 4 * width
+    if "rope_parameters" in known:
+        values |= _read_rope(hf["rope_parameters"] or {}, family, refuse)
+    return DecoderConfig(family=family.model_type, **(family.fixed | values))
+
+
+def _read_rope(rope: dict[str, Any], family: Family, refuse: Any) -> dict[str, Any]:
+    kind = rope.get("rope_type", "default")
+    if kind not in ROPE_TYPES:
+        raise refuse("rope_type", kind, ", ".join(ROPE_TYPES))
+    fraction = float(rope.get("partial_rotary_factor", 1.0))
+    if fraction != 1.0 and family.model_type != "gpt_neox":
+        raise refuse("partial_rotary_factor", fraction, "1.0")
+    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+    scaling = {k: v for k, v in rope.items() if k not in known and v is not None}
+    if kind != "default":
+        scaling["rope_type"] = kind
+    return {
+        "rope_theta": float(rope["rope_theta"]),
+        "rotary_fraction": fraction,
+        "rope_scaling": tuple(sorted(scaling.items())) if kind != "default" else (),
+    }
 
 
 def write(config: DecoderConfig, dtype: str) -> dict[str, Any]:
@@ -160,7 +397,27 @@ def write(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "torch_dtype": dtype,  # as transformers before 5 and its followers spell it
     }
-    hf |= {key: getattr(config, field) for key, field in family.fields.items()}
-    hf |= {key: values[0] for key, values in family.required.items()}
-    hf["rope_theta"] = config.rope_theta
+    values = {key: allowed[0] for key, allowed in family.required.items()}
+    for key, fields in family.fields.items():
+        field = fields if isinstance(fields, str) else fields[0]
+        value = getattr(config, field)
+        if field in SPELLINGS:
+            value = next(k for k, v in SPELLINGS[field].items() if v == value)
+        values[key] = value
+    for key, value in values.items():
+        node, _, last = key.rpartition(".")
+        (hf.setdefault(node, {}) if node else hf)[last] = value
+    if config.position == "rotary":
+        hf |= _write_rope(config)
     return hf
+
+
+def _write_rope(config: DecoderConfig) -> dict[str, Any]:
+    """The rotary settings as transformers 5 spells them, and as those before it did."""
+    scaling = dict(config.rope_scaling)
+    rope = {"rope_type": "default"} | scaling | {"rope_theta": config.rope_theta}
+    old: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_scaling": scaling or None}
+    if config.family == "gpt_neox":
+        rope["partial_rotary_factor"] = config.rotary_fraction
+        old = {"rotary_emb_base": config.rope_theta, "rotary_pct": config.rotary_fraction}
+    return {"rope_parameters": rope} | old
