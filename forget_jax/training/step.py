@@ -104,6 +104,13 @@ def zero_accumulated(trainable: Tree) -> Accumulated:
     )
 
 
+def scale_updates(adapters: Tree, scale_M: jax.Array) -> Tree:
+    """A stack of adapters with each task's low-rank update multiplied by its own factor."""
+    return jax.tree.map_with_path(
+        lambda path, x: x * scale_M.reshape(-1, 1, 1, 1) if path[-1].key == "b" else x, adapters
+    )
+
+
 def _row_nll(
     model: decoder.DecoderConfig,
     adapter: lora.LoRAConfig | None,
@@ -111,8 +118,11 @@ def _row_nll(
     base: Tree,
     batch: Batch,
     task_BxM: jax.Array,
+    scale_M: jax.Array,
 ) -> jax.Array:
     """Summed NLL of each row's targets, fp32 (B,)."""
+    if adapter is not None:
+        trainable = scale_updates(trainable, scale_M)
     one = task_BxM.shape[1] == 1
     if one:
         trainable = jax.tree.map(lambda x: x[0], trainable)
@@ -139,18 +149,20 @@ def accumulate(
     total: Accumulated,
     batch: Batch,
     task_B: jax.Array,
+    scale_M: jax.Array,
 ) -> Accumulated:
     """Adds one microbatch's gradients, NLL and token counts to the sums of the step.
 
     Args:
       adapter: None trains all parameters (`base` is then unused).
       task_B: which task each row belongs to; -1 for padding rows.
+      scale_M: a factor on each task's low-rank update, beside the adapter's own scaling.
     """
     tasks = jax.tree.leaves(trainable)[0].shape[0]
     task_BxM = jax.nn.one_hot(task_B, tasks, dtype=jnp.float32)
 
     def loss(trainable: Tree) -> tuple[jax.Array, jax.Array]:
-        nll_B = _row_nll(model, adapter, trainable, base, batch, task_BxM)
+        nll_B = _row_nll(model, adapter, trainable, base, batch, task_BxM, scale_M)
         return jnp.sum(nll_B), nll_B
 
     grads, nll_B = jax.grad(loss, has_aux=True)(trainable)
@@ -187,7 +199,7 @@ def update(
             keep(new, trainable),
             keep(new_optimizer, optimizer),
             step + active,
-            optax.global_norm(grads),
+            optax.tree.norm(grads),
         )
 
     trainable, optimizer, step_M, norm_M = jax.vmap(one_task)(
