@@ -21,6 +21,7 @@ COMMANDS = {
     "score": "per-example log-likelihoods of a data set under a model and its adapters",
     "associate": "fine-tune on M tasks, score N upstream examples: the forgetting matrix",
     "predict": "complete the rows of new tasks from a few measured entries, by every method",
+    "replay": "fine-tune with upstream examples mixed in, and compare what is forgotten",
     "report": "rebuild report.html from the files of a workdir",
 }
 

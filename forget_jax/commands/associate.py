@@ -4,25 +4,21 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from ml_collections import ConfigDict
 
 from forget_jax import files
 from forget_jax.associations import additive_r2, column_r2, rank_r2, row_r2
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.matrix import save as save_matrix
-from forget_jax.commands import models, report, scores, texts
+from forget_jax.commands import fleet, models, report, texts
 from forget_jax.commands.workdir import Workdir
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
-from forget_jax.lm import checkpoint, peft
-from forget_jax.scoring import store
-from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.loop import StepPlan, Task, train
+from forget_jax.training.loop import Task
 
 Tree = Any
 
@@ -50,25 +46,19 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     encoded, cut["upstream"] = texts.encode(upstream, tokenizer, template, config.data, context)
     _write_texts(work, upstream)
 
+    again = names[: config.repeat_tasks]
     jobs = [Task(n, training[n], _seed(config, n, 0), config.train.steps) for n in names]
     jobs += [
-        Task(_repeated(n), training[n], _seed(config, n, 1), config.train.steps)
-        for n in names[: config.repeat_tasks]
+        Task(_repeated(n), training[n], _seed(config, n, 1), config.train.steps) for n in again
     ]
-    together = config.tasks_together if config.lora.rank else 1
-    groups = [jobs[i : i + together] for i in range(0, len(jobs), together)]
-    table = scores.Table(work, ["base", *(job.name for job in jobs)], encoded, config.score)
-    useful = []
-    for number, group in enumerate(groups):
-        useful.append(StepPlan(group, models.loop(config.train)).useful_fraction())
-        trained = _trained(config, work, model, params, group, number)
-        _score(config, work, model, params, table, group, trained, with_base=number == 0)
+    scored, useful = fleet.train_and_score(config, work, "associate", model, params, jobs, encoded)
     _finish(
         work,
         names,
-        [_repeated(n) for n in names[: config.repeat_tasks]],
+        [_repeated(n) for n in again],
         encoded,
-        {"useful_fraction": float(np.mean(useful)), "over_context": cut},
+        scored,
+        {"useful_fraction": useful, "over_context": cut},
         config.r2_ranks,
     )
 
@@ -95,91 +85,16 @@ def _write_texts(work: Workdir, upstream: Sequence[Example]) -> None:
     files.write_json(work / "examples.json", rows)
 
 
-def _folder(work: Workdir, name: str) -> files.Path:
-    return work / "adapters" / files.safe_name(name)
-
-
-def _trained(
-    config: ConfigDict,
-    work: Workdir,
-    model: Any,
-    params: Tree,
-    group: Sequence[Task],
-    number: int,
-) -> Tree:
-    """The group's adapters (task axis first) or full parameters: loaded, or trained and saved."""
-    adapter = models.adapter(config)
-    folders = [_folder(work, job.name) for job in group]
-    stage = f"group{number}"
-    if all((f / "done.json").exists() for f in folders):
-        if adapter is None:
-            loaded = [checkpoint.load(folders[0])[1]]
-        else:
-            loaded = [peft.load(f, model, params)[1] for f in folders]
-        return jax.tree.map(lambda *x: jnp.stack(x), *loaded)
-    checkpoints = Checkpoints(work / "checkpoints" / stage)
-    work.metrics.resume(f"associate/{stage}", checkpoints.latest() or 0)
-    trained = train(
-        model,
-        adapter,
-        params,
-        group,
-        models.optimizer(config.train),
-        models.loop(config.train),
-        checkpoints,
-        log=lambda record: work.metrics.add(f"associate/{stage}", record),
-        on_save=work.metrics.flush,
-        what=f"train {len(group)} tasks",
-    )
-    checkpoints.close()
-    for m, (job, folder) in enumerate(zip(group, folders, strict=True)):
-        one = jax.tree.map(lambda x, m=m: x[m], trained)
-        if adapter is None:
-            checkpoint.save(folder, model, one)
-        else:
-            peft.save(folder, adapter, one, model, config.model.path)
-        files.write_json(folder / "done.json", {"task": job.name, "seed": job.seed})
-    work.metrics.flush()
-    work.tick()
-    return trained
-
-
-def _score(
-    config: ConfigDict,
-    work: Workdir,
-    model: Any,
-    params: Tree,
-    table: scores.Table,
-    group: Sequence[Task],
-    trained: Tree,
-    with_base: bool,
-) -> None:
-    """Scores what is not scored yet of a group, the base beside the first."""
-    adapter = models.adapter(config)
-    names = [job.name for job in group]
-    if adapter is None:
-        if with_base:
-            table.fill(model, None, params, None, ["base"])
-        table.fill(model, None, jax.tree.map(lambda x: x[0], trained), None, names)
-    else:
-        if with_base:
-            names = ["base", *names]
-            trained = jax.tree.map(lambda x: jnp.concatenate([jnp.zeros_like(x[:1]), x]), trained)
-        table.fill(model, adapter, params, trained, names)
-    work.tick()
-
-
 def _finish(
     work: Workdir,
     names: Sequence[str],
     repeated: Sequence[str],
     encoded: Sequence[Encoded],
+    scored: xr.Dataset,
     figures: dict[str, Any],
     ranks: int,
 ) -> None:
     """The matrix from the scores, its statistics, summary and page."""
-    scored = store.read(work / "scores.zarr")
-    scores.check_complete(scored)
     tokens_N = scored.tokens.values[0]
     nll = dict(zip(scored.model.values.tolist(), scored.nll_sum.values, strict=True))
     z_MxN = np.stack([(nll[n] - nll["base"]) / tokens_N for n in names])
@@ -189,7 +104,7 @@ def _finish(
     )
     save_matrix(work / "forgetting.zarr", found)
     known = np.isfinite(z_MxN)
-    records = [r for r in work.metrics.records if r["stage"].startswith("associate/")]
+    records = work.metrics.stage("associate")
     again = np.corrcoef(z_MxN[: len(repeated)].ravel(), z_again.ravel())[0, 1] if repeated else None
     summary = work.finish(
         {

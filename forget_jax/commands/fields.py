@@ -42,4 +42,13 @@ MEANING = {
     "upstream": "data sets the base model knew before, each with rows [a:b]",
     "repeat_tasks": "how many tasks are trained once more under another seed (test-retest)",
     "r2_ranks": "highest rank of the R² table",
+    "matrix.path": "association matrix: .zarr, .npz, .csv, or .json with `arr`",
+    "replay.strategies": "what to compare: none, random, predicted, ground_truth",
+    "replay.ratio": "replayed examples per task example",
+    "replay.temperature": "softmax temperature in standard deviations of the row",
+    "replay.observed": "measured entries of the task's row that the prediction may see",
+    "replay.method": "completion method of the prediction",
+    "replay.pool": "share of the upstream examples that may be replayed; the rest is measured",
+    "replay.seeds": "fine-tunes of each task under each strategy",
+    "replay.task_heldout": "share of the task's examples kept for its held-out loss",
 }

@@ -5,12 +5,11 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from forget_jax.commands import models, report, texts
+from forget_jax.commands import fleet, models, report, texts
 from forget_jax.commands.workdir import Workdir
 from forget_jax.files import PathLike
 from forget_jax.lm import checkpoint, peft
-from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.loop import StepPlan, Task, train
+from forget_jax.training.loop import StepPlan, Task
 
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
@@ -27,21 +26,9 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     adapter = models.adapter(config)
     name = texts.task_name(config.data.path[0])
     task = Task(name, encoded, config.train.seed, config.train.steps)
-    checkpoints = Checkpoints(work / "checkpoints")
-    work.metrics.resume("finetune", checkpoints.latest() or 0)
-    trained = train(
-        model,
-        adapter,
-        params,
-        [task],
-        models.optimizer(config.train),
-        models.loop(config.train),
-        checkpoints,
-        log=lambda record: work.metrics.add("finetune", record),
-        on_save=work.metrics.flush,
-        what=f"finetune {name}",
+    trained = fleet.run_training(
+        config, work, "finetune", model, params, [task], f"finetune {name}"
     )
-    checkpoints.close()
     one = jax.tree.map(lambda x: x[0], trained)
     if adapter is None:
         checkpoint.save(work / "model", model, one, tokenizer)

@@ -56,9 +56,9 @@ def loop(train: ConfigDict) -> LoopConfig:
 
 
 def adapter(config: ConfigDict) -> lora.LoRAConfig | None:
-    """The adapter of the lora fields; None (rank 0) trains the whole model."""
-    c = config.lora
-    if c.rank == 0:
+    """The adapter of the lora fields; None (rank 0, or no such fields) trains the whole model."""
+    c = config.get("lora")
+    if c is None or c.rank == 0:
         return None
     if c.rank < 0:
         raise UserError(f"lora.rank is {c.rank}; it must be 0 (full fine-tuning) or more")

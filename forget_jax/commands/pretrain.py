@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from forget_jax.commands import models, report, texts
+from forget_jax.commands import fleet, models, report, texts
 from forget_jax.commands.workdir import Workdir
 from forget_jax.data import tokenise
 from forget_jax.data.batches import Buckets
@@ -18,8 +18,7 @@ from forget_jax.files import PathLike
 from forget_jax.lm import checkpoint, decoder
 from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.scoring import scorer
-from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.loop import Task, train
+from forget_jax.training.loop import Task
 
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
@@ -48,22 +47,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     heldout = tokenise.stream([encoded[i] for i in held], model.context)
 
     base = decoder.init(model, jax.random.key(config.train.seed))
-    checkpoints = Checkpoints(work / "checkpoints")
-    work.metrics.resume("pretrain", checkpoints.latest() or 0)
     task = Task("pretrain", blocks, config.train.seed, config.train.steps)
-    trained = train(
-        model,
-        None,
-        base,
-        [task],
-        models.optimizer(config.train),
-        models.loop(config.train),
-        checkpoints,
-        log=lambda record: work.metrics.add("pretrain", record),
-        on_save=work.metrics.flush,
-        what="pretrain",
-    )
-    checkpoints.close()
+    trained = fleet.run_training(config, work, "pretrain", model, base, [task], "pretrain")
     params = jax.tree.map(lambda x: x[0], trained)
     nll_1xN = scorer.score(model, None, params, None, heldout, Buckets.of(heldout, 2))
     heldout_loss = float(nll_1xN.sum() / sum(e.tokens for e in heldout))

@@ -17,6 +17,7 @@ from forget_jax.report import (
     methods_section,
     page,
     rank_section,
+    replay_section,
     score_section,
     training_section,
 )
@@ -120,10 +121,15 @@ def _predict(work: Path, summary: dict[str, Any]) -> list[Section]:
     return [methods_section(summary["methods"], summary["observed"], summary["seeds"])]
 
 
+def _replay(work: Path, summary: dict[str, Any]) -> list[Section]:
+    return [replay_section(summary["replay"], summary["paired_test"], summary["seeds"])]
+
+
 SECTIONS = {
     "pretrain": _pretrain,
     "finetune": _finetune,
     "score": _score,
     "associate": _associate,
     "predict": _predict,
+    "replay": _replay,
 }

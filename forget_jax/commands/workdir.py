@@ -41,8 +41,8 @@ class Metrics:
         self._written = time.monotonic()
 
     def stage(self, stage: str) -> list[dict[str, Any]]:
-        """The records of one stage, in order."""
-        return [r for r in self.records if r["stage"] == stage]
+        """The records of a stage and its parts (`stage/0`, …), in order."""
+        return [r for r in self.records if f"{r['stage']}/".startswith(f"{stage}/")]
 
 
 class Workdir:

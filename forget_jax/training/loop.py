@@ -25,12 +25,23 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One data set to train on, with its own seed and number of steps."""
+    """One data set to train on, with its own seed and number of steps.
+
+    Attributes:
+      order: indices into the examples in the order they are consumed, at least steps x batch_size
+        of them; None reshuffles every epoch by the seed.
+      rank: trains only this many of the adapter's ranks, the others stay zero; 0 trains all. So
+        tasks of different ranks train together.
+      scale: a factor on the task's low-rank update, beside the adapter's own scaling.
+    """
 
     name: str
     examples: Sequence[Encoded]
     seed: int
     steps: int
+    order: np.ndarray | None = None
+    rank: int = 0
+    scale: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +78,14 @@ class StepPlan:
 
     def rows(self, step: int) -> np.ndarray:
         """Indices into `examples` of all rows of a step, of the tasks that still run."""
-        size = self.config.batch_size
-        return np.concatenate(
-            [
-                self.offset[m] + order.rows(t.seed, len(t.examples), step * size, size)
-                for m, t in enumerate(self.tasks)
-                if step < t.steps
-            ]
-        )
+        start, size = step * self.config.batch_size, self.config.batch_size
+        chosen = []
+        for m, t in enumerate(self.tasks):
+            if step < t.steps and t.order is not None:
+                chosen.append(self.offset[m] + t.order[start : start + size])
+            elif step < t.steps:
+                chosen.append(self.offset[m] + order.rows(t.seed, len(t.examples), start, size))
+        return np.concatenate(chosen)
 
     def microbatches(self, step: int) -> Iterator[tuple[Batch, np.ndarray, int]]:
         """A step's microbatches, sorted by length: batch, task of each row, real tokens."""
@@ -110,9 +121,19 @@ def fresh_state(
             optimizer, jax.tree.map(lambda x: x.astype(jnp.float32)[None], base)
         )
     each = [lora.init(adapter, base, jax.random.key(task.seed)) for task in tasks]
+    each = [_lower_rank(one, task.rank) for one, task in zip(each, tasks, strict=True)]
     if not jax.tree.leaves(each[0]):
         raise UserError(f"lora.targets {adapter.targets!r} matches no linear layer of this model")
     return steps.init_state(optimizer, jax.tree.map(lambda *x: jnp.stack(x), *each))
+
+
+def _lower_rank(adapters: Tree, rank: int) -> Tree:
+    """Zeroes `a` beyond a rank. With `b` zero too, neither ever receives a gradient."""
+    if not rank:
+        return adapters
+    return jax.tree.map_with_path(
+        lambda path, x: x.at[..., rank:].set(0) if path[-1].key == "a" else x, adapters
+    )
 
 
 def train(
@@ -123,6 +144,8 @@ def train(
     optimizer: steps.OptimizerConfig,
     config: LoopConfig,
     checkpoints: Checkpoints | None = None,
+    *,
+    initial: Tree | None = None,
     log: Callable[[dict[str, Any]], None] = lambda record: None,
     on_save: Callable[[], None] = lambda: None,
     what: str = "train",
@@ -133,6 +156,8 @@ def train(
     dispatched, so the device never waits for the log.
 
     Args:
+      initial: the trainable tree to start from (task axis first); None starts from fresh adapters,
+        or from the base.
       log: called with one record per step: step (from 1), loss per task, tokens, seconds.
       on_save: called before a checkpoint is written, so that the log is never behind it.
 
@@ -146,13 +171,19 @@ def train(
             f"it must be one of {', '.join(steps.SCHEDULES)}"
         )
     plan = StepPlan(tasks, config)
-    state = fresh_state(optimizer, adapter, base, tasks)
+    state = (
+        fresh_state(optimizer, adapter, base, tasks)
+        if initial is None
+        else steps.init_state(optimizer, jax.tree.map(jnp.copy, initial))
+    )
     first = 0
     if checkpoints is not None and checkpoints.latest() is not None:
         state = checkpoints.restore(state)
         first = int(checkpoints.latest() or 0)
+        state = jax.tree.map(jnp.asarray, state)
     total = max(task.steps for task in tasks)
     steps_M = jnp.array([task.steps for task in tasks], jnp.int32)
+    scale_M = jnp.array([task.scale for task in tasks], jnp.float32)
     sums = steps.zero_accumulated(state.trainable)
     frozen = base if adapter is not None else {}
     pending: tuple[int, dict[str, jax.Array], int] | None = None
@@ -163,7 +194,7 @@ def train(
             tokens = 0
             for batch, task_B, real in plan.microbatches(number):
                 sums = steps.accumulate(
-                    model, adapter, state.trainable, frozen, sums, batch, task_B
+                    model, adapter, state.trainable, frozen, sums, batch, task_B, scale_M
                 )
                 tokens += real
             state, metrics, sums = steps.update(optimizer, state, sums, steps_M)
