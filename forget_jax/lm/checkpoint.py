@@ -9,7 +9,6 @@ unfinished.
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path as LocalPath
 from typing import Any
@@ -23,11 +22,11 @@ from forget_jax.errors import UserError
 from forget_jax.lm import families
 from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.lm.decoder import DecoderConfig, Params, init
+from forget_jax.lm.hf_config import read as read_config
+from forget_jax.lm.hf_config import write as write_config
+from forget_jax.lm.tensor_files import FLOATS, INDEX, SINGLE, Tensors, check_finite, write_tensors
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 SHARD_BYTES = 2**31
-FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 
 Sharding = Callable[[str], jax.sharding.Sharding]
 
@@ -74,68 +73,6 @@ def folder(path: files.PathLike) -> LocalPath:
     except Exception as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(f"{name} is neither a folder nor a model on the hub: {reason}") from e
-
-
-class Tensors:
-    """The tensors of a folder by name, memory-mapped; every flaw of the files is a UserError."""
-
-    def __init__(self, path: LocalPath, single: str = SINGLE):
-        self.path = path
-        self.files: dict[LocalPath, Any] = {}
-        sharded = single == SINGLE and (path / INDEX).exists()
-        self.where = self._index() if sharded else self._single(path / single)
-
-    def _single(self, file: LocalPath) -> dict[str, LocalPath]:
-        if not file.exists():
-            pickles = sorted(f.name for f in self.path.iterdir() if f.suffix in PICKLES)
-            if pickles:
-                raise UserError(
-                    f"{self.path}: only {pickles[0]}, a pickle, which can run code when read; "
-                    'convert it once where you trust it: python -c "import transformers as t; '
-                    f"t.AutoModelForCausalLM.from_pretrained('{self.path}')"
-                    ".save_pretrained('converted')\""
-                )
-            raise UserError(f"{self.path} holds no {SINGLE} and no {INDEX}")
-        return dict.fromkeys(self._open(file).keys(), file)
-
-    def _index(self) -> dict[str, LocalPath]:
-        weight_map = files.read_json(self.path / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise UserError(f"{self.path / INDEX}: no weight_map")
-        for name in sorted(set(map(str, weight_map.values()))):
-            if name != LocalPath(name).name or not name.endswith(".safetensors"):
-                raise UserError(
-                    f"{self.path / INDEX} names {name!r}: not a safetensors file of this folder"
-                )
-            if not (self.path / name).exists():
-                raise UserError(f"{self.path}: shard {name} is missing; download it again")
-            self._open(self.path / name)
-        for tensor, name in weight_map.items():
-            if tensor not in self._open(self.path / name).keys():  # noqa: SIM118 - not a dict
-                raise UserError(f"{self.path / name}: tensor {tensor} is missing from the shard")
-        return {tensor: self.path / name for tensor, name in weight_map.items()}
-
-    def _open(self, file: LocalPath) -> Any:
-        from safetensors import safe_open
-
-        if file not in self.files:
-            try:
-                self.files[file] = safe_open(file, "numpy")
-            except Exception as e:
-                raise UserError(
-                    f"{file}: broken or truncated safetensors ({e}); download it again"
-                ) from e
-        return self.files[file]
-
-    def slice(self, name: str) -> Any:
-        """The tensor for slicing: has `get_shape()`, `get_dtype()` and `[...]`."""
-        return self._open(self.where[name]).get_slice(name)
-
-    def read(self, name: str) -> np.ndarray:
-        """The whole tensor, checked for NaN and infinities."""
-        x = self._open(self.where[name]).get_tensor(name)
-        _check_finite(x, name, str(self.path))
-        return np.asarray(x)
 
 
 def names(
@@ -192,11 +129,6 @@ def _cut(entry: families.Weight, tensor: Any, index: tuple[slice, ...], heads: i
     return out.T if entry.transposed else out
 
 
-def _check_finite(x: np.ndarray, name: str, where: str) -> None:
-    if not np.isfinite(x).all():
-        raise UserError(f"{where}: tensor {name} holds NaN or infinite weights")
-
-
 def load(
     path: files.PathLike, dtype: str | None = None, sharding: Sharding | None = None
 ) -> tuple[DecoderConfig, Params]:
@@ -213,7 +145,7 @@ def load(
     where = os.fspath(path)
     if not (local / "config.json").exists():
         raise UserError(f"{where} holds no config.json: not a checkpoint, or an unfinished one")
-    config = families.read(files.read_json(local / "config.json"), f"{where}/config.json")
+    config = read_config(files.read_json(local / "config.json"), f"{where}/config.json")
     tensors = Tensors(local)
     params: Params = {}
     all_shapes = shapes(config)
@@ -266,7 +198,7 @@ def _leaf(
         layers = range(index[0].start, index[0].stop) if stacked else [0]
         for at, layer in enumerate(layers):
             part = _cut(entry, slices[layer], index[1:] if stacked else index, config.heads)
-            _check_finite(part, tensor_names[layer], where)
+            check_finite(part, tensor_names[layer], where)
             if stacked:
                 out[at] = part.astype(kind, copy=False)
             else:
@@ -330,7 +262,7 @@ def save(
     weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         file = SINGLE if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        _write_tensors(target / file, {name: tensor(leaf, at) for name, leaf, at in shard})
+        write_tensors(target / file, {name: tensor(leaf, at) for name, leaf, at in shard})
         weight_map |= {name: file for name, _, _ in shard}
     if len(shards) > 1:
         total = sum(size(leaf) for _, leaf, _ in plan)
@@ -339,28 +271,8 @@ def save(
     if tokenizer is not None:
         tokenizers.save(tokenizer, target)
     stored = str(kind["embed"])
-    hf = dict(hf_config) | {"dtype": stored} if hf_config else families.write(config, stored)
+    hf = dict(hf_config) | {"dtype": stored} if hf_config else write_config(config, stored)
     if tokenizer is not None and hf_config is None:
         for token in ("bos", "eos", "pad"):
             hf[f"{token}_token_id"] = getattr(tokenizer, f"{token}_token_id")
     files.write_text(target / "config.json", json.dumps(hf, indent=1) + "\n")
-
-
-def _write_tensors(file: files.Path, tensors: dict[str, np.ndarray]) -> None:
-    """Writes one safetensors file atomically, straight to a local disk or through memory."""
-    from safetensors.numpy import save as to_bytes
-    from safetensors.numpy import save_file
-
-    metadata = {"format": "pt"}
-    if not files.is_local(file):
-        files.write_bytes(file, to_bytes(tensors, metadata))
-        return
-    try:
-        LocalPath(file).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=LocalPath(file).parent) as temporary:
-            save_file(tensors, LocalPath(temporary) / "x", metadata)
-            os.replace(LocalPath(temporary) / "x", file)  # noqa: PTH105
-    except OSError as e:
-        raise UserError(
-            f"cannot write {file}: {e.strerror or e}; free space and start again"
-        ) from e

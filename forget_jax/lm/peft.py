@@ -18,6 +18,7 @@ from forget_jax.errors import UserError
 from forget_jax.lm import checkpoint, families
 from forget_jax.lm.decoder import DecoderConfig, Params
 from forget_jax.lm.lora import Adapters, LoRAConfig, kernels
+from forget_jax.lm.tensor_files import Tensors
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -148,7 +149,7 @@ def load(
         )
     if not (local / TENSORS).exists():
         raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
-    tensors = checkpoint.Tensors(local, TENSORS)
+    tensors = Tensors(local, TENSORS)
     modules = _modules(config)
     where_is = {
         modules[kernel].format(layer): (kernel, layer)
