@@ -6,7 +6,7 @@ from forget_jax.scaling.laws import Law
 from forget_jax.scaling.points import Points
 from forget_jax.scaling.solve import Solution, bound_share
 
-_AT_BOUND = 0.01
+_AT_BOUND = {True: 0.1, False: 0.02}  # share of the searched range, in log and in linear scale
 _WIDE = 10.0
 
 
@@ -31,9 +31,7 @@ def criteria(law: Law, data: Points, fitted_N: np.ndarray) -> tuple[float, float
     return 1.0 - squares / total, float(deviance + k * np.log(n_eff)), float(aicc), float(noise)
 
 
-def warn(
-    law: Law, data: Points, starts: Solution, samples: Solution | None, bootstrap: str
-) -> tuple[str, ...]:
+def warn(law: Law, data: Points, starts: Solution, samples: Solution | None) -> tuple[str, ...]:
     """One line for each reason to distrust the parameters; `starts` come best first."""
     notes = []
     clusters = int(data.cluster_N.max()) + 1
@@ -44,14 +42,14 @@ def warn(
     if samples is None and clusters < 2:
         notes.append("one run only: no intervals")
     elif clusters < 8:
-        notes.append(f"{clusters} runs only: {bootstrap} bootstrap intervals are rough; add seeds")
+        notes.append(f"{clusters} runs only: intervals are rough; add seeds")
     if not law.shape:
         return tuple(notes)
     best = float(starts.loss_S[0])
     for s, share in zip(law.shape, bound_share(law, starts.shape_SxK[0]), strict=True):
-        if not _AT_BOUND < share < 1 - _AT_BOUND:
+        if not _AT_BOUND[s.log] < share < 1 - _AT_BOUND[s.log]:
             side = "lower" if share < 0.5 else "upper"
-            notes.append(f"{s.name} is at its {side} bound: the law's shape is not identified")
+            notes.append(f"{s.name} lies at its {side} bound: the law's shape is not identified")
     found = int((starts.loss_S <= best * (1 + 1e-6) + 1e-14).sum())
     if len(starts.loss_S) >= 20 and found < len(starts.loss_S) / 20:
         notes.append(f"top starts disagree: {found} of {len(starts.loss_S)} reached the best loss")

@@ -8,7 +8,7 @@ import numpy as np
 from forget_jax.errors import UserError
 from forget_jax.scaling import resample
 from forget_jax.scaling.diagnose import criteria, warn
-from forget_jax.scaling.fitted import Fit, natural_values, predictions
+from forget_jax.scaling.fitted import Fit, expanded_tail, natural_values, predictions
 from forget_jax.scaling.laws import LAWS, NULLS, Law, get_law
 from forget_jax.scaling.points import Points, read_points
 from forget_jax.scaling.solve import (
@@ -22,7 +22,7 @@ from forget_jax.scaling.solve import (
 )
 
 _FOLD_LIMIT = 16
-_FEW_RUNS = 12
+_POLISH = 3  # further rounds for a best start that has not converged
 
 
 def _deming(
@@ -141,7 +141,6 @@ def fit(
     noise_ratio: float = 1.0,
     starts: int = LANES,
     bootstraps: int = 2 * LANES,
-    bootstrap: str = "auto",
     level: float = 0.95,
     heldout: bool = True,
     seed: int = 0,
@@ -156,8 +155,8 @@ def fit(
 
     `loss` is "mse", "huber-raw" or "huber-log", the last two with threshold `delta` (in nats and
     in log units). `noise_ratio` is for law "deming": the variance of errors in the target over that
-    of errors in l_ft. `bootstrap` is "cluster" (runs are drawn), "wild" (each run's residuals are
-    flipped and scaled) or "auto": wild below 12 runs.
+    of errors in l_ft. Intervals at `level` come from `bootstraps` draws of whole runs, each
+    refitted from the best answer; the best answer from `starts` random ones.
 
     Raises UserError for an unknown law or option, missing columns, NaN, non-positive P or steps,
     too few points, or a column that never changes.
@@ -165,10 +164,8 @@ def fit(
     chosen = get_law(law)
     if loss not in LOSSES:
         raise UserError(f"scaling: unknown loss {loss!r}: use one of {', '.join(LOSSES)}")
-    if bootstrap not in ("auto", "cluster", "wild"):
-        raise UserError(f"scaling: unknown bootstrap {bootstrap!r}: use auto, cluster or wild")
     if chosen.name == "deming" and loss != "mse":
-        raise UserError("scaling: law 'deming' has a closed form for loss mse only")
+        raise UserError("scaling: law 'deming' has a closed form, for loss mse only")
     if not (delta > 0 and noise_ratio > 0 and 0 < level < 1 and starts > 0 and bootstraps >= 0):
         raise UserError(
             "scaling: delta, noise_ratio and starts must be positive, level between 0 and 1"
@@ -196,31 +193,26 @@ def fit(
     lanes = run(z, root_N, data.y_N)
     if not np.isfinite(lanes.loss_S).any():
         raise UserError(f"scaling: no start of law {law!r} gave a finite loss; check the table")
+    for _ in range(_POLISH):
+        if lanes.converged_S[lanes.loss_S.argmin()]:
+            break
+        lanes = run(lanes.z_SxZ, root_N, data.y_N)
     order = np.argsort(lanes.loss_S)
     best = _take(lanes, order[:1])
     fitted_N = predictions(chosen, best, data.cols)[0]
 
-    kind = bootstrap
     clusters = int(data.cluster_N.max()) + 1
-    if kind == "auto":
-        kind = "wild" if clusters < _FEW_RUNS and chosen.name != "deming" else "cluster"
     samples = None
     if bootstraps and clusters > 1:
-        if kind == "wild":
-            y_B = resample.draw_residuals(
-                data.cluster_N, fitted_N, data.y_N, len(chosen.parameters), bootstraps, rng
-            )
-            weight_B = np.ones((1, n))
-        else:
-            y_B, weight_B = data.y_N, resample.draw_runs(data.cluster_N, bootstraps, rng)
+        weight_B = resample.draw_runs(data.cluster_N, bootstraps, rng)
         z_B = np.repeat(best.z_SxZ, bootstraps, axis=0)
-        samples = run(z_B, np.sqrt(weight_B) * root_N, y_B)
+        samples = run(z_B, np.sqrt(weight_B) * root_N, data.y_N)
         samples = _take(samples, np.isfinite(samples.loss_S))
 
     params = natural_values(chosen, best, data.centre)
     ci = {}
     if samples is not None:
-        tail = (1.0 - level) / 2.0
+        tail = expanded_tail(level, clusters)
         ci = {
             name: (float(np.quantile(values, tail)), float(np.quantile(values, 1.0 - tail)))
             for name, values in natural_values(chosen, samples, data.centre).items()
@@ -245,13 +237,12 @@ def fit(
         n=int(data.main_N.sum()),
         n_eff=data.n_eff,
         clusters=clusters,
-        bootstrap=kind if samples is not None else "none",
         heldout_error=held.get(law),
         heldout=held,
         heldout_by=data.fold_name,
         noise=noise,
         converged=bool(best.converged_S[0]),
-        warnings=data.warnings + warn(chosen, data, _take(lanes, order), samples, kind),
+        warnings=data.warnings + warn(chosen, data, _take(lanes, order), samples),
         valid={name: (float(c.min()), float(c.max())) for name, c in data.raw.items()},
         _centre=data.centre,
         _best=best,

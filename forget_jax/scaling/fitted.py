@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from forget_jax.errors import UserError
 from forget_jax.scaling.laws import LAWS, Law, log_columns
@@ -11,15 +12,26 @@ from forget_jax.scaling.solve import Solution, terms_SxNxJ
 
 _SUMMARY = (
     *("target", "loss", "delta", "params", "level", "r2", "bic", "aicc", "n", "n_eff"),
-    *("clusters", "bootstrap", "heldout_error", "heldout", "heldout_by", "noise", "converged"),
+    *("clusters", "heldout_error", "heldout", "heldout_by", "noise", "converged"),
 )
+
+
+def expanded_tail(level: float, clusters: int) -> float:
+    """The quantile to read on each side of a bootstrap of few runs, for intervals at `level`.
+
+    Percentiles of G runs are too narrow, by sqrt((G-1)/G) and by the normal against Student's t.
+    Source: the expanded percentile interval of Hesterberg 2015, arXiv 1411.5279.
+    """
+    spread = np.sqrt(clusters / (clusters - 1)) * stats.t.ppf((1 + level) / 2, clusters - 1)
+    return float(stats.norm.cdf(-spread))
 
 
 @dataclass(frozen=True)
 class Fit:
     """A fitted law.
 
-    `params` are those of `LAWS[law].formula`; `ci` their bootstrap percentile intervals at `level`.
+    `params` are those of `LAWS[law].formula`; `ci` their bootstrap intervals at `level`
+    (percentiles, expanded for few runs: see `expanded_tail`).
     `r2`, `bic` and `aicc` are about the target in nats whatever the loss; the criteria use
     `n_eff` points, the same for all laws fitted to one table. `heldout_error` is the mean absolute
     error on ranks (or runs: `heldout_by`) left out of the fit, `heldout` the same for this law and
@@ -40,7 +52,6 @@ class Fit:
     n: int
     n_eff: float
     clusters: int
-    bootstrap: str
     heldout_error: float | None
     heldout: dict[str, float]
     heldout_by: str
@@ -75,7 +86,7 @@ class Fit:
         pred = self._evaluate(self._samples, self._columns(values, columns))
         if kind == "point":
             pred = pred + self.noise * np.random.default_rng(0).standard_normal(pred.shape)
-        tail = (1.0 - self.level) / 2.0
+        tail = expanded_tail(self.level, self.clusters)
         low, high = np.quantile(pred, [tail, 1.0 - tail], axis=0)
         return low, high
 
@@ -86,13 +97,15 @@ class Fit:
         return self._evaluate(self._samples, self._columns(values, columns))
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json holds, ready for JSON."""
-        return {
-            "formula": LAWS[self.law].formula,
-            **{name: getattr(self, name) for name in _SUMMARY},
-            "ci": {name: list(bounds) for name, bounds in self.ci.items()},
-            "warnings": list(self.warnings),
-        }
+        """What summary.json holds, ready for JSON: a figure that is not finite becomes None."""
+        return _finite(
+            {
+                "formula": LAWS[self.law].formula,
+                **{name: getattr(self, name) for name in _SUMMARY},
+                "ci": {name: list(bounds) for name, bounds in self.ci.items()},
+                "warnings": list(self.warnings),
+            }
+        )
 
     def _columns(self, values: tuple[Any, ...], columns: dict[str, Any]) -> dict[str, np.ndarray]:
         law = LAWS[self.law]
@@ -126,6 +139,14 @@ class Fit:
 def predictions(law: Law, lanes: Solution, cols: dict[str, np.ndarray]) -> np.ndarray:
     """Each lane's prediction [S, N] at columns laid out as the lanes were fitted."""
     return np.einsum("snj,sj->sn", terms_SxNxJ(law, lanes.shape_SxK, cols), lanes.coef_SxJ)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def natural_values(law: Law, lanes: Solution, centre: dict[str, float]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.errors import UserError
-from forget_jax.scaling.fitted import Fit
+from forget_jax.scaling.fitted import Fit, expanded_tail
 from forget_jax.scaling.laws import LAWS
 
 _GRID = 4001
@@ -96,9 +96,9 @@ def plan_steps(
             f"{reached:.4g}; measure further, or ask to extrapolate"
         )
     bounds = (float("nan"), float("nan"))
-    if fit.clusters > 1 and fit.bootstrap != "none":
+    if fit.ci:
         crossings = np.exp(_crossing(log_grid, fit.samples(**grid) - baseline - limit))
-        tail = (1.0 - fit.level) / 2.0
+        tail = expanded_tail(fit.level, fit.clusters)
         # Order statistics, not interpolation: a quantile between a number and infinity is NaN.
         bounds = (
             float(np.quantile(crossings, tail, method="lower")),

@@ -111,9 +111,11 @@ def effective_points(
 ) -> float:
     """How many independent points the table is worth, the same for every law fitted to it.
 
-    Residuals of a quadratic in the log inputs (a reference no law owns) are autocorrelated along
-    the steps of a run; with first-order correlation r, n points count as n(1 - r)/(1 + r), never
-    fewer than the number of runs. Uses P and steps where the table has them, else l_ft.
+    Residuals of a quadratic in the log inputs (a reference no law owns) resemble one another within
+    a run. Two design effects are estimated, and the larger divides n: (1 + r)/(1 - r) from the
+    correlation r of consecutive steps, and the variance of run sums over that of independent
+    residuals. Never fewer than the number of runs. Uses P and steps where the table has them, else
+    l_ft.
     """
     inputs = [np.log(named[k]) for k in _POSITIVE if k in named]
     if not inputs and "l_ft" in named:
@@ -135,7 +137,9 @@ def effective_points(
     if not same.any() or power <= 1e-20 * (y_N.var() + 1e-300) * n:
         return float(n)
     r = float(np.clip((ahead * behind).sum() / power, 0.0, 0.999))
-    return float(np.clip(n * (1 - r) / (1 + r), clusters, n))
+    sums = np.bincount(cluster_N, weights=residual)
+    grouped = clusters / max(clusters - 1, 1) * (sums**2).sum() / (residual**2).sum()
+    return float(np.clip(n / max((1 + r) / (1 - r), grouped), clusters, n))
 
 
 def read_points(law: Law, points: Any, target: str, loss: str) -> Points:
