@@ -1,0 +1,76 @@
+"""The optimizer step of each task is optax's own AdamW with optax's own schedules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from forget_jax.training import step as steps
+
+TOTAL = np.array([9, 5])
+TOKENS = np.array([7.0, 3.0])
+
+
+def tree(rng, tasks=None):
+    shape = (() if tasks is None else (tasks,)) + (4, 3)
+    return {name: rng.normal(size=shape).astype(np.float32) for name in ("a", "b")}
+
+
+def optax_schedule(config, total):
+    w = config.warmup
+    after = {
+        "constant": optax.constant_schedule(config.lr),
+        "linear": optax.linear_schedule(config.lr, 0.0, total - w),
+        "cosine": optax.cosine_decay_schedule(config.lr, total - w),
+    }[config.schedule]
+    if not w:
+        return after
+    return optax.join_schedules([optax.linear_schedule(config.lr / w, config.lr, w - 1), after], [w])
+
+
+@pytest.mark.parametrize("schedule", steps.SCHEDULES)
+@pytest.mark.parametrize(("warmup", "clip", "decay"), [(3, 0.7, 0.1), (0, 0.0, 0.0)])
+def test_updates_are_those_of_optax(schedule, warmup, clip, decay):
+    rng = np.random.default_rng(0)
+    config = steps.OptimizerConfig(0.1, schedule, warmup, clip, decay)
+    start = tree(rng, tasks=2)
+    grads = [tree(rng, tasks=2) for _ in range(TOTAL.max())]
+
+    state = steps.init_state(config, jax.tree.map(jnp.array, start))
+    ours, norms = [], []
+    for g in grads:
+        summed = jax.tree.map(lambda x: jnp.array(x * TOKENS[:, None, None], jnp.float32), g)
+        total = steps.Accumulated(summed, jnp.zeros(2), jnp.array(TOKENS))
+        state, metrics, zeroed = steps.update(config, state, total, jnp.array(TOTAL))
+        ours.append(jax.tree.map(np.asarray, state.trainable))
+        norms.append(np.asarray(metrics["grad_norm_M"]))
+        assert all((np.asarray(x) == 0).all() for x in jax.tree.leaves(zeroed))
+
+    for m in range(2):
+        reference = optax.chain(
+            optax.clip_by_global_norm(clip) if clip else optax.identity(),
+            optax.adamw(optax_schedule(config, TOTAL[m]), weight_decay=decay),
+        )
+        params = jax.tree.map(lambda x, m=m: jnp.array(x[m]), start)
+        theirs = reference.init(params)
+        for number, g in enumerate(grads):
+            grad = jax.tree.map(lambda x, m=m: x[m], g)
+            assert norms[number][m] == pytest.approx(float(optax.tree.norm(grad)), rel=1e-5)
+            if number < TOTAL[m]:
+                change, theirs = reference.update(grad, theirs, params)
+                params = optax.apply_updates(params, change)
+            for name in params:
+                np.testing.assert_allclose(ours[number][name][m], params[name], rtol=2e-5, atol=2e-6)
+    assert state.step_M.tolist() == TOTAL.tolist()
+
+
+def test_loss_is_per_target_token():
+    config = steps.OptimizerConfig()
+    start = tree(np.random.default_rng(0), tasks=2)
+    state = steps.init_state(config, jax.tree.map(jnp.array, start))
+    total = steps.zero_accumulated(state.trainable)._replace(
+        nll_M=jnp.array([14.0, 9.0]), tokens_M=jnp.array(TOKENS, jnp.float32)
+    )
+    _, metrics, _ = steps.update(config, state, total, jnp.array([1, 1]))
+    assert metrics["loss_M"].tolist() == [2.0, 3.0]

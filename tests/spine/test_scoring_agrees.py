@@ -1,0 +1,172 @@
+"""Scores do not depend on how examples are batched, and agree with float64 arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from forget_jax.data.batches import Buckets
+from forget_jax.lm import lora
+from forget_jax.lm.logprob import target_logprobs
+from forget_jax.scoring import scorer
+
+ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|attn/v|mlp/down)")
+
+
+@pytest.fixture(scope="module")
+def examples(random_examples):
+    return random_examples(0, [60, 3, 17, 33, 8, 9, 2, 41, 25, 64])
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_params):
+    """Three adapters, the second of them zero."""
+
+    def one(key):
+        tree = lora.init(ADAPTER, tiny_params, jax.random.key(key))
+        return jax.tree.map(lambda x: 0.3 * jax.random.normal(jax.random.key(key), x.shape), tree)
+
+    first, last = one(1), one(2)
+    return jax.tree.map(lambda x, y: jnp.stack([x, x * 0, y]), first, last)
+
+
+@pytest.fixture(scope="module")
+def score(tiny_config, tiny_params, adapters):
+    def run(examples, buckets=1, rows=4, packing=False, stack=adapters, on_batch=lambda n: None):
+        return scorer.score(
+            tiny_config,
+            ADAPTER,
+            tiny_params,
+            stack,
+            examples,
+            Buckets.of(examples, buckets),
+            rows,
+            packing,
+            on_batch,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def bucketed(score, examples):
+    return score(examples, buckets=2)
+
+
+def per_token(nll_KxN, examples):
+    return nll_KxN / np.array([e.tokens for e in examples])
+
+
+def test_packed_and_bucketed_and_single_agree(score, examples, bucketed):
+    packed = score(examples, rows=2, packing=True)
+    assert np.abs(per_token(packed - bucketed, examples)).max() < 1e-5
+    alone = np.concatenate([score([e], rows=4) for e in examples[:3]], axis=1)
+    assert np.abs(per_token(alone - bucketed[:, :3], examples[:3])).max() < 1e-5
+
+
+def test_order_rows_and_edges_do_not_matter(score, examples, bucketed):
+    order = np.random.default_rng(1).permutation(len(examples))
+    shuffled = score([examples[i] for i in order], buckets=1, rows=8)
+    assert np.abs(per_token(shuffled - bucketed[:, order], examples)).max() < 1e-5
+
+
+def test_a_zero_adapter_forgets_exactly_nothing(score, examples, bucketed, adapters):
+    base = jax.tree.map(lambda x: np.zeros_like(x[:1]), adapters)
+    both = jax.tree.map(lambda zero, x: np.concatenate([zero, x]), base, adapters)
+    nll = score(examples, buckets=2, stack=both)
+    assert (nll[2] == nll[0]).all()
+    assert (np.abs(nll[1] - nll[0]) > 0.01).any()
+    np.testing.assert_allclose(nll[1:], bucketed, rtol=1e-6)
+
+
+def test_an_adapters_scores_do_not_depend_on_its_neighbours(score, examples, bucketed, adapters):
+    turned = jax.tree.map(lambda x: x[::-1], adapters)
+    np.testing.assert_array_equal(score(examples, buckets=2, stack=turned), bucketed[::-1])
+
+
+def test_progress_counts_every_example_once(score, examples):
+    seen = []
+    score(examples, buckets=2, on_batch=seen.append)
+    assert seen == sorted(seen) and seen[-1] == len(examples)
+
+
+def test_model_alone_is_the_zero_adapter(score, examples, bucketed):
+    alone = score(examples, buckets=2, stack=None)
+    assert np.abs(per_token(alone - bucketed[1:2], examples)).max() < 1e-5
+
+
+def reference_nll(config, params, adapters, example):
+    """The whole decoder in float64 numpy, written from the papers' formulas; sum over targets."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    lo = jax.tree.map(lambda x: np.asarray(x, np.float64), adapters)
+    H, G, Dh = config.heads, config.kv_heads, config.head_dim
+    L = len(example.ids)
+
+    def norm(x, scale):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps) * scale
+
+    def linear(x, block, name, layer):
+        y = x @ p["layers"][block][name]["kernel"][layer]
+        if name in lo["layers"].get(block, {}):
+            ab = lo["layers"][block][name]
+            y = y + ADAPTER.alpha / ADAPTER.rank * (x @ ab["a"][layer] @ ab["b"][layer])
+        return y
+
+    angle = np.arange(L)[:, None] * config.rope_theta ** (-np.arange(0, Dh, 2) / Dh)
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+
+    def rotate(x):
+        x1, x2 = x[..., : Dh // 2], x[..., Dh // 2 :]
+        return np.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
+
+    h = p["embed"][example.ids]
+    for layer in range(config.layers):
+        x = norm(h, p["layers"]["attn_norm"]["scale"][layer])
+        q = rotate(linear(x, "attn", "q", layer).reshape(L, H, Dh))
+        k = rotate(linear(x, "attn", "k", layer).reshape(L, G, Dh))
+        v = linear(x, "attn", "v", layer).reshape(L, G, Dh)
+        out = np.zeros((L, H, Dh))
+        for head in range(H):
+            group = head // (H // G)
+            logit = q[:, head] @ k[:, group].T / np.sqrt(Dh)
+            logit[np.triu_indices(L, 1)] = -np.inf
+            weight = np.exp(logit - logit.max(-1, keepdims=True))
+            out[:, head] = weight / weight.sum(-1, keepdims=True) @ v[:, group]
+        h = h + linear(out.reshape(L, H * Dh), "attn", "o", layer)
+        x = norm(h, p["layers"]["mlp_norm"]["scale"][layer])
+        gate = linear(x, "mlp", "gate", layer)
+        up = gate / (1 + np.exp(-gate)) * linear(x, "mlp", "up", layer)
+        h = h + linear(up, "mlp", "down", layer)
+    logits = norm(h, p["final_norm"]["scale"]) @ p["embed"].T
+    logp = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+    logp -= logits.max(-1, keepdims=True)
+    where = np.flatnonzero(example.is_target)
+    return -logp[where - 1, example.ids[where]].sum()
+
+
+def test_scores_agree_with_float64_arithmetic(
+    bucketed, examples, adapters, tiny_config, tiny_params
+):
+    for k in range(3):
+        one = jax.tree.map(lambda x, k=k: x[k], adapters)
+        exact = [reference_nll(tiny_config, tiny_params, one, e) for e in examples]
+        assert np.abs(per_token(bucketed[k] - exact, examples)).max() < 1e-5
+
+
+def test_chunked_logprobs_and_gradients_are_the_whole_ones():
+    rng = np.random.default_rng(0)
+    h, head = rng.normal(size=(2, 9, 4)), rng.normal(size=(4, 11))
+    h, head = jnp.array(h, jnp.float32), jnp.array(head, jnp.float32)
+    at, target = rng.integers(0, 9, (2, 7)), rng.integers(0, 11, (2, 7))
+    whole = jax.nn.log_softmax(h @ head)[np.arange(2)[:, None], at, target]
+
+    def summed(h, chunk_logits):
+        logp = target_logprobs(h, head, at, target, chunk_logits)
+        return (logp * jnp.arange(7.0)).sum(), logp
+
+    grad = jax.jit(jax.grad(summed, has_aux=True), static_argnums=1)
+    slope, _ = grad(h, 2**20)
+    for chunk_logits in (1, 2 * 11 * 3):  # one target at a time; three, the last chunk ragged
+        slope_c, logp = grad(h, chunk_logits)
+        np.testing.assert_allclose(logp, whole, atol=1e-5)
+        np.testing.assert_allclose(slope_c, slope, atol=1e-5)

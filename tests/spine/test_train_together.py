@@ -1,0 +1,186 @@
+"""M tasks trained together are M separate fine-tunings."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from forget_jax.data.batches import Buckets
+from forget_jax.lm import decoder, lora
+from forget_jax.scoring import scorer
+from forget_jax.training import step as steps
+from forget_jax.training.loop import LoopConfig, StepPlan, Task, train
+from forget_jax.training.step import OptimizerConfig
+
+ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|attn/v|mlp/down)")
+OPTIMIZER = OptimizerConfig(lr=0.02, schedule="cosine", warmup=1, clip=1.0, decay=0.01)
+LOOP = LoopConfig(batch_size=4, microbatch=3, buckets=2)  # 12 rows a step in microbatches of 3
+
+
+@pytest.fixture(scope="module")
+def tasks(random_examples):
+    """Ragged tasks of different steps; one long row in each, so that separate runs share a shape."""
+    rng = np.random.default_rng(0)
+    spans = {"short": (3, 9, 5), "middle": (8, 30, 3), "long": (25, 60, 5)}
+    return [
+        Task(
+            name,
+            random_examples(i, rng.integers(a, b, 10).tolist())
+            + random_examples(i + 10, [63], prompts=False),
+            seed=7 + i,
+            steps=steps,
+        )
+        for i, (name, (a, b, steps)) in enumerate(spans.items())
+    ]
+
+
+def fit(tiny_config, tiny_params, tasks, **kwargs):
+    records = []
+    loop = kwargs.pop("loop", LOOP)
+    tree = train(
+        tiny_config, ADAPTER, tiny_params, tasks, OPTIMIZER, loop, log=records.append, **kwargs
+    )
+    return jax.tree.map(np.asarray, tree), records
+
+
+@pytest.fixture(scope="module")
+def together(tiny_config, tiny_params, tasks):
+    return fit(tiny_config, tiny_params, tasks)
+
+
+@pytest.fixture(scope="module")
+def separate(tiny_config, tiny_params, tasks):
+    loop = dataclasses.replace(LOOP, buckets=1)
+    alone = [fit(tiny_config, tiny_params, [task], loop=loop) for task in tasks]
+    return jax.tree.map(lambda *x: np.concatenate(x), *[tree for tree, _ in alone]), [
+        records for _, records in alone
+    ]
+
+
+def relative(a, b):
+    """Frobenius norm of a - b over that of b, whole trees."""
+    both = list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    assert both
+    return np.sqrt(sum(np.sum((x - y) ** 2) for x, y in both) / sum(np.sum(y**2) for _, y in both))
+
+
+def of_task(tree, m):
+    return jax.tree.map(lambda x: x[m], tree)
+
+
+def only(tree, which):
+    """The leaves called `a` or `b` alone: `b` starts at zero, so it is all change."""
+    return [x for path, x in jax.tree_util.tree_leaves_with_path(tree) if path[-1].key == which]
+
+
+def test_adapters_are_those_of_separate_runs(together, separate, tasks):
+    for m, task in enumerate(tasks):
+        ours, theirs = of_task(together[0], m), of_task(separate[0], m)
+        assert relative(ours, theirs) < 1e-5, task.name
+        assert relative(only(ours, "b"), only(theirs, "b")) < 1e-5, task.name
+
+
+def test_the_comparison_sees_another_tasks_adapter(together, separate):
+    assert relative(only(of_task(together[0], 0), "b"), only(of_task(separate[0], 1), "b")) > 0.5
+
+
+def test_losses_are_those_of_separate_runs(together, separate, tasks):
+    for m, task in enumerate(tasks):
+        ours = [r["loss"][task.name] for r in together[1] if task.name in r["loss"]]
+        theirs = [r["loss"][task.name] for r in separate[1][m]]
+        assert len(ours) == len(theirs) == task.steps
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_tokens_of_a_step_add_up(together, separate, tasks):
+    for number, record in enumerate(together[1]):
+        running = [m for m, task in enumerate(tasks) if number < task.steps]
+        assert record["tokens"] == sum(separate[1][m][number]["tokens"] for m in running)
+
+
+def test_forgetting_is_that_of_separate_runs(
+    together, separate, tiny_config, tiny_params, random_examples
+):
+    upstream = random_examples(9, [5, 12, 33, 60, 48, 20], prompts=False)
+    buckets = Buckets.of(upstream, 2)
+    zero = jax.tree.map(lambda x: np.zeros_like(x[:1]), together[0])
+
+    def forgetting(adapters):
+        stack = jax.tree.map(lambda z, x: jnp.concatenate([z, x]), zero, adapters)
+        nll = scorer.score(tiny_config, ADAPTER, tiny_params, stack, upstream, buckets)
+        return (nll[1:] - nll[0]) / np.array([e.tokens for e in upstream])
+
+    z_ours, z_theirs = forgetting(together[0]), forgetting(separate[0])
+    assert np.abs(z_theirs).max() > 0.05  # there is something to compare
+    assert np.abs(z_ours - z_theirs).max() < 1e-4
+
+
+def test_order_of_the_tasks_does_not_matter(together, tiny_config, tiny_params, tasks):
+    turned, _ = fit(tiny_config, tiny_params, tasks[::-1])
+    for m in range(len(tasks)):
+        assert relative(of_task(turned, len(tasks) - 1 - m), of_task(together[0], m)) < 1e-5
+
+
+def test_microbatch_size_does_not_matter(together, tiny_config, tiny_params, tasks):
+    loop = LoopConfig(batch_size=4, microbatch=12, buckets=1)
+    whole, _ = fit(tiny_config, tiny_params, tasks, loop=loop)
+    assert relative(only(whole, "b"), only(together[0], "b")) < 1e-5
+
+
+def test_every_step_holds_each_running_tasks_batch(tasks):
+    plan = StepPlan(tasks, LOOP)
+    for number in range(max(task.steps for task in tasks)):
+        batches = list(plan.microbatches(number))
+        rows = np.concatenate([task_B[task_B >= 0] for _, task_B, _ in batches])
+        running = [m for m, task in enumerate(tasks) if number < task.steps]
+        assert np.bincount(rows, minlength=3).tolist() == [
+            LOOP.batch_size * (m in running) for m in range(3)
+        ]
+        for batch, task_B, real in batches:
+            assert len(task_B) == len(batch.ids_BxL) == LOOP.microbatch
+            assert real <= batch.ids_BxL.size
+            assert (batch.weight_BxT[task_B < 0] == 0).all()
+
+
+def test_useful_fraction_counts_padding(random_examples):
+    examples = random_examples(0, [8] * 4)
+    even = StepPlan([Task("t", examples, 0, 1)], LoopConfig(4, 4, 1))
+    assert even.useful_fraction() == 1.0
+    ragged = StepPlan([Task("t", random_examples(0, [8, 8, 8, 16]), 0, 1)], LoopConfig(4, 4, 1))
+    assert ragged.useful_fraction() == 40 / 64
+
+
+def test_summed_gradients_are_those_of_one_whole_batch(tiny_config, tiny_params, tasks):
+    """Against jax.grad of the plain loss: all rows at once, all logits, a mask."""
+    task = tasks[1]
+    adapters = lora.init(ADAPTER, tiny_params, jax.random.key(3))
+    adapters = jax.tree.map(lambda x: x + 0.03, adapters)  # b away from zero, so a has a gradient
+    plan = StepPlan([task], dataclasses.replace(LOOP, buckets=1))
+    stacked = jax.tree.map(lambda x: x[None], adapters)
+    total = steps.zero_accumulated(stacked)
+    microbatches = list(plan.microbatches(0))
+    assert len(microbatches) == 2
+    for batch, task_B, _ in microbatches:
+        total = steps.accumulate(
+            tiny_config, ADAPTER, stacked, tiny_params, total, batch, task_B, jnp.ones(1)
+        )
+    rows = [task.examples[i] for i in plan.rows(0)]
+    ids = np.zeros((len(rows), 64), np.int32)
+    mask = np.zeros((len(rows), 64))
+    for row, mask_row, e in zip(ids, mask, rows, strict=True):
+        row[: len(e.ids)] = e.ids
+        mask_row[: len(e.ids)] = e.is_target
+
+    @jax.jit
+    def plain(adapters):
+        h = decoder.hidden(tiny_config, tiny_params, lora.scaled(ADAPTER, adapters), ids)
+        logp = jax.nn.log_softmax(h @ decoder.head_kernel(tiny_params))
+        chosen = jnp.take_along_axis(logp[:, :-1], ids[:, 1:, None], axis=-1)[..., 0]
+        return -(chosen * mask[:, 1:]).sum()
+
+    nll, grads = jax.value_and_grad(plain)(adapters)
+    assert relative(of_task(total.grads, 0), grads) < 1e-5
+    np.testing.assert_allclose(total.nll_M[0], nll, rtol=1e-5)
+    assert total.tokens_M[0] == mask.sum()
