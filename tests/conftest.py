@@ -177,3 +177,11 @@ def _random_examples(
         ids = rng.integers(0, vocab_size, n).astype(np.int32)
         found.append(Encoded(f"e{seed}.{i}", f"s{seed}", ids, is_target))
     return found
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data beside the repository; tests that use it skip without it."""
+    if not REAL_DATA.is_dir():
+        pytest.skip("real data is not at ../shared/data")
+    return REAL_DATA

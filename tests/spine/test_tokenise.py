@@ -1,0 +1,169 @@
+"""Which tokens are targets, what is cut and counted, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forget_jax.data.examples import Example
+from forget_jax.data.tokenise import TEMPLATES, Template, encode
+from forget_jax.errors import UserError
+from forget_jax.lm import tokenizer as tokenizers
+
+CHAT = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizers.train(["the cat sat on the mat", "def f(x): return x", "12 + 30 = 42"], 280)
+
+
+@pytest.fixture
+def chat_tokenizer(tokenizer):
+    tokenizer.chat_template = CHAT
+    yield tokenizer
+    tokenizer.chat_template = None
+
+
+def one(example, tokenizer, template=TEMPLATES["plain"], context=500, **kwargs):
+    (found,) = encode([example], tokenizer, template, context, **kwargs)
+    return found
+
+
+def target_text(encoded, tokenizer):
+    return tokenizer.decode(encoded.ids[encoded.is_target])
+
+
+PAIR = Example("p#0", "p", prompt=" 12 + 30 = ", completion=" 42\n")
+TEXT = Example("t#0", "t", text="the cat sat on the mat")
+TALK = Example(
+    "m#0",
+    "m",
+    messages=(
+        ("system", "be kind"),
+        ("user", "the cat"),
+        ("assistant", "sat"),
+        ("user", "on"),
+        ("assistant", "the mat"),
+    ),
+)
+
+
+@given(prompt=st.text(max_size=20), completion=st.text(min_size=1, max_size=20))
+def test_targets_are_completion_and_eos_only(tokenizer, prompt, completion):
+    found = one(Example("x", "x", prompt=prompt, completion=completion), tokenizer)
+    wanted = completion.strip()
+    assert found.ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(found.ids[found.is_target][:-1]) == wanted
+    assert tokenizer.decode(found.ids[~found.is_target][1:]) == prompt.strip() + "\n"
+    assert found.ids[0] == tokenizer.bos_token_id
+    assert found.tokens == found.is_target.sum() and found.is_target[-found.tokens :].all()
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_put_the_prompt_where_they_say(tokenizer, name):
+    found = one(PAIR, tokenizer, TEMPLATES[name])
+    before = tokenizer.decode(found.ids[~found.is_target][1:])
+    assert before == TEMPLATES[name].prompt.format(prompt="12 + 30 =")
+    assert target_text(found, tokenizer) == "42</s>"
+
+
+def test_braces_in_data_are_not_format_fields(tokenizer):
+    found = one(Example("x", "x", prompt="{0} {prompt}", completion="{y}"), tokenizer)
+    assert target_text(found, tokenizer) == "{y}</s>"
+    assert "{0} {prompt}" in tokenizer.decode(found.ids)
+
+
+def test_the_boundary_does_not_depend_on_what_follows(tokenizer):
+    short, long = (
+        one(Example("x", "x", prompt="the c", completion=c), tokenizer) for c in ("a", "at sat")
+    )
+    prompt = ~short.is_target
+    assert (short.ids[prompt] == long.ids[~long.is_target]).all()
+
+
+def test_every_token_of_a_text_is_a_target(tokenizer):
+    found = one(TEXT, tokenizer)
+    assert found.is_target.tolist() == [False] + [True] * (len(found.ids) - 1)
+    assert target_text(found, tokenizer) == TEXT.text  # and no EOS
+    pretraining = one(TEXT, tokenizer, dataclasses.replace(Template(), eos_text=True))
+    assert pretraining.ids[-1] == tokenizer.eos_token_id and pretraining.is_target[-1]
+
+
+def test_without_bos_the_first_token_is_no_target(tokenizer):
+    found = one(TEXT, tokenizer, Template(bos=False))
+    assert found.ids[0] != tokenizer.bos_token_id
+    assert found.is_target.tolist() == [False] + [True] * (len(found.ids) - 1)
+
+
+def test_long_texts_keep_their_beginning_and_pairs_their_end(tokenizer):
+    whole_text, whole_pair = one(TEXT, tokenizer), one(PAIR, tokenizer)
+    text, pair = one(TEXT, tokenizer, context=6), one(PAIR, tokenizer, context=6)
+    assert (text.ids == whole_text.ids[:6]).all() and text.cut == len(whole_text.ids) - 6
+    assert (pair.ids == whole_pair.ids[-6:]).all() and pair.cut == len(whole_pair.ids) - 6
+    assert not pair.is_target[0] and target_text(pair, tokenizer).endswith("42</s>")
+    assert whole_text.cut == whole_pair.cut == 0
+
+
+def test_what_is_over_the_context_can_be_dropped_or_refused(tokenizer):
+    short = Example("s#0", "s", text="cat")
+    kept = encode([TEXT, short], tokenizer, Template(), 6, "drop")
+    assert [e.name for e in kept] == ["s#0"]
+    with pytest.raises(UserError, match=r"t#0 has \d+ tokens, over the context of 6"):
+        encode([short, TEXT], tokenizer, Template(), 6, "error")
+    with pytest.raises(UserError, match="too_long is 'cut'; it must be one of truncate"):
+        encode([short], tokenizer, Template(), 6, "cut")
+
+
+def test_a_chat_template_renders_and_only_assistant_turns_are_targets(chat_tokenizer):
+    found = one(TALK, chat_tokenizer)
+    assert chat_tokenizer.decode(found.ids) == (
+        "[system]be kind[/][user]the cat[/][assistant]sat[/][user]on[/][assistant]the mat[/]"
+    )
+    assert target_text(found, chat_tokenizer) == "sat[/]the mat[/]"
+
+
+def test_messages_without_a_chat_template(tokenizer):
+    found = one(TALK, tokenizer)
+    assert tokenizer.decode(found.ids) == (
+        "<s><|system|>\nbe kind\n<|user|>\nthe cat\nsat</s><|user|>\non\nthe mat</s>"
+    )
+    assert target_text(found, tokenizer) == "sat</s>the mat</s>"
+
+
+def test_a_chat_template_that_rewrites_turns_is_refused(tokenizer):
+    tokenizer.chat_template = "{{ messages | length }}" + CHAT
+    try:
+        with pytest.raises(UserError, match="m#0: the tokenizer's chat template rewrites"):
+            one(TALK, tokenizer)
+    finally:
+        tokenizer.chat_template = None
+
+
+def test_an_example_without_a_target_is_refused(tokenizer):
+    with pytest.raises(UserError, match="t#7 has no token to predict"):
+        one(Example("t#7", "t", text="c"), tokenizer, Template(bos=False))
+
+
+def test_a_tokenizer_without_eos_is_refused(tokenizer):
+    import copy
+
+    lacking = copy.deepcopy(tokenizer)
+    lacking.eos_token = None
+    with pytest.raises(UserError, match="no end-of-sequence token"):
+        one(PAIR, lacking)
+    assert one(TEXT, lacking, Template(eos=False)).tokens > 0
+
+
+def test_nothing_in_gives_nothing_out(tokenizer):
+    assert encode([], tokenizer, Template(), 10) == []
+
+
+def test_arrays_are_what_batches_want(tokenizer):
+    found = one(PAIR, tokenizer)
+    assert found.ids.dtype == np.int32 and found.is_target.dtype == bool
