@@ -6,6 +6,7 @@ formats are pickles, which can run code. Writing puts config.json last: a folder
 unfinished.
 """
 
+import functools
 import json
 import os
 import re
@@ -129,6 +130,17 @@ def _cut(entry: families.Weight, tensor: Any, index: tuple[slice, ...], heads: i
     return out.T if entry.transposed else out
 
 
+def config_of(path: files.PathLike) -> DecoderConfig:
+    """The configuration of a checkpoint, without its weights; errors as for `load`."""
+    return _config(folder(path), os.fspath(path))
+
+
+def _config(local: LocalPath, where: str) -> DecoderConfig:
+    if not (local / "config.json").exists():
+        raise UserError(f"{where} holds no config.json: not a checkpoint, or an unfinished one")
+    return read_config(files.read_json(local / "config.json"), f"{where}/config.json")
+
+
 def load(
     path: files.PathLike, dtype: str | None = None, sharding: Sharding | None = None
 ) -> tuple[DecoderConfig, Params]:
@@ -143,9 +155,7 @@ def load(
     """
     local = folder(path)
     where = os.fspath(path)
-    if not (local / "config.json").exists():
-        raise UserError(f"{where} holds no config.json: not a checkpoint, or an unfinished one")
-    config = read_config(files.read_json(local / "config.json"), f"{where}/config.json")
+    config = _config(local, where)
     tensors = Tensors(local)
     params: Params = {}
     all_shapes = shapes(config)
@@ -186,28 +196,36 @@ def _leaf(
 ) -> jax.Array:
     """One parameter, each device's part cut from the files and put there by itself."""
     stacked = leaf.startswith("layers/")
-    kind = (
-        np.dtype(jnp.dtype(dtype))
-        if dtype
-        else slices[0][tuple(slice(0, 0) for _ in slices[0].get_shape())].dtype
-    )
+    kind = np.dtype(jnp.dtype(dtype)) if dtype else _own_dtype(slices)
 
     def block(index: tuple[slice, ...]) -> np.ndarray:
-        index = tuple(slice(*i.indices(n)) for i, n in zip(index, shape, strict=True))
         out = np.empty([i.stop - i.start for i in index], kind)
         layers = range(index[0].start, index[0].stop) if stacked else [0]
         for at, layer in enumerate(layers):
             part = _cut(entry, slices[layer], index[1:] if stacked else index, config.heads)
             check_finite(part, tensor_names[layer], where)
-            if stacked:
-                out[at] = part.astype(kind, copy=False)
-            else:
-                out[...] = part.astype(kind, copy=False)
+            out[at if stacked else ...] = part.astype(kind, copy=False)
         return out
 
     if sharding is None:
-        return jnp.asarray(block(tuple(slice(None) for _ in shape)))
-    return jax.make_array_from_callback(shape, sharding(leaf), block)  # type: ignore[arg-type]
+        return jnp.asarray(block(tuple(slice(0, n) for n in shape)))
+    target = sharding(leaf)
+    parts: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    for device, index in target.addressable_devices_indices_map(shape).items():
+        whole = index or tuple(slice(None) for _ in shape)
+        at = tuple(i.indices(n)[:2] for i, n in zip(whole, shape, strict=True))
+        parts.setdefault(at, []).append(device)
+    arrays = []
+    for at, devices in parts.items():  # one part at a time: the host holds no second copy
+        host = block(tuple(slice(*span) for span in at))
+        arrays += [jax.block_until_ready(jax.device_put(host, d)) for d in devices]
+    return jax.make_array_from_single_device_arrays(shape, target, arrays)
+
+
+def _own_dtype(slices: list[Any]) -> np.dtype:
+    """The dtype of a parameter's tensors; where layers differ, the one that holds them all."""
+    kinds = [np.dtype(kind) for kind in sorted({FLOATS[s.get_dtype()] for s in slices})]
+    return np.dtype(functools.reduce(jnp.promote_types, kinds))
 
 
 def save(
