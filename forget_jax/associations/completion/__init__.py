@@ -12,77 +12,19 @@ traced, so trying another does not compile again; integers and strings are stati
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.associations import checks
-from forget_jax.associations.completion import additive, als, column_mean, gaussian
+from forget_jax.associations.completion.methods import METHODS, Method, resolve
 from forget_jax.errors import UserError
 
+__all__ = ["METHODS", "Method", "complete", "predict_rows", "resolve"]
+
 Array = jax.Array
-
-
-class Method(NamedTuple):
-    fill: Callable[..., Array]
-    prepare: Callable[..., Any] | None
-    extend: Callable[..., Array] | None
-    settings: dict[str, Any]  # the defaults, and so all names there are
-
-
-METHODS: dict[str, Method] = {
-    "column_mean": Method(column_mean.fill, column_mean.prepare, column_mean.extend, {}),
-    "scaled_mean": Method(
-        column_mean.fill_scaled,
-        column_mean.prepare_scaled,
-        column_mean.extend_scaled,
-        {"shrink": 3.0},
-    ),
-    "additive": Method(
-        additive.fill,
-        additive.prepare,
-        additive.extend,
-        {"shrink_rows": 0.0, "shrink_columns": 0.0},
-    ),
-    "als": Method(
-        als.fill,
-        als.prepare,
-        als.extend,
-        {"rank": 3, "reg": 1.0, "reg_bias": 1.0, "steps": 10},
-    ),
-    "gaussian": Method(
-        gaussian.fill,
-        gaussian.prepare,
-        gaussian.extend,
-        {"rank": 3, "offset": 1.0, "scale": 1.0, "pooled": 1.0},
-    ),
-}
-
-
-def resolve(method: str, options: dict[str, Any]) -> tuple[Method, tuple, dict[str, float]]:
-    """The method, its static settings (as sorted pairs) and its traced ones."""
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}: choose from {', '.join(METHODS)}")
-    chosen = METHODS[method]
-    unknown = [name for name in options if name not in chosen.settings]
-    if unknown:
-        names = ", ".join(chosen.settings) or "none"
-        raise UserError(f"{method} has no setting {unknown[0]!r}: its settings are {names}")
-    static, traced = [], {}
-    for name, default in chosen.settings.items():
-        value = options.get(name, default)
-        if isinstance(default, float):
-            if not np.isfinite(value) or value < 0:
-                raise UserError(f"{method}: {name} must be a number of at least 0, not {value}")
-            traced[name] = float(value)
-        else:
-            if isinstance(default, int) and (value != int(value) or value < 1):
-                raise UserError(f"{method}: {name} must be a positive whole number, not {value}")
-            static.append((name, type(default)(value)))
-    return chosen, tuple(sorted(static)), traced
 
 
 @functools.partial(jax.jit, static_argnames=("method", "static"))
@@ -132,15 +74,8 @@ def _keys(seeds: Any) -> Array:
     return jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
 
 
-def _check_rank(method: str, static: tuple, n_rows: int, n_columns: int) -> None:
-    if "rank" in dict(static):
-        # The Gaussian model needs one more row, to see what the factors leave.
-        spare = 2 if method == "gaussian" else 0
-        checks.check_rank(dict(static)["rank"], max(n_rows - spare, 1), n_columns)
-
-
 def complete(
-    z: Any, observed: Any, method: str = "gaussian", *, seed: int = 0, **options: Any
+    z: Any, observed: Any, method: str = "mixture", *, seed: int = 0, **options: Any
 ) -> np.ndarray:
     """The matrix with every entry that is not known estimated from those that are.
 
@@ -162,8 +97,8 @@ def complete(
     """
     z_TxN = checks.as_matrix(z)
     known_TxN = checks.as_known(z_TxN, observed)
-    _, static, traced = resolve(method, options)
-    _check_rank(method, static, int(known_TxN.any(1).sum()), int(known_TxN.any(0).sum()))
+    shape = int(known_TxN.any(1).sum()), int(known_TxN.any(0).sum())
+    _, static, traced = resolve(method, options, *shape)
     zeroed = jnp.asarray(np.where(known_TxN, z_TxN, 0))
     estimate = _fill(
         zeroed, jnp.asarray(known_TxN), jax.random.key(seed), traced, method=method, static=static
@@ -204,14 +139,13 @@ def predict_rows(
         raise UserError(f"a known column is not among the {z_MxN.shape[1]} columns of the matrix")
     if np.isinf(values_FxS).any():
         raise UserError("a known value of a new row is infinite")
-    chosen, static, traced = resolve(method, options)
-    _check_rank(method, static, z_MxN.shape[0], z_MxN.shape[1])
+    chosen, static, traced = resolve(method, options, *z_MxN.shape)
     if chosen.extend is not None and np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)
     n_fits = columns_FxS.shape[0]
     # Working memory of a few hundred MB at most, and batches wide enough to vectorise.
     per_fit = z_MxN.shape[1] * (4 if chosen.extend is not None else 4 * z_MxN.shape[0])
-    batch = int(np.clip(2**25 // per_fit, 1, n_fits))
+    batch = int(np.clip(2**26 // per_fit, 1, n_fits))
     predicted = _extend_all(
         jnp.asarray(z_MxN),
         jnp.asarray(columns_FxS, jnp.int32),

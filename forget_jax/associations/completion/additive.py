@@ -46,21 +46,23 @@ def fill(
     return fit.mean + fit.row_T[:, None] + fit.column_N
 
 
-def prepare(z_MxN: Array, *, shrink_rows: Array, shrink_columns: Array) -> Any:
+def prepare(z_MxN: Array, *, shrink_rows: Array | float, shrink_columns: Array | float) -> Any:
     """Row and column sums of the complete rows: all that the alternating means need."""
     return z_MxN.sum(1), z_MxN.sum(0)
 
 
-def extend(
+def extended(
     state: Any,
     columns_S: Array,
     values_S: Array,
-    key: Array,
     *,
-    shrink_rows: Array,
-    shrink_columns: Array,
-) -> Array:
-    """The same as appending the row and filling, in O(M + N) a step instead of O(M · N)."""
+    shrink_rows: Array | float,
+    shrink_columns: Array | float,
+) -> tuple[Effects, Array]:
+    """The train rows' and columns' effects, and the new row's, all fitted together.
+
+    In O(M + N) a step: of complete train rows only the sums matter.
+    """
     sum_M, sum_N = state
     m, n = sum_M.shape[0], sum_N.shape[0]
     weight_N = jnp.zeros_like(sum_N).at[columns_S].add(~jnp.isnan(values_S))
@@ -79,4 +81,20 @@ def extend(
         return (left_M - column_N.sum()) / (n + shrink_rows), new
 
     row_M, new = jax.lax.fori_loop(0, STEPS, step, (jnp.zeros_like(sum_M), jnp.zeros_like(mean)))
-    return mean + new + columns(row_M, new)
+    return Effects(mean, row_M, columns(row_M, new)), new
+
+
+def extend(
+    state: Any,
+    columns_S: Array,
+    values_S: Array,
+    key: Array,
+    *,
+    shrink_rows: Array,
+    shrink_columns: Array,
+) -> Array:
+    """The same as appending the row and filling."""
+    fit, new = extended(
+        state, columns_S, values_S, shrink_rows=shrink_rows, shrink_columns=shrink_columns
+    )
+    return fit.mean + new + fit.column_N

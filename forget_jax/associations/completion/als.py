@@ -13,19 +13,25 @@ import jax.numpy as jnp
 from forget_jax.associations.completion import additive
 
 Array = jax.Array
+TINY = 1e-12  # keeps a constant matrix solvable
 
 
 class Prepared(NamedTuple):
     z_MxN: Array  # less its mean
     mean: Array
+    deviation: Array
     gram_MxM: Array  # Z Zᵀ over all columns
     sum_M: Array
     row_Mxk: Array  # [b, p] of the train rows, fitted alone
 
 
-def _penalty(rank: int, reg: Array, reg_bias: Array) -> Array:
-    """Ridge penalties of [bias, factors]."""
-    return jnp.diag(jnp.concatenate([jnp.reshape(reg_bias, 1), jnp.full(rank, reg)]))
+def _penalty(rank: int, reg: Array, reg_bias: Array, deviation: Array) -> Array:
+    """Ridge penalties of [bias, factors].
+
+    Products of factors scale with the matrix, so their penalty counts in its standard deviations:
+    the fit then does not depend on the unit of forgetting.
+    """
+    return jnp.diag(jnp.concatenate([jnp.reshape(reg_bias, 1), jnp.full(rank, reg * deviation)]))
 
 
 def _design(parameters_Kxk: Array) -> Array:
@@ -60,9 +66,9 @@ def fill(
     steps: int,
 ) -> Array:
     """Alternating ridge regressions over the known entries of any matrix."""
-    penalty = _penalty(rank, reg, reg_bias)
     fit = additive.effects(z_TxN, known_TxN, 1.0, 1.0)
     left = jnp.where(known_TxN, z_TxN - fit.mean, 0)
+    penalty = _penalty(rank, reg, reg_bias, jnp.sqrt((left**2).sum() / known_TxN.sum()) + TINY)
     residual = jnp.where(known_TxN, left - fit.row_T[:, None] - fit.column_N, 0)
 
     def step(_: int, row_Txk: Array) -> Array:
@@ -137,7 +143,8 @@ def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int)
     row_M = z_MxN.mean(1)
     residual = z_MxN - row_M[:, None] - z_MxN.mean(0)
     gram, total = z_MxN @ z_MxN.T, z_MxN.sum(1)
-    none, penalty = jnp.zeros((0,), z_MxN.dtype), _penalty(rank, reg, reg_bias)
+    none = jnp.zeros((0,), z_MxN.dtype)
+    penalty = _penalty(rank, reg, reg_bias, z_MxN.std() + TINY)
     new_k = jnp.zeros(rank + 1, z_MxN.dtype)
 
     def step(_: int, row_Mxk: Array) -> Array:
@@ -146,7 +153,7 @@ def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int)
         )[0]
 
     row_Mxk = jax.lax.fori_loop(0, steps, step, _start(residual, row_M, rank))
-    return Prepared(z_MxN, mean, gram, total, row_Mxk)
+    return Prepared(z_MxN, mean, z_MxN.std() + TINY, gram, total, row_Mxk)
 
 
 def extend(
@@ -161,7 +168,7 @@ def extend(
     steps: int,
 ) -> Array:
     """The new row fitted jointly with the train rows, started from their own factorisation."""
-    penalty = _penalty(rank, reg, reg_bias)
+    penalty = _penalty(rank, reg, reg_bias, state.deviation)
     weight_S = (~jnp.isnan(values_S)).astype(state.z_MxN.dtype)
     left_S = jnp.where(weight_S > 0, values_S - state.mean, 0)
     z_MxS = state.z_MxN[:, columns_S]

@@ -1,12 +1,13 @@
 """Gaussian factor model of rows: a new row is the conditional mean given its known entries.
 
-row = mean + offset · 1 + scale · mean + factors · loadings + noise, where loadings and the noise of
-each column are estimated from the train rows (probabilistic PCA with column-wise noise, Tipping and
-Bishop 1999), and offset and scale have broad priors, since a new task may lie outside the train
-tasks' span. It gives predictive variances.
+row = mean + offset · 1 + factors · loadings + noise. Loadings and the noise of each column are
+estimated from the train rows (probabilistic PCA, Tipping and Bishop 1999, with column-wise noise);
+the offset has a broad prior, since a new task may forget more or less than all train tasks. It
+gives predictive variances in closed form.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,36 +20,61 @@ FILL_STEPS = 20
 
 class Prepared(NamedTuple):
     mean_N: Array
-    loadings_kxN: Array  # each with prior variance 1: factors, then offset and scale
+    loadings_kxN: Array  # each with prior variance 1: the offset, then the factors
     noise_N: Array  # variance of what the factors leave
 
 
-def prepare(z_MxN: Array, *, rank: int, offset: Array, scale: Array, pooled: Array) -> Prepared:
-    """Mean, loadings and noise of complete rows.
+class Decomposition(NamedTuple):
+    mean_N: Array
+    factors_rxN: Array  # leading directions, their squared norms the eigenvalues
+    values_r: Array
+    square_N: Array  # sums of squares around the mean
 
-    Args:
-      z_MxN: complete rows, M > rank.
-      rank: number of factors.
-      offset: prior standard deviation of the row's offset, in standard deviations of the matrix.
-      scale: prior standard deviation of the row's multiple of the mean row.
-      pooled: how many rows' worth of the average noise is added to each column's own.
-    """
-    m, n = z_MxN.shape
+
+class Model(NamedTuple):
+    scale_r: Array  # loadings are these times the factors
+    noise_N: Array  # each column's own
+    average: Array
+    freedom: int
+
+
+def decompose(z_MxN: Array, rank: int) -> Decomposition:
+    """Leading directions of complete rows around their mean, from the M × M Gram matrix."""
     mean_N = z_MxN.mean(0)
     left = z_MxN - mean_N
     values, vectors = jnp.linalg.eigh(left @ left.T)
-    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
-    factors_rxN = vectors.T @ left  # squared norm = eigenvalue
-    noise_N = jnp.maximum((left**2).sum(0) - (factors_rxN**2).sum(0), 0)
-    freedom = jnp.maximum(m - 1 - rank, 1)
-    noise = noise_N.sum() / (n * freedom)
-    noise_N = (noise_N + pooled * noise) / (freedom + pooled)
-    noise_N = jnp.maximum(noise_N, 1e-6 * jnp.maximum(z_MxN.var(), 1e-20))
+    factors_rxN = vectors[:, ::-1][:, :rank].T @ left
+    return Decomposition(mean_N, factors_rxN, values[::-1][:rank], (left**2).sum(0))
+
+
+def model(state: Decomposition, rank: int, n_rows: int) -> Model:
+    """Scales of the first `rank` factors and what noise they leave."""
+    freedom = max(n_rows - 1 - rank, 1)
+    left_N = jnp.maximum(state.square_N - (state.factors_rxN[:rank] ** 2).sum(0), 0) / freedom
+    floor = 1e-6 * jnp.maximum(state.square_N.mean() / n_rows, 1e-20)
+    average = jnp.maximum(left_N.mean(), floor)
     # Each eigenvalue carries noise of its own; what is left of it is signal.
-    signal = jnp.maximum(1 - n * noise / jnp.maximum(values, 1e-20), 0)
-    loadings = factors_rxN * jnp.sqrt(signal / (m - 1))[:, None]
-    broad = jnp.stack([jnp.full(n, offset * z_MxN.std()), scale * mean_N])
-    return Prepared(mean_N, jnp.concatenate([loadings, broad]), noise_N)
+    noise = left_N.shape[0] * average
+    signal_r = jnp.maximum(1 - noise / jnp.maximum(state.values_r[:rank], 1e-20), 0)
+    scale_r = jnp.sqrt(signal_r / max(n_rows - 1, 1))
+    return Model(scale_r, jnp.maximum(left_N, floor), average, freedom)
+
+
+def prepare(z_MxN: Array, *, rank: int, offset: Array, pooled: Array) -> Prepared:
+    """Mean, loadings and noise of complete rows.
+
+    Args:
+      z_MxN: complete rows, M ≥ rank + 2.
+      rank: number of factors.
+      offset: prior standard deviation of the row's offset, in standard deviations of the matrix.
+      pooled: how many rows' worth of the average noise is added to each column's own.
+    """
+    whole = decompose(z_MxN, rank)
+    one = model(whole, rank, z_MxN.shape[0])
+    noise_N = (one.freedom * one.noise_N + pooled * one.average) / (one.freedom + pooled)
+    broad_1xN = jnp.full((1, z_MxN.shape[1]), offset * z_MxN.std())
+    loadings_kxN = jnp.concatenate([broad_1xN, one.scale_r[:, None] * whole.factors_rxN])
+    return Prepared(whole.mean_N, loadings_kxN, noise_N)
 
 
 def posterior(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array]:
@@ -63,11 +89,15 @@ def posterior(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array
     return covariance @ (load_kxS @ (weight_S * left_S)), covariance
 
 
+def spread(state: Prepared, covariance_kxk: Array) -> Array:
+    """Variance of each entry (N) from that of the factors, without the noise."""
+    return ((covariance_kxk @ state.loadings_kxN) * state.loadings_kxN).sum(0)
+
+
 def predict(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array]:
     """Mean and variance of every entry of a row (N each), its noise included."""
     mean_k, covariance = posterior(state, columns_S, values_S)
-    spread_N = jnp.einsum("an,ab,bn->n", state.loadings_kxN, covariance, state.loadings_kxN)
-    return state.mean_N + mean_k @ state.loadings_kxN, spread_N + state.noise_N
+    return state.mean_N + mean_k @ state.loadings_kxN, spread(state, covariance) + state.noise_N
 
 
 def extend(
@@ -78,7 +108,6 @@ def extend(
     *,
     rank: int,
     offset: Array,
-    scale: Array,
     pooled: Array,
 ) -> Array:
     """The new row's conditional mean; the train rows are not refitted."""
@@ -86,28 +115,33 @@ def extend(
 
 
 def fill(
+    z_TxN: Array, known_TxN: Array, key: Array, *, rank: int, offset: Array, pooled: Array
+) -> Array:
+    """Any missing entries, by `alternate`."""
+    return alternate(
+        z_TxN,
+        known_TxN,
+        lambda z: prepare(z, rank=rank, offset=offset, pooled=pooled),
+        lambda state, columns, values: extend(
+            state, columns, values, key, rank=rank, offset=offset, pooled=pooled
+        ),
+    )
+
+
+def alternate(
     z_TxN: Array,
     known_TxN: Array,
-    key: Array,
-    *,
-    rank: int,
-    offset: Array,
-    scale: Array,
-    pooled: Array,
+    prepare: Callable[[Array], Any],
+    extend: Callable[[Any, Array, Array], Array],
 ) -> Array:
-    """Alternates estimating the model from the filled matrix and filling each row from its own."""
+    """Alternates estimating a model from the filled matrix and filling each row from its own."""
     fit = additive.effects(z_TxN, known_TxN, 1.0, 1.0)
     start = fit.mean + fit.row_T[:, None] + fit.column_N
     columns_N = jnp.arange(z_TxN.shape[1])
     values_TxN = jnp.where(known_TxN, z_TxN, jnp.nan)
 
     def step(_: int, guess_TxN: Array) -> Array:
-        filled = jnp.where(known_TxN, z_TxN, guess_TxN)
-        state = prepare(filled, rank=rank, offset=offset, scale=scale, pooled=pooled)
-        return jax.vmap(
-            lambda values: (
-                state.mean_N + posterior(state, columns_N, values)[0] @ state.loadings_kxN
-            )
-        )(values_TxN)
+        state = prepare(jnp.where(known_TxN, z_TxN, guess_TxN))
+        return jax.vmap(lambda values_N: extend(state, columns_N, values_N))(values_TxN)
 
     return jax.lax.fori_loop(0, FILL_STEPS, step, start)

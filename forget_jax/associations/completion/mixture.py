@@ -1,0 +1,139 @@
+"""Mixture of Gaussian factor models: numbers of factors, kinds of noise, scales of the new row.
+
+No single model suits every task, and a task unlike the train tasks has larger noise or factors than
+they have. So models of 1 to `rank` factors, with noise from each column's own to one for all, are
+averaged; and within each the scales of the new row's noise and factors are averaged by how probable
+they make its known entries (the evidence, in closed form by the matrix determinant lemma). All
+models share one decomposition, so their average costs one product with the columns.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax.associations.completion import gaussian
+
+Array = jax.Array
+# How many rows' worth of the average noise is added to a column's own: decades, equal weights.
+POOLED = (1.0, 10.0, 100.0, 1000.0)
+# Variances relative to the train rows'; every pair has the same prior weight.
+NOISE_SCALES = (0.25, 1.0, 4.0, 16.0)
+FACTOR_SCALES = (0.25, 1.0, 4.0)
+
+
+class Prepared(NamedTuple):
+    mean_N: Array
+    basis_kxN: Array  # the offset, then the factors
+    scale_Rxk: Array  # loadings of a model are its scales times the basis
+    noise_RxN: Array  # each column's own noise under 1 to R factors
+    average_R: Array
+    freedom_R: Array  # rows' worth of evidence in a column's own noise
+
+
+def prepare(z_MxN: Array, *, rank: int, offset: Array) -> Prepared:
+    """What models of 1 to `rank` factors share, and their scales and noise; M ≥ rank + 2 rows."""
+    state = gaussian.decompose(z_MxN, rank)
+    models = [gaussian.model(state, r, z_MxN.shape[0]) for r in range(1, rank + 1)]
+    scale_Rxr = jnp.stack([jnp.pad(m.scale_r, (0, rank - len(m.scale_r))) for m in models])
+    spread = offset * z_MxN.std()
+    return Prepared(
+        state.mean_N,
+        jnp.concatenate([jnp.ones_like(state.mean_N)[None], state.factors_rxN]),
+        jnp.concatenate([jnp.full((rank, 1), spread), scale_Rxr], 1),
+        jnp.stack([m.noise_N for m in models]),
+        jnp.stack([m.average for m in models]),
+        jnp.stack([jnp.asarray(m.freedom, z_MxN.dtype) for m in models]),
+    )
+
+
+def _pooled_noise(own: Array, average: Array, freedom: Array, pooled: Array) -> Array:
+    return (freedom * own + pooled * average) / (freedom + pooled)
+
+
+def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> Any:
+    """Mean and covariance of the factors, and mean noise scale, over the scales of one model."""
+    weight_S = known_S / noise_S
+    gram_kxk = (load_kxS * weight_S) @ load_kxS.T
+    right_k = load_kxS @ (weight_S * left_S)
+    square, count = (weight_S * left_S**2).sum(), known_S.sum()
+    identity = jnp.eye(gram_kxk.shape[0], dtype=gram_kxk.dtype)
+
+    def one(noise: Array, factor: Array) -> tuple[Array, Array, Array]:
+        # Everything divided by the noise's scale: only the ratio enters the inverse.
+        precision = identity * (noise / factor) + gram_kxk
+        inverse = jnp.linalg.inv(precision)
+        mean_k = inverse @ right_k
+        log_determinant = jnp.linalg.slogdet(precision * (factor / noise))[1]
+        evidence = -0.5 * (
+            (square - right_k @ mean_k) / noise + log_determinant + count * jnp.log(noise)
+        )
+        return mean_k, noise * inverse, evidence
+
+    noises, factors = np.meshgrid(NOISE_SCALES, FACTOR_SCALES)
+    noise_G, factor_G = jnp.asarray(noises.ravel()), jnp.asarray(factors.ravel())
+    mean_Gxk, covariance_Gxkxk, evidence_G = jax.vmap(one)(noise_G, factor_G)
+    weight_G = jax.nn.softmax(evidence_G)
+    mean_k = weight_G @ mean_Gxk
+    off_Gxk = mean_Gxk - mean_k
+    covariance = jnp.einsum("g,gab->ab", weight_G, covariance_Gxkxk)
+    return mean_k, covariance + (weight_G * off_Gxk.T) @ off_Gxk, weight_G @ noise_G
+
+
+def _models(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array, Array]:
+    """For every number of factors and every pooling: factors on the basis, their covariance, scale.
+
+    Shapes: R × P × k, R × P × k × k, R × P.
+    """
+    known_S = ~jnp.isnan(values_S)
+    left_S = jnp.where(known_S, values_S - state.mean_N[columns_S], 0)
+    basis_kxS = state.basis_kxN[:, columns_S]
+
+    def one(scale_k: Array, own_S: Array, average: Array, freedom: Array, pooled: Array) -> Any:
+        noise_S = _pooled_noise(own_S, average, freedom, pooled)
+        mean_k, covariance, scale = _scaled(scale_k[:, None] * basis_kxS, noise_S, left_S, known_S)
+        return scale_k * mean_k, covariance * jnp.outer(scale_k, scale_k), scale
+
+    over_poolings = jax.vmap(one, (None, None, None, None, 0))
+    return jax.vmap(over_poolings, (0, 0, 0, 0, None))(
+        state.scale_Rxk,
+        state.noise_RxN[:, columns_S],
+        state.average_R,
+        state.freedom_R,
+        jnp.asarray(POOLED),
+    )
+
+
+def predict(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array]:
+    """Mean and variance of every entry of a row (N each), its noise included."""
+    mean_RxPxk, covariance, scale_RxP = _models(state, columns_S, values_S)
+    mean_k = mean_RxPxk.mean((0, 1))
+    off = mean_RxPxk - mean_k
+    whole = covariance.mean((0, 1)) + jnp.einsum("rpa,rpb->ab", off, off) / scale_RxP.size
+    variance_N = ((whole @ state.basis_kxN) * state.basis_kxN).sum(0)
+    pooled_P = jnp.asarray(POOLED)
+    total_RxP = scale_RxP / (state.freedom_R[:, None] + pooled_P) / scale_RxP.size
+    own_R = (total_RxP * state.freedom_R[:, None]).sum(1)
+    common = (total_RxP * pooled_P * state.average_R[:, None]).sum()
+    return state.mean_N + mean_k @ state.basis_kxN, variance_N + own_R @ state.noise_RxN + common
+
+
+def extend(
+    state: Prepared, columns_S: Array, values_S: Array, key: Array, *, rank: int, offset: Array
+) -> Array:
+    """The new row's mean over all models; the train rows are not refitted."""
+    mean_RxPxk, _, _ = _models(state, columns_S, values_S)
+    return state.mean_N + mean_RxPxk.mean((0, 1)) @ state.basis_kxN
+
+
+def fill(z_TxN: Array, known_TxN: Array, key: Array, *, rank: int, offset: Array) -> Array:
+    """Any missing entries, by `gaussian.alternate`."""
+    return gaussian.alternate(
+        z_TxN,
+        known_TxN,
+        lambda z: prepare(z, rank=rank, offset=offset),
+        lambda state, columns, values: extend(
+            state, columns, values, key, rank=rank, offset=offset
+        ),
+    )
