@@ -22,6 +22,8 @@ COMMANDS = {
     "associate": "fine-tune on M tasks, score N upstream examples: the forgetting matrix",
     "predict": "complete the rows of new tasks from a few measured entries, by every method",
     "replay": "fine-tune with upstream examples mixed in, and compare what is forgotten",
+    "scaling": "forgetting over ranks and steps, and the laws that describe it",
+    "factoids": "memorise facts, train on others, and recite: what mixing in keeps",
     "report": "rebuild report.html from the files of a workdir",
 }
 

@@ -50,7 +50,7 @@ def optimizer(train: ConfigDict) -> OptimizerConfig:
 def loop(train: ConfigDict) -> LoopConfig:
     """The loop of the train fields."""
     for key in ("steps", "batch_size", "microbatch", "buckets"):
-        if train[key] < 1:
+        if train.get(key, 1) < 1:
             raise UserError(f"train.{key} is {train[key]}; it must be 1 or more")
     return LoopConfig(train.batch_size, train.microbatch, train.buckets, train.save_every)
 

@@ -1,9 +1,11 @@
 """`forget-jax report`: rebuilds a workdir's report.html from its files alone."""
 
+import io
 import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from ml_collections import ConfigDict
 
 from forget_jax import files
@@ -13,11 +15,13 @@ from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 from forget_jax.report import (
     Section,
+    factoids_section,
     matrix_section,
     methods_section,
     page,
     rank_section,
     replay_section,
+    scaling_section,
     score_section,
     training_section,
 )
@@ -125,6 +129,23 @@ def _replay(work: Path, summary: dict[str, Any]) -> list[Section]:
     return [replay_section(summary["replay"], summary["paired_test"], summary["seeds"])]
 
 
+def _scaling(work: Path, summary: dict[str, Any]) -> list[Section]:
+    points = pd.read_csv(io.BytesIO((work / "points.csv").read_bytes()))
+    if not {"P", "steps", "l_ft", "l_f"} <= set(points):
+        raise UserError("points.csv needs the columns P, steps, l_ft and l_f to be drawn")
+    if "run" not in points:
+        points["run"] = points["P"].astype(str)
+    return [
+        scaling_section(
+            points.to_dict("list"), summary["laws"], summary["curves"], summary["seeds"]
+        )
+    ]
+
+
+def _factoids(work: Path, summary: dict[str, Any]) -> list[Section]:
+    return [factoids_section(summary["by_seed"], summary["seeds"])]
+
+
 SECTIONS = {
     "pretrain": _pretrain,
     "finetune": _finetune,
@@ -132,4 +153,6 @@ SECTIONS = {
     "associate": _associate,
     "predict": _predict,
     "replay": _replay,
+    "factoids": _factoids,
+    "scaling": _scaling,
 }

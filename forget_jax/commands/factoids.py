@@ -1,0 +1,185 @@
+"""`forget-jax factoids`: memorise facts A, train on facts B, with and without mixed-in rows."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from forget_jax import files
+from forget_jax.commands import fleet, models, report, texts
+from forget_jax.commands.workdir import Workdir
+from forget_jax.data.examples import Example
+from forget_jax.data.tokenise import Encoded
+from forget_jax.errors import UserError, nearest
+from forget_jax.factoids.stages import ARMS, StageConfig, task
+from forget_jax.files import PathLike
+from forget_jax.lm import generate, lora
+from forget_jax.progress import Progress
+from forget_jax.scoring.exact_match import is_correct
+from forget_jax.training.loop import Task
+
+Tree = Any
+
+
+def run(config: ConfigDict, workdir: PathLike) -> None:
+    """Trains every arm through both stages and recites the facts after each; resumes."""
+    _check(config)
+    work = Workdir(workdir, "factoids", config)
+    if report.has_ended(work):
+        return
+    model, params, tokenizer = models.load(config)
+    context = models.context(config, model)
+    template = texts.template(config.data)
+
+    def read(spec: str) -> tuple[list[Example], list[Encoded]]:
+        examples = texts.load((spec,), config.data)
+        encoded, cut = texts.encode(examples, tokenizer, template, config.data, context)
+        if cut["dropped"]:
+            raise UserError(f"{spec}: facts over the context cannot be dropped; raise data.context")
+        return examples, encoded
+
+    facts = {"a": read(config.stage_a), "b": read(config.stage_b)}
+    mix = read(config.mix)[1]
+    stage = StageConfig(config.epochs, config.train.batch_size, config.ratio)
+    lines = [(arm, seed) for seed in range(config.seeds) for arm in config.arms]
+    seeds = [texts.task_seed(config.train.seed, "factoids", seed) for _, seed in lines]
+
+    def jobs(which: str, number: int) -> list[Task]:
+        return [
+            task(f"{arm} | stage {which.upper()} | seed {s}", facts[which][1], mix,
+                 ARMS[arm][number], seed + number, stage)
+            for (arm, s), seed in zip(lines, seeds, strict=True)
+        ]  # fmt: skip
+
+    # Arms that agree on stage A share its run.
+    first = {(ARMS[arm][0], s): i for i, (arm, s) in reversed(list(enumerate(lines)))}
+    unique = sorted(first.values())
+    jobs_a = jobs("a", 0)
+    trained_a = _stage(config, work, "a", model, params, [jobs_a[i] for i in unique], None)
+    where = [unique.index(first[(ARMS[arm][0], s)]) for arm, s in lines]
+    trained_a = [trained_a[i] for i in where]
+    trained_b = _stage(config, work, "b", model, params, jobs("b", 1), trained_a)
+
+    accuracy = {}
+    for key, trained, which in (
+        ("accuracy_a_after_a", trained_a, "a"),
+        ("accuracy_a_after_b", trained_b, "a"),
+        ("accuracy_b", trained_b, "b"),
+    ):
+        kept = work / f"{key}.json"
+        if not kept.exists():
+            shown = where if key == "accuracy_a_after_a" else list(range(len(lines)))
+            figures = _recite(config, model, params, trained, facts[which], tokenizer, key, shown)
+            files.write_json(kept, figures)
+        accuracy[key] = files.read_json(kept)
+    by_seed = {
+        arm: {
+            key: [v for v, (of, _) in zip(values, lines, strict=True) if of == arm]
+            for key, values in accuracy.items()
+        }
+        for arm in config.arms
+    }
+    work.finish(
+        {
+            "factoids": {
+                arm: {key: float(np.mean(values)) for key, values in figures.items()}
+                for arm, figures in by_seed.items()
+            },
+            "by_seed": by_seed,
+            "seeds": config.seeds,
+            "facts_a": len(facts["a"][1]),
+            "facts_b": len(facts["b"][1]),
+            "seconds": work.seconds(),
+        }
+    )  # fmt: skip
+    report.build(workdir)
+    shown_arms = ", ".join(
+        f"{arm} {f['accuracy_a_after_b']:.0%}" for arm, f in (work.done or {})["factoids"].items()
+    )
+    print(f"facts A still known after B: {shown_arms}; page in {work / 'report.html'}",
+          file=sys.stderr)  # fmt: skip
+
+
+def _check(config: ConfigDict) -> None:
+    for arm in config.arms:
+        if arm not in ARMS:
+            raise UserError(f"arms names {arm!r}{nearest(arm, ARMS)}; there are {', '.join(ARMS)}")
+    if not config.arms or min(config.seeds, config.epochs, config.max_new_tokens) < 1:
+        raise UserError("factoids needs an arm, and seeds, epochs, max_new_tokens of 1 or more")
+    if config.ratio < 0:
+        raise UserError(f"ratio is {config.ratio}; it must be 0 or more")
+
+
+def _stage(
+    config: ConfigDict,
+    work: Workdir,
+    which: str,
+    model: Any,
+    params: Tree,
+    jobs: Sequence[Task],
+    initial: Sequence[Tree] | None,
+) -> list[Tree]:
+    """Every job's tree after a stage: adapters train together, whole models one by one."""
+
+    def stacked(trees: Sequence[Tree]) -> Tree:
+        return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+    if config.lora.rank:
+        trained = fleet.run_training(
+            config, work, f"factoids/{which}", model, params, jobs,
+            f"stage {which.upper()}: {len(jobs)} runs",
+            initial=None if initial is None else stacked(initial),
+        )  # fmt: skip
+        return [jax.tree.map(lambda x, m=m: x[m], trained) for m in range(len(jobs))]
+    found = []
+    for m, job in enumerate(jobs):
+        trained = fleet.run_training(
+            config, work, f"factoids/{which}{m}", model, params, [job], job.name,
+            initial=None if initial is None else stacked([initial[m]]),
+        )  # fmt: skip
+        found.append(jax.tree.map(lambda x: x[0], trained))
+    return found
+
+
+def _recite(
+    config: ConfigDict,
+    model: Any,
+    params: Tree,
+    trained: Sequence[Tree],
+    facts: tuple[list[Example], list[Encoded]],
+    tokenizer: Any,
+    what: str,
+    shown: Sequence[int],
+) -> list[float]:
+    """Share of facts that each model completes exactly by greedy decoding.
+
+    `shown` numbers the models; equal numbers are one model, recited once.
+    """
+    examples, encoded = facts
+    prompts = [e.ids[: int(np.argmax(e.is_target))].tolist() for e in encoded]
+    adapter = models.adapter(config)
+    found: dict[int, float] = {}
+    with Progress(what, len(shown), unit="model") as progress:
+        for i, number in enumerate(shown):
+            if number not in found:
+                tree = trained[i]
+                outputs = generate.greedy(
+                    model,
+                    tree if adapter is None else params,
+                    None if adapter is None else lora.scaled(adapter, tree),
+                    prompts,
+                    config.max_new_tokens,
+                    tokenizer.eos_token_id,
+                )
+                texts_out = tokenizer.batch_decode(outputs, skip_special_tokens=True)
+                right = [
+                    is_correct(text, (e.completion or "", *e.answers))
+                    for text, e in zip(texts_out, examples, strict=True)
+                ]
+                found[number] = float(np.mean(right))
+            progress.at(i + 1, f"{found[number]:.0%} exact")
+    return [found[number] for number in shown]
