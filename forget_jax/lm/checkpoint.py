@@ -294,3 +294,17 @@ def save(
         for token in ("bos", "eos", "pad"):
             hf[f"{token}_token_id"] = getattr(tokenizer, f"{token}_token_id")
     files.write_text(target / "config.json", json.dumps(hf, indent=1) + "\n")
+
+
+def check_tokenizer(config: DecoderConfig, tokenizer: Any, where: str) -> None:
+    """A tokenizer may know fewer tokens than the model has rows for (padding), never more.
+
+    Raises:
+      UserError: a token id beyond the embedding.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"{where}: the tokenizer knows {largest + 1} tokens, but config.json has "
+            f"vocab_size={config.vocab_size}: tokenizer and weights are of different models"
+        )

@@ -48,7 +48,8 @@ class Tensors:
         return dict.fromkeys(self._open(file).keys(), file)
 
     def _index(self) -> dict[str, LocalPath]:
-        weight_map = files.read_json(self.path / INDEX).get("weight_map")
+        index = files.read_json(self.path / INDEX)
+        weight_map = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(weight_map, dict):
             raise UserError(f"{self.path / INDEX}: no weight_map")
         for name in sorted(set(map(str, weight_map.values()))):

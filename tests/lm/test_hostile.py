@@ -1,0 +1,186 @@
+"""Broken or hostile checkpoints and adapters: one clear line each, never a silently other model."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from forget_jax.errors import UserError
+from forget_jax.lm import checkpoint, lora, peft
+from forget_jax.lm import tokenizer as tokenizers
+
+
+def refused(action, says):
+    with pytest.raises(UserError, match=says) as e:
+        action()
+    line = str(e.value)
+    assert "\n" not in line
+    print(line)
+
+
+@pytest.fixture
+def folder(checkpoint_of):
+    return checkpoint_of("llama")
+
+
+def edit(folder, change):
+    """Rewrites the tensors of a single-file checkpoint."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def test_truncated_safetensors(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    refused(lambda: checkpoint.load(folder), "broken or truncated safetensors")
+    file.write_bytes(b"\xff" * 40)
+    refused(lambda: checkpoint.load(folder), "broken or truncated safetensors")
+    file.write_bytes(b"")
+    refused(lambda: checkpoint.load(folder), "broken or truncated safetensors")
+
+
+@pytest.fixture
+def sharded(folder, tmp_path):
+    config, params = checkpoint.load(folder)
+    checkpoint.save(tmp_path / "sharded", config, params, shard_bytes=20_000)
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    return tmp_path / "sharded"
+
+
+def test_sharded_checkpoint_is_the_same(folder, sharded):
+    a, b = checkpoint.load(folder), checkpoint.load(sharded)
+    jax.tree.map(np.testing.assert_array_equal, a[1], b[1])
+
+
+def test_missing_shard(sharded):
+    next(iter(sorted(sharded.glob("*-00002-*")))).unlink()
+    refused(lambda: checkpoint.load(sharded), "shard model-00002-of-.* is missing")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.safetensors", "/etc/passwd", "a/b.safetensors", "x.bin"]
+)
+def test_index_that_names_a_path_outside(sharded, name):
+    index = sharded / "model.safetensors.index.json"
+    raw = json.loads(index.read_text())
+    raw["weight_map"]["lm_head.weight"] = name
+    index.write_text(json.dumps(raw))
+    refused(lambda: checkpoint.load(sharded), "not a safetensors file of this folder")
+
+
+def test_index_that_is_wrong_about_a_shard(sharded):
+    index = sharded / "model.safetensors.index.json"
+    raw = json.loads(index.read_text())
+    names = sorted(set(raw["weight_map"].values()))
+    tensor = next(k for k, v in raw["weight_map"].items() if v == names[0])
+    raw["weight_map"][tensor] = names[1]
+    index.write_text(json.dumps(raw))
+    refused(lambda: checkpoint.load(sharded), f"tensor {tensor} is missing from the shard")
+    index.write_text("{}")
+    refused(lambda: checkpoint.load(sharded), "no weight_map")
+    index.write_text("[1]")
+    refused(lambda: checkpoint.load(sharded), "no weight_map")
+    index.write_text("{")
+    refused(lambda: checkpoint.load(sharded), "not valid JSON")
+
+
+def test_missing_and_extra_tensors(folder):
+    name = "model.layers.1.mlp.up_proj.weight"
+    edit(folder, lambda t: t.pop(name))
+    refused(lambda: checkpoint.load(folder), f"tensor {name} is missing")
+    extra = "model.layers.1.self_attn.q_proj.bias"
+    edit(
+        folder,
+        lambda t: t.update({name: np.zeros((48, 32), np.float32), extra: np.zeros(32, np.float32)}),
+    )
+    refused(lambda: checkpoint.load(folder), f"tensor {extra} has no place")
+
+
+def test_layers_beyond_the_config_are_extra(folder):
+    raw = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 1}
+    (folder / "config.json").write_text(json.dumps(raw))
+    refused(lambda: checkpoint.load(folder), r"tensor model.layers.1.* has no place")
+
+
+def test_wrong_shape_nan_and_integers(folder):
+    name = "model.layers.0.mlp.up_proj.weight"
+    edit(folder, lambda t: t.update({name: t[name].T.copy()}))
+    refused(lambda: checkpoint.load(folder), rf"{name} has shape \(32, 48\)")
+    bad = np.ones((48, 32), np.float32)
+    bad[3, 4] = np.nan
+    edit(folder, lambda t: t.update({name: bad}))
+    refused(lambda: checkpoint.load(folder), f"{name} holds NaN")
+    edit(folder, lambda t: t.update({name: np.ones((48, 32), np.int8)}))
+    refused(lambda: checkpoint.load(folder), f"{name} is I8, not floating point")
+
+
+def test_pickles_and_unfinished_folders(folder, tmp_path):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(lambda: checkpoint.load(folder), "pickle.*save_pretrained")
+    (folder / "pytorch_model.bin").unlink()
+    refused(lambda: checkpoint.load(folder), "holds no model.safetensors")
+    (folder / "config.json").unlink()
+    refused(lambda: checkpoint.load(folder), "no config.json")
+    refused(lambda: checkpoint.load(tmp_path / "absent"), "not a folder")
+
+
+def test_config_with_remote_code(folder):
+    raw = json.loads((folder / "config.json").read_text())
+    raw["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
+    (folder / "config.json").write_text(json.dumps(raw))
+    refused(lambda: checkpoint.load(folder), "modeling_evil.Evil.*never run")
+
+
+def test_vocabulary_that_disagrees_with_the_tokenizer(folder):
+    tokenizer = tokenizers.train(["some text"] * 3, 300)
+    config, _ = checkpoint.load(folder)
+    refused(lambda: checkpoint.check_tokenizer(config, tokenizer, "m"), "tokenizer knows .* vocab_size=61")
+
+
+@pytest.fixture
+def adapter(folder, tmp_path):
+    config, params = checkpoint.load(folder)
+    lora_config = lora.LoRAConfig(rank=3, alpha=6)
+    one = lora.init(lora_config, params, jax.random.key(0))
+    peft.save(tmp_path / "adapter", lora_config, one, config)
+    return tmp_path / "adapter", config, params
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"use_dora": True}, "use_dora=True"),
+        ({"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING"),
+        ({"bias": "all"}, "bias='all'"),
+        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"init_lora_weights": "pissa"}, "pissa"),
+        ({"r": 5}, r"shapes \(3, "),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
+    ],
+)
+def test_other_adapters_are_named(adapter, change, says):
+    folder, config, params = adapter
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    refused(lambda: peft.load(folder, config, params), says)
+
+
+def test_adapters_that_do_not_fit(adapter, checkpoint_of, tmp_path):
+    folder, config, params = adapter
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    last = sorted(tensors)[-1]
+    save_file({k: v for k, v in tensors.items() if k != last}, file)
+    refused(lambda: peft.load(folder, config, params), "is missing")
+    save_file(tensors | {"base_model.model.lm_head.lora_A.weight": tensors[last]}, file)
+    refused(lambda: peft.load(folder, config, params), "lm_head.* no place")
+    save_file(tensors | {last: np.full_like(tensors[last], np.inf)}, file)
+    refused(lambda: peft.load(folder, config, params), "NaN or infinite")
+    file.unlink()
+    refused(lambda: peft.load(folder, config, params), "holds no adapter_model")
+    shutil.rmtree(folder)
+    refused(lambda: peft.load(folder, config, params), "no adapter_config.json")
