@@ -1,0 +1,67 @@
+"""Command lines of runs that take seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FEW = (
+    "--config.train.steps=4 --config.train.save_every=2 --config.train.batch_size=4 "
+    "--config.train.buckets=1 --config.train.lr=0.01 --config.train.warmup=1 "
+    "--config.lora.rank=2"
+).split()
+SCORE = "--config.score.buckets=1 --config.score.chunk=8".split()
+
+
+@pytest.fixture(scope="session")
+def finetune_arguments(tiny_base: Path, data_files: Any) -> list[str]:
+    return [
+        "finetune",
+        f"--config.model.path={tiny_base}",
+        f"--config.data.path={data_files.tasks[0]}",
+        *FEW,
+    ]
+
+
+@pytest.fixture(scope="session")
+def score_arguments(tiny_base: Path, data_files: Any) -> list[str]:
+    return [
+        "score",
+        f"--config.model.path={tiny_base}",
+        f"--config.data.path={data_files.upstream}",
+        *SCORE,
+    ]
+
+
+@pytest.fixture(scope="session")
+def associate_arguments(tiny_base: Path, data_files: Any) -> list[str]:
+    """Three tasks and one repeat, two at a time."""
+    return [
+        "associate",
+        f"--config.model.path={tiny_base}",
+        f"--config.tasks={','.join(map(str, data_files.tasks))}",
+        f"--config.upstream={data_files.upstream}",
+        "--config.data.context=64",
+        "--config.tasks_together=2",
+        "--config.repeat_tasks=1",
+        *FEW,
+        *SCORE,
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], Path]:
+    """A function that runs a command undisturbed, once a session, and returns its workdir."""
+    from forget_jax import cli
+
+    kept: dict[tuple[str, ...], Path] = {}
+
+    def run(arguments: list[str]) -> Path:
+        key = tuple(arguments)
+        if key not in kept:
+            kept[key] = tmp_path_factory.mktemp(arguments[0]) / "run"
+            assert cli.main([*arguments, f"--workdir={kept[key]}"]) == 0
+        return kept[key]
+
+    return run
