@@ -55,7 +55,7 @@ MEANING = {
     "task_heldout": "share of the task's examples kept for its held-out loss",
     "ranks": "adapter ranks of the grid",
     "steps": "numbers of steps of the grid",
-    "seeds": "runs of each setting, under other seeds",
+    "seeds": "repetitions under other seeds",
     "metric": "what l_f is: soft, argmax, kl (against the base's predictions) or nll",
     "laws": "laws to fit, by name",
     "target": "column the laws are fitted to; empty: each law's own",
@@ -67,4 +67,8 @@ MEANING = {
     "arms": "what to compare: naive, mix in A, mix in B, mix in both",
     "epochs": "passes over the facts in each stage",
     "max_new_tokens": "the most tokens of a recited answer",
+    "split.test_tasks": "tasks to predict: row numbers or names",
+    "split.train_tasks": "tasks to learn from; empty: all that are not tested",
+    "observed": "measured entries of each test task's row",
+    "methods": "completion methods to compare",
 }
