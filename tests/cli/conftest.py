@@ -8,7 +8,7 @@ import pytest
 
 FEW = (
     "--config.train.steps=4 --config.train.save_every=2 --config.train.batch_size=4 "
-    "--config.train.buckets=1 --config.train.lr=0.01 --config.train.warmup=1 "
+    "--config.train.buckets=1 --config.train.lr=0.05 --config.train.warmup=1 "
     "--config.lora.rank=2"
 ).split()
 SCORE = "--config.score.buckets=1 --config.score.chunk=8".split()

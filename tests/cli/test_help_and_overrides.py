@@ -1,0 +1,126 @@
+"""Every field is explained, typed and overridable."""
+
+import importlib
+import pkgutil
+
+import pytest
+from ml_collections import ConfigDict
+
+import configs as all_configs
+from forget_jax import cli
+from forget_jax.commands import config
+from forget_jax.commands.fields import MEANING
+from forget_jax.errors import UserError
+
+NAMES = sorted(
+    m.name
+    for m in pkgutil.iter_modules(all_configs.__path__)
+    if hasattr(importlib.import_module(f"configs.{m.name}"), "get_config")
+)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_lists_every_field_with_default_and_meaning(command, run_cli):
+    status, out, err = run_cli(command, "--help")
+    assert status == 0 and err == ""
+    assert cli.COMMANDS[command] in out
+    text = " ".join(out.split())
+    for key, value in config.flat(config.load(command)).items():
+        default = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        shown = f"--config.{key} {MEANING[key]} [{default}]"
+        assert " ".join(shown.split()) in text
+
+
+def test_help_shows_overridden_values(run_cli):
+    _, out, _ = run_cli("pretrain", "--config.train.steps=77", "--help")
+    assert "[77]" in out
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_the_list_of_commands(argv, run_cli):
+    status, out, _ = run_cli(*argv)
+    assert status == 0
+    assert all(f"  {name} " in out and what in out for name, what in cli.COMMANDS.items())
+
+
+def test_every_field_has_a_meaning_and_every_meaning_a_field():
+    fields = {key for name in NAMES for key in config.flat(config.load(name))}
+    assert fields - set(MEANING) == set()
+    assert set(MEANING) - fields == set()
+
+
+def test_every_command_has_a_module_and_a_config():
+    for command in cli.COMMANDS:
+        assert callable(importlib.import_module(f"forget_jax.commands.{command}").run)
+        assert command in NAMES
+
+
+def sample():
+    c = ConfigDict()
+    c.names = ()
+    c.numbers = (1, 2)
+    c.rate = 0.5
+    c.flag = False
+    c.deep = ConfigDict({"text": "x", "count": 3})
+    return c.lock()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("names", "a,b", ("a", "b")),
+        ("names", 'a, "b,c" ,d', ("a", "b,c", "d")),
+        ("names", "x.jsonl[0:3],y.jsonl", ("x.jsonl[0:3]", "y.jsonl")),
+        ("names", "", ()),
+        ("numbers", "3", (3,)),
+        ("numbers", "4, 5,6", (4, 5, 6)),
+        ("rate", "2", 2.0),
+        ("rate", "1e-3", 1e-3),
+        ("flag", "TRUE", True),
+        ("flag", "no", False),
+        ("deep.text", "007", "007"),
+        ("deep.count", "-4", -4),
+    ],
+)
+def test_overrides_take_the_type_of_the_default(key, text, value):
+    c = sample()
+    config.override(c, key, text)
+    found = config.flat(c)[key]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("numbers", "1,x", "config.numbers takes a whole number, not 'x'"),
+        ("rate", "", "config.rate takes a number, not ''"),
+        ("rate", "nan", "config.rate"),
+        ("flag", "2", "config.flag takes true or false, not '2'"),
+        ("deep", "x", "no config field 'deep'"),
+        ("deep.txt", "x", r"no config field 'deep.txt' \(did you mean deep.text\?\)"),
+    ],
+)
+def test_wrong_overrides_are_said(key, text, said):
+    with pytest.raises(UserError, match=said):
+        config.override(sample(), key, text)
+
+
+def test_a_config_of_ones_own_with_an_argument(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import score\n"
+        "def get_config(arg='a'):\n"
+        "    c = score.get_config(arg)\n"
+        "    c.score.rows = 2\n"
+        "    return c\n"
+    )
+    assert config.load(f"{path}:b").model.path == "b"
+    assert config.load(str(path)).score.rows == 2
+    with pytest.raises((KeyError, AttributeError)):
+        config.load(str(path)).score.raws = 3  # locked
+
+
+def test_overrides_of_one_load_do_not_reach_the_next():
+    first = config.load("score")
+    config.override(first, "adapters", "a,b")
+    assert config.load("score").adapters == ()

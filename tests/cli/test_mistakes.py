@@ -1,0 +1,276 @@
+"""A user's mistake is one clear line and exit status 2, never a traceback."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from forget_jax import cli, files
+from forget_jax.commands import config as configs
+
+
+@pytest.fixture
+def mistake(run_cli, tmp_path):
+    """Runs a command that must fail, in a fresh workdir; returns its one line."""
+
+    def run(*argv, workdir=tmp_path / "run"):
+        status, out, err = run_cli(*argv, f"--workdir={workdir}")
+        assert status == 2, err
+        assert out == "" and "Traceback" not in err
+        lines = err.splitlines()
+        said = [line for line in lines if line.startswith("forget-jax: ")]
+        assert len(said) == 1 and lines[-1] == said[0]
+        assert not (workdir / "summary.json").exists()
+        return said[0].removeprefix("forget-jax: ")
+
+    return run
+
+
+def jsonl(folder, text):
+    path = folder / "rows.jsonl"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["assoziate"], r"unknown command 'assoziate' \(did you mean associate\?\)"),
+        (["score", "--confg=x"], "unknown argument '--confg=x'"),
+        (["score", "model"], "unknown argument 'model'"),
+        (["score", "--config=nowhere.py"], "config nowhere.py does not exist"),
+        (["score", "--config=scor"], r"no config named 'scor' \(did you mean score\?\)"),
+        (["associate", "--config=associate:real"], "does not take the argument 'real'"),
+        (
+            ["pretrain", "--config.train.step=3"],
+            r"no config field 'train.step' \(did you mean train.steps\?\)",
+        ),
+        (["pretrain", "--config.train.steps=3.5"], "train.steps takes a whole number, not '3.5'"),
+        (["pretrain", "--config.train.lr=fast"], "train.lr takes a number, not 'fast'"),
+        (["score", "--config.score.packing=maybe"], "packing takes true or false, not 'maybe'"),
+        (["pretrain", "--config.model.heads=5"], "model.heads=5 must divide model.width=96"),
+        (["pretrain", "--config.model.heads=0"], "model.heads"),
+        (["pretrain", "--config.model.layers=0"], "model.layers"),
+        (["pretrain", "--config.model.width=0"], "model.width"),
+        (["pretrain", "--config.model.vocab_size=100"], "vocab_size >= 259"),
+        (["score"], "model.path is not given"),
+        (["score", "--config.model.path=./nowhere"], "./nowhere is not a folder"),
+    ],
+)
+def test_in_the_arguments(argv, said, mistake):
+    import re
+
+    assert re.search(said, mistake(*argv))
+
+
+def test_a_flag_without_its_value(run_cli):
+    status, _, err = run_cli("score", "--config.model.path")
+    assert status == 2 and "--config.model.path needs a value" in err
+
+
+def test_a_config_that_does_not_run(mistake, tmp_path):
+    broken = tmp_path / "mine.py"
+    broken.write_text("import nothing_of_this_name\n")
+    assert "mine.py: ModuleNotFoundError" in mistake("score", f"--config={broken}")
+    broken.write_text("x = 1\n")
+    assert "mine.py has no get_config()" in mistake("score", f"--config={broken}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"text": "a b c"}\n{"text": \n', "rows.jsonl, line 2: not valid JSON"),
+        ('{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n', "line 2: completion is missing"),
+        ("", "rows.jsonl is empty"),
+        ('{"text": "  "}\n', "is empty: all of its 1 rows are blank"),
+        ('{"prompt": "a"}\n', "line 1: completion is missing"),
+        ('["a"]\n', "line 1: holds list data"),
+        ('{"text": 7}\n', "line 1: text is a number"),
+        ('{"body": "a b"}\n', "the columns are body"),
+    ],
+)
+@pytest.mark.parametrize("command", ["finetune", "associate"])
+def test_in_the_data(command, text, said, mistake, tmp_path, tiny_base, data_files):
+    rows = jsonl(tmp_path, text)
+    fields = {
+        "finetune": [f"--config.data.path={rows}"],
+        "associate": [f"--config.tasks={rows}", f"--config.upstream={data_files.upstream}"],
+    }[command]
+    assert said in mistake(command, f"--config.model.path={tiny_base}", *fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (["data.path=absent.jsonl"], "absent.jsonl does not exist"),
+        (["data.path="], "no data set is named"),
+        (["data.context=65"], "data.context=65 is over the model's own context of 64"),
+        (["data.context=-1"], "data.context is -1"),
+        (["data.template=tulip"], r"data.template is 'tulip' (did you mean tulu?)"),
+        (["data.too_long=cut"], "too_long is 'cut'; it must be one of truncate"),
+        (["data.columns=prompt"], "data.columns takes pairs such as prompt=question"),
+        (["data.columns=promt=question"], "'promt' is not a field"),
+        (["data.path=builtin:skill/additon"], "additon"),
+        (["train.steps=0"], "train.steps is 0; it must be 1 or more"),
+        (["train.schedule=triangle"], "train.schedule is 'triangle'; it must be one of constant"),
+        (["train.seed=-1"], "train.seed is -1"),
+        (["train.clip=-1"], "train.clip is -1"),
+        (["train.warmup=-2"], "train.warmup is -2"),
+        (["lora.rank=-1"], "lora.rank is -1"),
+        (["lora.targets=nothing"], "lora.targets 'nothing' matches no linear layer"),
+        (["lora.targets=(attn"], "lora.targets"),
+    ],
+)
+def test_in_the_fields(fields, said, mistake, tiny_base, data_files):
+    argv = [f"--config.{field}" for field in fields]
+    given = [f"--config.model.path={tiny_base}", f"--config.data.path={data_files.tasks[0]}"]
+    assert said in mistake("finetune", *given, *argv)
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("tasks_together=0", "tasks_together is 0"),
+        ("repeat_tasks=-1", "repeat_tasks is -1"),
+        ("r2_ranks=0", "r2_ranks is 0"),
+        ("tasks=", "names no task"),
+        ("upstream=", "no data set is named"),
+        ("score.chunk=0", "score.chunk is 0; it must be 1 or more"),
+    ],
+)
+def test_in_the_fields_of_associate(field, said, mistake, associate_arguments):
+    assert said in mistake(*associate_arguments, f"--config.{field}")
+
+
+def test_two_tasks_of_one_name(mistake, associate_arguments, data_files):
+    task = data_files.tasks[0]
+    assert "two tasks are called reverse" in mistake(
+        *associate_arguments, f"--config.tasks={task}[0:3],{task}[3:6]"
+    )
+
+
+def test_an_example_over_the_context_is_said_and_counted(
+    run_cli, score_arguments, tmp_path, data_files
+):
+    fields = [*score_arguments, "--config.data.context=32", f"--workdir={tmp_path / 'run'}"]
+    status, _, err = run_cli(*fields)
+    assert status == 0 and "of 20 examples of upstream are longer than 32 tokens" in err
+    counted = json.loads((tmp_path / "run" / "summary.json").read_text())["over_context"]
+    assert counted["truncated"] > 0 and counted["tokens_cut"] >= counted["truncated"]
+
+
+def test_every_example_over_the_context(mistake, score_arguments):
+    fields = ["--config.data.context=4", "--config.data.too_long=drop"]
+    assert "every one of the 20 examples is longer than the context of 4" in mistake(
+        *score_arguments, *fields
+    )
+    assert "tokens, over the context of 4" in mistake(
+        *score_arguments, fields[0], "--config.data.too_long=error"
+    )
+
+
+def test_a_workdir_of_another_config(run_cli, finished, score_arguments):
+    work = finished(score_arguments)
+    status, _, err = run_cli(*score_arguments, "--config.score.rows=3", f"--workdir={work}")
+    assert status == 2 and "score.rows was 8, now 3" in err
+    status, _, err = run_cli("pretrain", f"--workdir={work}")
+    assert status == 2 and "command was 'score', now 'pretrain'" in err
+
+
+def test_a_workdir_that_is_a_file(mistake, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in mistake("pretrain", workdir=tmp_path / "file" / "x")
+
+
+def test_report_of_an_empty_workdir(mistake):
+    assert "holds no run that has ended" in mistake("report")
+
+
+def test_a_disk_that_fills(mistake, monkeypatch, finetune_arguments):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left on device" in mistake(*finetune_arguments)
+
+
+@pytest.mark.parametrize("kilobytes", [24, 120, 400])
+def test_a_really_full_disk_and_then_room(
+    kilobytes, associate_arguments, finished, tmp_path, run_cli
+):
+    """A small disk fills at different stages; with more room the same command resumes."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        argv = [*associate_arguments, f"--workdir={tmp_path / 'run'}"]
+        status, _, err = run_cli(*argv)
+        assert status == 2 and "Traceback" not in err, err
+        assert "No space left on device" in err.splitlines()[-1]
+        subprocess.run(["mount", "-o", "remount,size=20m", str(tmp_path)], check=True)
+        status, _, err = run_cli(*argv)
+        assert status == 0, err
+        ours, theirs = (
+            json.loads((w / "summary.json").read_text())
+            for w in (tmp_path / "run", finished(associate_arguments))
+        )
+        assert {**ours, "seconds": 0, "tokens_per_second": 0} == {
+            **theirs,
+            "seconds": 0,
+            "tokens_per_second": 0,
+        }
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(mistake, finetune_arguments):
+    said = mistake(
+        *finetune_arguments, "--config.train.lr=1e30", "--config.train.schedule=constant"
+    )
+    assert "the loss of reverse is nan at step" in said and "lower train.lr" in said
+
+
+def test_our_own_mistake_is_status_one(run_cli, monkeypatch, tmp_path):
+    def broken(*args):
+        raise RuntimeError("inside")
+
+    monkeypatch.setattr(configs, "load", broken)
+    status, _, err = run_cli("score", f"--workdir={tmp_path}")
+    assert status == 1 and "RuntimeError: inside" in err and "internal error" in err
+
+
+def test_an_error_of_several_lines_is_shown_as_one(run_cli, monkeypatch):
+    def wrong(*args):
+        raise files.UserError("one\n  two")
+
+    monkeypatch.setattr(configs, "load", wrong)
+    assert run_cli("score") == (2, "", "forget-jax: one two\n")
+
+
+def python_m(*argv, **kwargs):
+    command = [sys.executable, "-m", "forget_jax", *argv]
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
+
+
+def test_python_m_is_the_command():
+    bad = python_m("score", "--config.modl.path=x")
+    assert bad.returncode == 2 and bad.stdout == ""
+    assert bad.stderr == (
+        "forget-jax: no config field 'modl.path' (did you mean model.path?); "
+        "see --help for all fields\n"
+    )
+    good = python_m()
+    assert good.returncode == 0 and good.stderr == ""
+    assert all(f"  {name} " in good.stdout for name in cli.COMMANDS)
+
+
+def test_a_closed_pipe_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        command = [sys.executable, "-m", "forget_jax", "score", "--help"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr and "internal error" not in done.stderr
