@@ -8,14 +8,18 @@ same command resumes), 1 on an internal error.
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from forget_jax.errors import UserError, nearest
 
 COMMANDS = {
+    "quickstart": "everything below in miniature: offline, five minutes on two cores, one page",
     "pretrain": "train a tokenizer and a small base model from scratch",
     "finetune": "fine-tune a model on one task, with LoRA or in full",
     "score": "per-example log-likelihoods of a data set under a model and its adapters",
@@ -99,14 +103,18 @@ def run(argv: Sequence[str]) -> None:
         )
     name, workdir, overrides, wants_help = parse(argv[1:])
     from forget_jax.commands import config as configs
+    from forget_jax.commands import limits
 
     module = importlib.import_module(f"forget_jax.commands.{command}")
     config = configs.load(name or command)
     for key, value in overrides:
         configs.override(config, key, value)
     if wants_help:
-        print(f"forget-jax {command}: {COMMANDS[command]}\n\n{configs.describe(config)}")
+        print(
+            f"forget-jax {command}: {COMMANDS[command]}\n\n{configs.describe(config)}", flush=True
+        )
         return
+    limits.check(config)
     if workdir is None:
         workdir = os.path.join("runs", f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")  # noqa: PTH118
         print(f"workdir: {workdir}", file=sys.stderr)
@@ -114,8 +122,14 @@ def run(argv: Sequence[str]) -> None:
     module.run(config, workdir)
 
 
+def _terminated(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script; returns the exit status."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         run(sys.argv[1:] if argv is None else argv)
     except UserError as e:
@@ -125,6 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         why = str(e) or "interrupted"
         print(f"forget-jax: {why}; start the same command again to resume", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has gone, as in `forget-jax score --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception:
         traceback.print_exc()
         print("forget-jax: internal error; please report the lines above", file=sys.stderr)

@@ -73,15 +73,7 @@ def _repeated(name: str) -> str:
 
 def _write_texts(work: Workdir, upstream: Sequence[Example]) -> None:
     """The beginnings of the upstream examples, for the page."""
-    rows = [
-        {
-            "name": e.name,
-            "text": (e.text if e.text is not None else f"{e.prompt}\n{e.completion}")[:600]
-            if not e.messages
-            else "\n".join(f"{role}: {text}" for role, text in e.messages)[:600],
-        }
-        for e in upstream
-    ]
+    rows = [{"name": e.name, "text": texts.whole(e)[:600]} for e in upstream]
     files.write_json(work / "examples.json", rows)
 
 

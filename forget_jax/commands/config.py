@@ -3,6 +3,7 @@
 import csv
 import importlib
 import importlib.util
+import math
 import pkgutil
 from typing import Any
 
@@ -104,10 +105,18 @@ def _parse(key: str, text: str, like: Any) -> Any:
     if isinstance(like, int | float):
         kind, article = (int, "a whole number") if isinstance(like, int) else (float, "a number")
         try:
-            return kind(text)
+            value = kind(text)
+            if math.isfinite(value):
+                return value
         except ValueError:
-            raise UserError(f"config.{key} takes {article}, not {text!r}") from None
+            pass
+        raise UserError(f"config.{key} takes {article}, not {text!r}")
     return text
+
+
+def meaning(key: str) -> str:
+    """What a field means; the first part of a key may be a stage of `quickstart`."""
+    return MEANING[key] if key in MEANING else MEANING[key.partition(".")[2]]
 
 
 def describe(config: ConfigDict) -> str:
@@ -116,8 +125,10 @@ def describe(config: ConfigDict) -> str:
     shown = {
         key: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for key, v in fields.items()
     }
+    if not fields:
+        return "  it has no config fields"
     width = max(len(key) for key in fields) + 9
     return "\n".join(
-        f"  --config.{key:{width - 9}}  {MEANING[key]}\n  {'':{width}}  [{shown[key]}]"
+        f"  --config.{key:{width - 9}}  {meaning(key)}\n  {'':{width}}  [{shown[key]}]"
         for key in fields
     )

@@ -1,5 +1,6 @@
 """From the model and training fields of a config to what the rooms take."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -49,9 +50,6 @@ def optimizer(train: ConfigDict) -> OptimizerConfig:
 
 def loop(train: ConfigDict) -> LoopConfig:
     """The loop of the train fields."""
-    for key in ("steps", "batch_size", "microbatch", "buckets"):
-        if train.get(key, 1) < 1:
-            raise UserError(f"train.{key} is {train[key]}; it must be 1 or more")
     return LoopConfig(train.batch_size, train.microbatch, train.buckets, train.save_every)
 
 
@@ -60,8 +58,10 @@ def adapter(config: ConfigDict) -> lora.LoRAConfig | None:
     c = config.get("lora")
     if c is None or c.rank == 0:
         return None
-    if c.rank < 0:
-        raise UserError(f"lora.rank is {c.rank}; it must be 0 (full fine-tuning) or more")
+    try:
+        re.compile(c.targets)
+    except re.error as e:
+        raise UserError(f"lora.targets {c.targets!r} is not a regular expression: {e}") from e
     return lora.LoRAConfig(c.rank, c.alpha, c.rslora, c.targets)
 
 

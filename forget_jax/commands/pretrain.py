@@ -29,15 +29,11 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     model = _shape(config.model)
     examples = texts.load(config.data.path, config.data)
     training, held = _split(len(examples), config.data.heldout, config.train.seed)
-    if (work / "tokenizer").exists():
+    if (work / "tokenizer" / "tokenizer_config.json").exists():  # its files are written in order
         tokenizer = tokenizers.load(work / "tokenizer")
     else:
         tokenizer = tokenizers.train(
-            (
-                e.text if e.text is not None else f"{e.prompt}\n{e.completion}"
-                for e in (examples[i] for i in training)
-            ),
-            config.model.vocab_size,
+            (texts.whole(examples[i]) for i in training), config.model.vocab_size
         )
         tokenizers.save(tokenizer, work / "tokenizer")
     model = dataclasses.replace(model, vocab_size=-(-len(tokenizer) // 8) * 8)

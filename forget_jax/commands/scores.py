@@ -25,9 +25,6 @@ class Table:
     def __init__(
         self, work: Workdir, models: Sequence[str], encoded: Sequence[Encoded], score: ConfigDict
     ):
-        for key in ("rows", "buckets", "chunk"):
-            if score[key] < 1:
-                raise UserError(f"score.{key} is {score[key]}; it must be 1 or more")
         self.path = work / "scores.zarr"
         self.models, self.encoded, self.score = models, encoded, score
         self.buckets = Buckets.of(encoded, score.buckets)

@@ -58,6 +58,15 @@ def load(specs: Sequence[str], data: ConfigDict) -> list[Example]:
     return examples
 
 
+def whole(example: Example) -> str:
+    """An example as one text: for people to read, and to train a tokenizer on."""
+    if example.text is not None:
+        return example.text
+    if example.messages:
+        return "\n".join(f"{role}: {text}" for role, text in example.messages)
+    return f"{example.prompt}\n{example.completion}"
+
+
 def task_name(spec: str) -> str:
     """The name of a task: the file's stem, or what follows `builtin:`, `hf:` or `tfds:`."""
     name = split_slice(spec)[0]

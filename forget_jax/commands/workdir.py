@@ -62,6 +62,11 @@ class Workdir:
         kept = self.path / "config.json"
         if kept.exists():
             found = files.read_json(kept)
+            if found["command"] != command:
+                raise UserError(
+                    f"{path} holds a run of {found['command']}, not of {command}; give another "
+                    "--workdir"
+                )
             if found != wanted:
                 raise UserError(
                     f"{path} holds another run: {_difference(found, wanted)}; "

@@ -229,7 +229,7 @@ class Reporter:
         """Logs step `number` (from 1); returns what `Progress.at` takes."""
         loss_M, norm_M = np.asarray(metrics["loss_M"]), np.asarray(metrics["grad_norm_M"])
         now = time.monotonic()
-        seconds, self.before = now - self.before, now
+        seconds, self.before = max(now - self.before, 1e-6), now
         running = [m for m, task in enumerate(self.tasks) if number <= task.steps]
         self.log(
             {
@@ -237,7 +237,7 @@ class Reporter:
                 "loss": {self.tasks[m].name: float(loss_M[m]) for m in running},
                 "grad_norm": {self.tasks[m].name: float(norm_M[m]) for m in running},
                 "tokens": tokens,
-                "seconds": round(seconds, 4),
+                "seconds": round(seconds, 6),
             }
         )
         for m in running:
