@@ -1,0 +1,114 @@
+"""A new task's row from its probes, with intervals, in milliseconds and without refitting.
+
+What the train rows say is computed once (`fit`); a new row then costs one small solve and one
+product with the columns. The intervals' width is calibrated on train rows, each predicted from the
+others: it is the share of their entries, not the Gaussian quantile, that decides.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax.associations import checks, evaluation
+from forget_jax.associations.completion import complete, mixture, resolve
+from forget_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What is kept of the train rows.
+
+    Attributes:
+      state: the mixture of factor models.
+      width: half width of an interval in predictive standard deviations.
+      coverage: share of entries the intervals are meant to hold.
+      n_columns: N.
+    """
+
+    state: mixture.Prepared
+    width: float
+    coverage: float
+    n_columns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A predicted row: mean and interval of every entry (N each)."""
+
+    mean_N: np.ndarray
+    low_N: np.ndarray
+    high_N: np.ndarray
+
+
+@jax.jit
+def _predict(state: mixture.Prepared, columns_S: jax.Array, values_S: jax.Array) -> Any:
+    mean_N, variance_N = mixture.predict(state, columns_S, values_S)
+    return mean_N, jnp.sqrt(variance_N)
+
+
+@functools.partial(jax.jit, static_argnames=("rank",))
+def _prepare(z_MxN: jax.Array, offset: jax.Array, *, rank: int) -> mixture.Prepared:
+    return mixture.prepare(z_MxN, rank=rank, offset=offset)
+
+
+def _state(z_MxN: np.ndarray, options: dict[str, Any]) -> mixture.Prepared:
+    _, static, traced = resolve("mixture", options, *z_MxN.shape)
+    return _prepare(jnp.asarray(z_MxN), jnp.asarray(traced["offset"]), rank=dict(static)["rank"])
+
+
+def fit(
+    train: Any, n_observed: int, coverage: float = 0.9, draws: int = 5, **options: Any
+) -> Predictor:
+    """Prepares predictions of new tasks from `n_observed` probes each.
+
+    Args:
+      train: M × N train rows; missing entries are first completed.
+      n_observed: how many entries of a new row will be known; the intervals are calibrated for it.
+      coverage: share of entries that intervals are to hold.
+      draws: random draws of known columns for each held-out train row.
+      **options: settings of the `mixture` method.
+
+    Raises:
+      UserError: fewer than four train rows, a coverage outside (0, 1), too many observed entries.
+    """
+    train_MxN = checks.as_matrix(train, "the train rows")
+    if train_MxN.shape[0] < 4:
+        raise UserError(f"calibrating intervals needs at least 4 train rows, not {len(train_MxN)}")
+    if not 0 < coverage < 1:
+        raise UserError(f"coverage must lie between 0 and 1, not {coverage}")
+    missing_MxN = np.isnan(train_MxN)
+    if missing_MxN.any():
+        train_MxN = complete(train_MxN, ~missing_MxN, "mixture", **options)
+    columns_GxS = evaluation.observed_columns(
+        train_MxN.shape[1], n_observed, range(20_000, 20_000 + draws)
+    )
+    widths = []
+    for i, row_N in enumerate(train_MxN):
+        state = _state(np.delete(train_MxN, i, 0), options)
+        for columns_S in columns_GxS:
+            mean_N, deviation_N = _predict(state, columns_S, row_N[columns_S])
+            width_N = np.abs(row_N - mean_N) / np.asarray(deviation_N)
+            width_N[columns_S] = np.nan
+            width_N[missing_MxN[i]] = np.nan
+            widths.append(width_N)
+    width = float(np.nanquantile(np.stack(widths), coverage))
+    return Predictor(_state(train_MxN, options), width, coverage, train_MxN.shape[1])
+
+
+def predict(predictor: Predictor, columns: Any, values: Any) -> Row:
+    """The whole row of a new task from its values in some columns (NaN: not known after all).
+
+    Raises:
+      UserError: columns outside the matrix or named twice, infinite values.
+    """
+    columns_S = checks.as_rows(columns, predictor.n_columns, "the probed columns")
+    values_S = np.asarray(values, np.float32).reshape(-1)
+    if values_S.shape != columns_S.shape or np.isinf(values_S).any():
+        raise UserError(f"{columns_S.size} probed columns need as many finite values (or NaN)")
+    mean_N, deviation_N = map(np.asarray, _predict(predictor.state, columns_S, values_S))
+    half_N = predictor.width * deviation_N
+    return Row(mean_N, mean_N - half_N, mean_N + half_N)

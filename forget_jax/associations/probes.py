@@ -1,0 +1,222 @@
+"""How many upstream examples to measure for a new task, and which.
+
+Which: a greedy optimal design on the Gaussian factor model of the train rows. Measuring column c
+turns the covariance C of a row's factors into C − C l lᵀ C / (noise_c + lᵀ C l), whatever its value
+(l: the column's loadings); each step takes the column that lowers most the expected error of what
+is to be decided: the whole row, its mean, or which examples are forgotten most.
+
+How many: train rows, each predicted from the others with more and more entries known, show the
+error to expect and how far it varies from task to task.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax.associations import checks, evaluation
+from forget_jax.associations.completion import complete, gaussian, resolve
+from forget_jax.associations.nomination import held_out_errors
+from forget_jax.errors import UserError
+
+Array = jax.Array
+AIMS = ("row", "mean", "top")
+
+
+@functools.partial(jax.jit, static_argnames=("n_probes", "aim", "k", "rank"))
+def _greedy(
+    z_MxN: Array,
+    allowed_N: Array,
+    target_N: Array,
+    offset: Array,
+    pooled: Array,
+    *,
+    n_probes: int,
+    aim: str,
+    k: int,
+    rank: int,
+) -> Array:
+    state = gaussian.prepare(z_MxN, rank=rank, offset=offset, pooled=pooled)
+    load_kxN, noise_N = state.loadings_kxN, state.noise_N
+    weight_N = target_N.astype(z_MxN.dtype)
+    if aim == "mean":
+        mean_k = load_kxN @ weight_N / weight_N.sum()
+        wanted = jnp.outer(mean_k, mean_k)
+    else:
+        if aim == "top":
+            # An entry matters by how probable it is to lie at the border of the k highest.
+            deviation_N = jnp.sqrt((load_kxN**2).sum(0) + noise_N)
+            masked_N = jnp.where(target_N, state.mean_N, -jnp.inf)
+            border = jax.lax.top_k(masked_N, k)[0][-1]
+            weight_N = weight_N * jax.scipy.stats.norm.pdf(border, state.mean_N, deviation_N)
+        wanted = (load_kxN * weight_N) @ load_kxN.T
+
+    def step(i: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        covariance, free_N, chosen = carry
+        moved_kxN = covariance @ load_kxN
+        total_N = noise_N + (moved_kxN * load_kxN).sum(0)
+        gain_N = (moved_kxN * (wanted @ moved_kxN)).sum(0) / total_N
+        best = jnp.argmax(jnp.where(free_N, gain_N, -1))
+        moved_k = moved_kxN[:, best]
+        covariance = covariance - jnp.outer(moved_k, moved_k) / total_N[best]
+        return covariance, free_N.at[best].set(False), chosen.at[i].set(best)
+
+    start = (jnp.eye(load_kxN.shape[0]), allowed_N, jnp.zeros(n_probes, jnp.int32))
+    return jax.lax.fori_loop(0, n_probes, step, start)[2]
+
+
+def choose(
+    train: Any,
+    n_probes: int,
+    aim: str = "row",
+    allowed: Any = None,
+    target: Any = None,
+    k: int = 50,
+    **options: Any,
+) -> np.ndarray:
+    """Which columns to measure for a new task, most useful first.
+
+    Args:
+      train: M × N train rows; missing entries are first completed.
+      n_probes: how many.
+      aim: what is to be decided: the whole `row`, its `mean`, or the `top` k most forgotten.
+      allowed: boolean N, columns that may be measured (default: all).
+      target: boolean N, columns the decision is about (default: all).
+      k: of the aim `top`.
+      **options: `rank`, `offset` and `pooled` of the `gaussian` method (default rank: 5).
+
+    Raises:
+      UserError: an unknown aim, more probes than allowed columns, or masks of another length.
+    """
+    z_MxN = checks.as_matrix(train, "the train rows")
+    if aim not in AIMS:
+        raise UserError(f"unknown aim {aim!r}: choose from {', '.join(AIMS)}")
+    n = z_MxN.shape[1]
+    masks = [
+        np.ones(n, bool) if mask is None else np.asarray(mask, bool) for mask in (allowed, target)
+    ]
+    if any(mask.shape != (n,) for mask in masks) or not masks[1].any():
+        raise UserError(f"`allowed` and `target` must be masks of {n} columns, with a target in it")
+    if not 1 <= n_probes <= masks[0].sum():
+        raise UserError(f"{n_probes} probes of {masks[0].sum()} columns that may be measured")
+    if np.isnan(z_MxN).any():
+        z_MxN = complete(z_MxN, ~np.isnan(z_MxN), "gaussian")
+    options = {"rank": min(5, max(z_MxN.shape[0] - 2, 1)), "pooled": 10.0} | options
+    _, static, traced = resolve("gaussian", options, *z_MxN.shape)
+    chosen = _greedy(
+        jnp.asarray(z_MxN, jnp.float32),
+        *map(jnp.asarray, masks),
+        jnp.asarray(traced["offset"]),
+        jnp.asarray(traced["pooled"]),
+        n_probes=n_probes,
+        aim=aim,
+        k=min(k, int(masks[1].sum())),
+        rank=dict(static)["rank"],
+    )
+    return np.asarray(chosen)
+
+
+def expected_errors(
+    train: Any,
+    counts: Sequence[int] = (5, 10, 20, 30, 50, 100),
+    confidence: float = 0.9,
+    seeds: int = 5,
+    method: str = "mixture",
+    **options: Any,
+) -> list[dict[str, float]]:
+    """The error to expect of a new task's row for each number of random probes.
+
+    Args:
+      train: M × N train rows.
+      counts: numbers of probes; those that are not below N are passed over.
+      confidence: of the bound and the interval.
+      seeds: draws of the columns.
+      method, **options: as for `complete`.
+
+    Returns:
+      One record for each count: `observed`, `rmse` (over all held-out entries), `low` and `high`
+      (the central `confidence` of held-out tasks lie between), and `bound`, which a new task like
+      the train tasks stays below with probability `confidence` (the split-conformal quantile over
+      tasks; infinite where there are too few train tasks to promise it).
+    """
+    train_MxN = checks.as_matrix(train, "the train rows")
+    if train_MxN.shape[0] < 4:
+        raise UserError(f"expected errors need at least 4 train rows, not {len(train_MxN)}")
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence must lie between 0 and 1, not {confidence}")
+    draws = range(30_000, 30_000 + seeds)
+    records = []
+    for count in counts:
+        if count >= train_MxN.shape[1]:
+            continue
+        errors = held_out_errors(train_MxN, count, draws, method, options)
+        square_M = np.nanmean(errors.astype(np.float64) ** 2, axis=(0, 2))
+        root_M = np.sort(np.sqrt(square_M))
+        m = root_M.size
+        place = int(np.ceil((m + 1) * confidence))
+        tail = (1 - confidence) / 2
+        records.append(
+            {
+                "observed": int(count),
+                "rmse": float(np.sqrt(square_M.mean())),
+                "low": float(np.quantile(root_M, tail)),
+                "high": float(np.quantile(root_M, 1 - tail)),
+                "bound": float(root_M[place - 1]) if place <= m else float("inf"),
+            }
+        )
+    return records
+
+
+def how_many(records: Sequence[dict[str, float]], target_rmse: float) -> int | None:
+    """The smallest number of probes whose bound meets the target; None if none of them does."""
+    return next((int(r["observed"]) for r in records if r["bound"] <= target_rmse), None)
+
+
+def compare(
+    train: np.ndarray,
+    test: np.ndarray,
+    n_probes: int,
+    halves: Sequence[int],
+    aim: str = "row",
+    method: str = "mixture",
+    k: int = 50,
+    **options: Any,
+) -> dict[str, dict[str, float]]:
+    """Chosen against random probes, scored on a half of the columns that neither may probe.
+
+    Probed columns leave the scored set, and a design likes the columns that are hardest to predict;
+    only columns out of reach of both tell which design predicts better.
+
+    Returns:
+      For each metric (`rmse`, `precision_at_k`, `row_mean_error`): the paired difference chosen −
+      random over halves with its interval, and both means as `chosen` and `random`.
+    """
+    from forget_jax.associations import metrics
+
+    n = train.shape[1]
+    values: dict[str, list[dict[str, float]]] = {"chosen": [], "random": []}
+    for half in halves:
+        generator = np.random.default_rng(half)
+        target_N = np.zeros(n, bool)
+        target_N[generator.permutation(n)[: n // 2]] = True
+        columns = {
+            "chosen": choose(train, n_probes, aim, ~target_N, target_N, k),
+            "random": generator.choice(np.flatnonzero(~target_N), n_probes, replace=False),
+        }
+        truth_TxN = np.where(target_N, test, np.nan)
+        for name, columns_S in columns.items():
+            predicted = evaluation.predict_split(
+                train, test, columns_S[None], [half], method, options
+            )[0]
+            values[name].append(metrics.score(truth_TxN, predicted, 0.0, k))
+    found = {}
+    for metric in ("rmse", "precision_at_k", "row_mean_error"):
+        a, b = (np.array([v[metric] for v in values[name]]) for name in ("chosen", "random"))
+        found[metric] = evaluation.interval(a - b) | {
+            "chosen": float(a.mean()),
+            "random": float(b.mean()),
+        }
+    return found
