@@ -122,6 +122,19 @@ def run(argv: Sequence[str]) -> None:
     module.run(config, workdir)
 
 
+def _quiet_background() -> None:
+    """Leaves errors of background threads to the one line that ends the run.
+
+    Orbax logs each with stack traces and raises it again in the main thread; tensorstore calls back
+    into event loops that the first error has closed.
+    """
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    shown = sys.unraisablehook
+    sys.unraisablehook = lambda x: None if str(x.exc_value) == "Event loop is closed" else shown(x)
+
+
 def _terminated(number: int, frame: Any) -> None:
     raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
 
@@ -130,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console script; returns the exit status."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
+    if argv is None:
+        _quiet_background()
     try:
         run(sys.argv[1:] if argv is None else argv)
     except UserError as e:

@@ -21,7 +21,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     for method in config.methods:
         if method not in METHODS:
             raise UserError(
-                f"methods names {method!r}{nearest(method, METHODS)}; there are {', '.join(METHODS)}"
+                f"methods names {method!r}{nearest(method, METHODS)}; "
+                f"there are {', '.join(METHODS)}"
             )
     if not config.matrix.path or not config.split.test_tasks:
         raise UserError(

@@ -23,6 +23,7 @@ from forget_jax.report import (
     replay_section,
     scaling_section,
     score_section,
+    timing_section,
     training_section,
 )
 from forget_jax.scoring import store
@@ -71,7 +72,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _training(work: Path, stage: str, title: str = "Training") -> Section:
+def _training(work: Path, stage: str, title: str) -> Section:
     records = Metrics(work / "metrics.jsonl").stage(stage)
     curves: dict[str, dict[str, list[float]]] = {}
     for record in records:
@@ -79,7 +80,7 @@ def _training(work: Path, stage: str, title: str = "Training") -> Section:
             curve = curves.setdefault(name, {"step": [], "loss": []})
             curve["step"].append(record["step"])
             curve["loss"].append(loss)
-    return training_section(curves, {}, title=title)
+    return training_section(curves, {}, key=f"{stage}-training", title=title)
 
 
 def _pretrain(work: Path, summary: dict[str, Any]) -> list[Section]:
@@ -87,7 +88,7 @@ def _pretrain(work: Path, summary: dict[str, Any]) -> list[Section]:
 
 
 def _finetune(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [_training(work, "finetune")]
+    return [_training(work, "finetune", "Training")]
 
 
 def _score(work: Path, summary: dict[str, Any]) -> list[Section]:
@@ -146,7 +147,20 @@ def _factoids(work: Path, summary: dict[str, Any]) -> list[Section]:
     return [factoids_section(summary["by_seed"], summary["seeds"])]
 
 
+# What the reader wants to know first comes first.
+STORY = ("associate", "predict", "replay", "scaling", "factoids", "pretrain")
+
+
+def _quickstart(work: Path, summary: dict[str, Any]) -> list[Section]:
+    sections = []
+    for stage in STORY:
+        sections += SECTIONS[stage](work / stage, files.read_json(work / stage / "summary.json"))
+    seconds = {k: v for k, v in summary["seconds"].items() if k != "total"}
+    return [*sections, timing_section(seconds)]
+
+
 SECTIONS = {
+    "quickstart": _quickstart,
     "pretrain": _pretrain,
     "finetune": _finetune,
     "score": _score,

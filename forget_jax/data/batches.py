@@ -82,12 +82,15 @@ class Buckets:
     targets: tuple[int, ...]
 
     @classmethod
-    def of(cls, encoded: Sequence[Encoded], buckets: int, multiple: int = 8) -> "Buckets":
-        """The buckets for a data set."""
+    def of(cls, encoded: Sequence[Encoded], buckets: int, multiple: int = 16) -> "Buckets":
+        """The buckets for a data set; target counts are powers of two, so shapes recur."""
         lengths = np.array([len(e.ids) for e in encoded])
         tokens = np.array([e.tokens for e in encoded])
         edges = bucket_edges(lengths.tolist(), buckets, multiple)
-        most = tuple(-(-int(tokens[lengths <= edge].max()) // 8) * 8 for edge in edges)
+        most = tuple(
+            min(edge, 1 << max(3, int(tokens[lengths <= edge].max() - 1).bit_length()))
+            for edge in edges
+        )
         return cls(edges, most)
 
     def shape(self, length: int, rows: int) -> Shape:

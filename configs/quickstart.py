@@ -1,0 +1,46 @@
+"""The whole mission in miniature: every command's config, offline, in five minutes."""
+
+from ml_collections import ConfigDict
+
+from configs import associate, factoids, predict, pretrain, replay, scaling
+
+
+def get_config() -> ConfigDict:
+    """One config a stage, in the order they run."""
+    c = ConfigDict()
+    context = 128
+
+    c.pretrain = pretrain.get_config()
+    c.pretrain.model.context = context
+    c.pretrain.train.steps = 320
+    c.pretrain.train.batch_size = 16
+    c.pretrain.train.microbatch = 16
+
+    c.associate = associate.get_config()
+
+    c.predict = predict.get_config()
+    c.predict.split.test_tasks = ("1", "4", "7", "10")
+
+    c.replay = replay.get_config()
+    c.replay.tasks_together = 16
+
+    c.scaling = scaling.get_config()
+    c.scaling.ranks = (1, 4, 16)
+    c.scaling.steps = (5, 10, 20, 40)
+    c.scaling.upstream = ("builtin:language_reference[:40]", "builtin:skills[:40]")
+
+    c.factoids = factoids.get_config()
+    c.factoids.stage_a = "builtin:short_facts[:32]"
+    c.factoids.stage_b = "builtin:short_facts/B[:32]"
+    c.factoids.mix = "builtin:random_words/3[:64]"
+    c.factoids.ratio = 1.0
+    c.factoids.epochs = 50
+    c.factoids.train.batch_size = 16
+    c.factoids.train.microbatch = 16
+    c.factoids.train.lr = 2e-3
+
+    for stage in (c.associate, c.replay, c.scaling):
+        stage.train.buckets = 2
+        stage.score.buckets = 2
+        stage.data.context = context
+    return c
