@@ -3,6 +3,10 @@
 Linen because its `apply` is the pure-functional contract; the parameters are plain nested dicts
 with a leading layer axis under `layers`. LoRA adapters live in their own collection at the paths of
 the kernels they adapt, so the base never changes shape or name.
+
+In half precision only the inputs of matrix products are rounded. The residual stream, norms, sums
+over products, the adapter's share of them and the MLP's inner activation stay fp32: forgetting is a
+small difference of two scores, and rounding those parts too doubles its error (docs/families.md).
 """
 
 from typing import Any
@@ -29,8 +33,25 @@ ACTIVATIONS = {
 }
 
 
+@jax.custom_vjp
+def _half_matmul(x: jax.Array, w: jax.Array) -> jax.Array:
+    """X @ w in half precision, summed and returned in fp32; its gradients are half precision."""
+    return jnp.matmul(x, w, preferred_element_type=jnp.float32)
+
+
+def _half_matmul_backward(
+    saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, w = saved
+    g = gradient.astype(x.dtype)  # an fp32 cotangent would make both products fp32, and slow
+    return g @ w.T, jnp.einsum("...d,...f->df", x, g)
+
+
+_half_matmul.defvjp(lambda x, w: (_half_matmul(x, w), (x, w)), _half_matmul_backward)
+
+
 class Linear(nn.Module):
-    """`x @ kernel + bias`, plus the low-rank update where an adapter lies at this path."""
+    """`x @ kernel + bias` in fp32, plus the low-rank update where an adapter lies at this path."""
 
     features: int
     config: DecoderConfig
@@ -40,20 +61,21 @@ class Linear(nn.Module):
     def __call__(self, x_BxLxD: jax.Array, task_BxM: jax.Array | None) -> jax.Array:
         normal, zeros = nn.initializers.normal(0.02), nn.initializers.zeros
         kernel = self.param("kernel", normal, (x_BxLxD.shape[-1], self.features))
-        y_BxLxF = x_BxLxD @ kernel.astype(x_BxLxD.dtype)
+        matmul = jnp.matmul if x_BxLxD.dtype == jnp.float32 else _half_matmul
+        y_BxLxF = matmul(x_BxLxD, kernel.astype(x_BxLxD.dtype))
         if self.bias:
-            y_BxLxF += self.param("bias", zeros, (self.features,)).astype(y_BxLxF.dtype)
+            y_BxLxF += self.param("bias", zeros, (self.features,)).astype(jnp.float32)
         if self.has_variable("lora", "a"):
             a: jax.Array = self.get_variable("lora", "a")
             b: jax.Array = self.get_variable("lora", "b")
             if self.config.lora_dropout and self.has_rng("dropout"):
                 x_BxLxD = nn.Dropout(self.config.lora_dropout, deterministic=False)(x_BxLxD)
-            y_BxLxF += delta(x_BxLxD, a, b, task_BxM)
+            y_BxLxF += delta(x_BxLxD, a, b, task_BxM).astype(jnp.float32)
         return y_BxLxF
 
 
 class Norm(nn.Module):
-    """Root-mean-square or layer normalisation over the last axis, computed in fp32."""
+    """Root-mean-square or layer normalisation over the last axis: fp32 in, `config.dtype` out."""
 
     config: DecoderConfig
 
@@ -68,7 +90,7 @@ class Norm(nn.Module):
             x32 *= self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
         if c.norm_bias:
             x32 += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
-        return x32.astype(x.dtype)
+        return x32.astype(c.dtype)
 
 
 class Attention(nn.Module):
@@ -98,7 +120,7 @@ class Attention(nn.Module):
             k_BxLxGxDh = Norm(c, name="k_norm")(k_BxLxGxDh)
         if c.position == "rotary":
             q_BxLxHxDh, k_BxLxGxDh = rotate(q_BxLxHxDh, *rope), rotate(k_BxLxGxDh, *rope)
-        keys, values = k_BxLxGxDh, v_BxLxGxDh
+        q_BxLxHxDh, keys, values = (x.astype(c.dtype) for x in (q_BxLxHxDh, k_BxLxGxDh, v_BxLxGxDh))
         if cache is not None:  # every key lies at its own position, so padding is overwritten
             at = jnp.arange(B)[:, None], position_BxL
             keys, values = cache["k"].at[at].set(keys), cache["v"].at[at].set(values)
@@ -131,7 +153,7 @@ class MLP(nn.Module):
             up = act(gate) * up
         else:
             up = act(up)
-        return Linear(x_BxLxD.shape[-1], c, c.mlp_bias, name="down")(up, task_BxM)
+        return Linear(x_BxLxD.shape[-1], c, c.mlp_bias, name="down")(up.astype(c.dtype), task_BxM)
 
 
 class Layer(nn.Module):
@@ -146,9 +168,9 @@ class Layer(nn.Module):
         attn_norm, mlp_norm = Norm(c, name="attn_norm"), Norm(c, name="mlp_norm")
         where = (cache, position_BxL, rope, segment_BxL, task_BxM)
         if c.residual == "post":
-            y_BxLxD, cache = attn(h_BxLxD, *where)
+            y_BxLxD, cache = attn(h_BxLxD.astype(c.dtype), *where)
             h_BxLxD += attn_norm(y_BxLxD)
-            return h_BxLxD + mlp_norm(mlp(h_BxLxD, task_BxM)), cache
+            return h_BxLxD + mlp_norm(mlp(h_BxLxD.astype(c.dtype), task_BxM)), cache
         y_BxLxD, cache = attn(attn_norm(h_BxLxD), *where)
         if c.residual == "parallel":
             return h_BxLxD + y_BxLxD + mlp(mlp_norm(h_BxLxD), task_BxM), cache
@@ -188,10 +210,10 @@ class Decoder(nn.Module):
         if position_BxL is None:
             position_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
         embedding = self.param("embed", normal, (c.vocab_size, c.width), jnp.float32)
-        h_BxLxD = embedding[ids_BxL].astype(c.dtype)
+        h_BxLxD = embedding[ids_BxL].astype(jnp.float32)
         if c.position == "learned":
             table = self.param("embed_position", normal, (c.context, c.width), jnp.float32)
-            h_BxLxD += table[position_BxL].astype(c.dtype)
+            h_BxLxD += table[position_BxL].astype(jnp.float32)
         rope = rotary(c, position_BxL) if c.position == "rotary" else None
         layers = nn.scan(
             nn.remat(Layer, prevent_cse=False) if c.remat else Layer,
