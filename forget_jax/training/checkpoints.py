@@ -4,7 +4,8 @@ Orbax writes a step into a temporary folder and renames it when complete, so the
 is always a whole one.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,15 +17,27 @@ from forget_jax.files import Path, PathLike
 Tree = Any
 
 
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Makes a disk's errors a UserError; tensorstore's are ValueErrors that end in the reason."""
+    try:
+        yield
+    except (OSError, ValueError) as e:
+        if isinstance(e, ValueError) and "[os_error_code=" not in str(e):
+            raise
+        reason = getattr(e, "strerror", None) or str(e).rpartition(": ")[2].partition(" [")[0]
+        raise UserError(
+            f"{what}: {reason}; free space, then start the same command again: it resumes"
+        ) from e
+
+
 class Checkpoints:
     """The checkpoints of one run: the newest `keep` steps, written in the background."""
 
     def __init__(self, folder: PathLike, keep: int = 2):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        try:
+        with _one_line(f"cannot write checkpoints to {folder}"):
             self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
-        except OSError as e:
-            raise UserError(f"cannot write checkpoints to {folder}: {e.strerror or e}") from e
 
     def latest(self) -> int | None:
         """The newest complete step, or None."""
@@ -37,22 +50,13 @@ class Checkpoints:
 
     def save(self, step: int, state: Tree) -> None:
         """Starts to write the state; returns once it is copied off the device."""
-        try:
+        with _one_line(f"cannot write checkpoint {step}"):
             self._manager.save(step, args=ocp.args.StandardSave(state))
-        except OSError as e:
-            raise UserError(
-                f"cannot write checkpoint {step}: {e.strerror or e}; free space, then start the "
-                "same command again: it resumes"
-            ) from e
 
     def wait(self) -> None:
         """Waits until everything started is on disk."""
-        try:
+        with _one_line("cannot finish a checkpoint"):
             self._manager.wait_until_finished()
-        except OSError as e:
-            raise UserError(
-                f"cannot finish a checkpoint: {e.strerror or e}; free space and start again"
-            ) from e
 
     def close(self) -> None:
         """Waits, then frees the manager's threads."""
