@@ -59,6 +59,9 @@ CASES = {
                         attn_config=dict(clip_qkv=1.5, softmax_scale=0.4))),
     "gpt2": ("gpt2", dict(vocab_size=61, n_embd=32, n_head=4, n_layer=2, n_positions=128)),
 }
+RANKS = dict(r=4, lora_alpha=8, target_modules="all-linear", use_rslora=True, lora_dropout=0.1,
+             rank_pattern={r".*\.1\..*": 2}, alpha_pattern={r".*\.0\..*": 5}, task_type="CAUSAL_LM")
+ADAPTERS = ("llama", "gpt_neox", "gpt2")  # split, interleaved and Conv1D projections
 LENGTHS = (1, 3, 7, 12, 17, 24, 33, 48)
 NEW = 64
 
@@ -165,9 +168,7 @@ def check_adapter(case, folder):
     torch.manual_seed(0)
     base = torch_model(source)
     before = torch_logp(base, prompts)
-    model = get_peft_model(base, LoraConfig(
-        r=4, lora_alpha=8, target_modules="all-linear", use_rslora=True,
-        rank_pattern={r".*\.1\..*": 2}, alpha_pattern={r".*\.0\..*": 5}, task_type="CAUSAL_LM"))
+    model = get_peft_model(base, LoraConfig(**RANKS))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 2e-2)
     for ids in prompts[3:] * 2:
         x = torch.tensor([ids])
@@ -214,6 +215,26 @@ def check_adapter(case, folder):
     return row
 
 
+def golden_adapter(case, folder):
+    """A PEFT adapter of seeded tensors (ranks and alphas by layer) and its log-probabilities."""
+    source = tiny.write_checkpoint(case, folder / "hf")
+    model = get_peft_model(torch_model(source), LoraConfig(**RANKS))
+    model.save_pretrained(folder / "adapter")
+    raw = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    raw["base_model_name_or_path"] = None
+    with safe_open(folder / "adapter" / "adapter_model.safetensors", "numpy") as f:
+        shapes = {n: list(f.get_slice(n).get_shape()) for n in sorted(f.keys())}
+    found = {"config": raw, "tensors": shapes}
+    tiny.write_adapter(found, folder / "seeded")
+    model = PeftModel.from_pretrained(torch_model(source), folder / "seeded").eval()
+    found["logp"] = rounded(torch_logp(model, case["prompts"]))
+    return found
+
+
+def rounded(rows):
+    return [[round(float(x), 6) for x in row] for row in rows]
+
+
 def main():
     table = [
         "| case | log p here, transformers | HF → here → HF | greedy, 8 × 64 tokens | "
@@ -225,8 +246,10 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             row, logp, new = check_model(case, Path(folder))
             row |= check_adapter(case, Path(folder))
+            if name in ADAPTERS:
+                case["adapter"] = golden_adapter(case, Path(folder))
         print(name, row, flush=True)
-        case["logp"] = [[round(float(x), 6) for x in r] for r in logp]
+        case["logp"] = rounded(logp)
         case["continuation"] = new
         (HERE / f"{name}.json").write_text(json.dumps(case, separators=(",", ":")) + "\n")
         table.append(

@@ -33,6 +33,18 @@ def write_checkpoint(case, folder):
     return folder
 
 
+def write_adapter(adapter, folder):
+    """The PEFT folder of a golden case's adapter."""
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {n: 0.1 * random_tensor(n, shape) for n, shape in adapter["tensors"].items()}
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(adapter["config"]))
+    return folder
+
+
 def golden_cases():
     return {f.stem: json.loads(f.read_text()) for f in sorted(GOLDEN.glob("*.json"))}
 

@@ -138,7 +138,10 @@ def test_config_with_remote_code(folder):
 def test_vocabulary_that_disagrees_with_the_tokenizer(folder):
     tokenizer = tokenizers.train(["some text"] * 3, 300)
     config, _ = checkpoint.load(folder)
-    refused(lambda: checkpoint.check_tokenizer(config, tokenizer, "m"), "tokenizer knows .* vocab_size=61")
+    refused(
+        lambda: checkpoint.check_tokenizer(config, tokenizer, "m"),
+        "tokenizer knows .* vocab_size=61",
+    )
 
 
 @pytest.fixture

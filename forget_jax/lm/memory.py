@@ -1,0 +1,181 @@
+"""A memory plan per device, before anything is allocated, and advice where it cannot fit.
+
+Parameters, adapters and optimizer are exact (from shapes). Activations are an estimate: what the
+backward pass keeps per token and layer, from the decoder's own structure; tests hold it against the
+compiler's figure.
+"""
+
+import dataclasses
+import math
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from forget_jax.errors import UserError
+from forget_jax.lm import lora
+from forget_jax.lm.checkpoint import shapes
+from forget_jax.lm.config import DecoderConfig
+from forget_jax.lm.logprob import CHUNK_LOGITS
+
+USABLE = 0.9  # of a device's memory; the rest goes to the runtime and to fragmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Bytes per device.
+
+    Attributes:
+      parameters: the frozen base, or (full fine-tuning) nothing.
+      trainable: adapters of all tasks, or the whole model, in fp32.
+      optimizer: Adam's two moments and the gradient; 0 where nothing is trained.
+      activations: an estimate, of one microbatch.
+      logits: an estimate, of one chunk of log-probabilities.
+    """
+
+    parameters: int
+    trainable: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        return sum(dataclasses.astuple(self))
+
+    def line(self) -> str:
+        """One line for people."""
+        parts = ", ".join(
+            f"{f.name} {_gib(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name)
+        )
+        return f"memory per device: {parts}; {_gib(self.total)} in all (activations estimated)"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def plan(
+    config: DecoderConfig,
+    rows: int,
+    length: int,
+    dtype: str = "float32",
+    adapter: lora.LoRAConfig | None = None,
+    tasks: int = 1,
+    train: bool = True,
+    shards: int = 1,
+) -> Plan:
+    """The memory of one training step, or of scoring, on each device.
+
+    Args:
+      rows: of a microbatch, on one device.
+      length: tokens of its longest row.
+      dtype: of the base parameters.
+      adapter: None trains (or scores) the whole model.
+      tasks: adapters held at once.
+      shards: devices that share each parameter (fsdp × tensor).
+    """
+    tree = shapes(config)
+    count = sum(math.prod(shape) for shape in tree.values())
+    full = train and adapter is None
+    trained = count if full else 0
+    if adapter is not None:
+        kernels = {p.removesuffix("/kernel"): s for p, s in tree.items() if p.endswith("/kernel")}
+        tree = jax.eval_shape(
+            lambda: lora.init(
+                adapter,
+                _nested({p: jnp.zeros(s) for p, s in kernels.items()}),
+                jax.random.key(0),
+            )
+        )
+        trained = tasks * sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+    chunk = min(CHUNK_LOGITS, rows * length * config.vocab_size)
+    activations = rows * length * activation_bytes_per_token(config, length, train)
+    # Training keeps both at once; a scorer is done with its layers when it makes logits.
+    logits = 8 * chunk if train else max(0, 4 * chunk - activations)
+    return Plan(
+        parameters=0 if full else _share(count * jnp.dtype(dtype).itemsize, shards),
+        trainable=_share(4 * trained, shards if full else 1),
+        optimizer=_share(12 * trained, shards if full else 1) if train else 0,
+        activations=activations,
+        logits=logits,
+    )
+
+
+def _nested(kernels: dict[str, jax.Array]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, kernel in kernels.items():
+        node = tree
+        for part in path.split("/"):
+            node = node.setdefault(part, {})
+        node["kernel"] = kernel
+    return tree
+
+
+def _share(size: int, shards: int) -> int:
+    return -(-size // shards)
+
+
+def activation_bytes_per_token(config: DecoderConfig, length: int, train: bool) -> int:
+    """What one token keeps alive: all layers' saved values in training, one layer's in scoring.
+
+    Per layer: the fp32 residual stream and norm inputs, the rounded inputs of products, queries,
+    keys and values before and after the rotary embedding, the MLP's inner values in fp32, and on
+    the XLA path the attention weights, which grow with the row.
+    """
+    c, half = config, np.dtype(jnp.dtype(config.dtype)).itemsize
+    qkv = (c.heads + 2 * c.kv_heads) * c.head_dim
+    flash = half == 2 and jax.default_backend() == "gpu" and c.position != "alibi"
+    layer = (
+        4 * 3 * c.width  # the residual stream into and inside the layer, and a norm's scale
+        + half * 2 * c.width  # the two norms' outputs
+        + (4 + half) * qkv
+        + half * c.heads * c.head_dim
+        + (0 if flash else (4 + half) * c.heads * length)
+        + (4 * (3 if c.gated else 2) + half) * c.mlp_width
+    )
+    boundary = 4 * c.width
+    if not train:
+        return layer + 2 * boundary
+    return c.layers * boundary + layer if c.remat else c.layers * layer
+
+
+def available() -> int:
+    """Bytes that one device has: its own limit, or its share of the machine's memory on CPU."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine // jax.local_device_count()
+
+
+def check(wanted: Plan, config: DecoderConfig, has: int | None = None) -> None:
+    """Refuses a plan that cannot fit, and says what would help most.
+
+    Raises:
+      UserError: the plan takes more than 90 % of the device's memory.
+    """
+    has = available() if has is None else has
+    if wanted.total <= USABLE * has:
+        return
+    fixed = wanted.parameters + wanted.trainable + wanted.optimizer
+    advice = []
+    if wanted.activations + wanted.logits > fixed:
+        advice.append("fewer rows at a time (train.microbatch, score.rows) or a shorter context")
+        if wanted.optimizer and not config.remat:
+            advice.append("recomputing activations (remat)")
+    if wanted.optimizer > wanted.parameters:
+        advice.append("a smaller lora.rank or fewer tasks together")
+    if fixed > USABLE * has:
+        advice.append(
+            f"sharding the model over {math.ceil(fixed / (USABLE * has))} or more devices"
+        )
+        advice.append("loading it in bfloat16")
+    raise UserError(
+        f"{wanted.line()}, but a device has {_gib(has)}; what helps: {'; '.join(advice)}"
+    )
