@@ -19,7 +19,7 @@ import pytest
 
 KEPT = tempfile.mkdtemp(prefix="forget_jax_tests_")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile much and compute little: LLVM's optimisation of each program costs more than it gives.
+# Tests compile much and compute little: optimising each program costs more than it gives.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{KEPT}/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
@@ -96,12 +96,23 @@ def data_files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(corpus, upstream, tasks)
 
 
-PRETRAIN = (
-    "--config.model.vocab_size=320 --config.model.width=16 --config.model.layers=2 "
-    "--config.model.heads=2 --config.model.kv_heads=1 --config.model.mlp_width=24 "
-    "--config.model.context=64 --config.train.steps=8 --config.train.batch_size=4 "
-    "--config.train.microbatch=4 --config.train.save_every=3 --config.train.warmup=2"
-).split()
+PRETRAIN = [
+    f"--config.{field}"
+    for field in (
+        "model.vocab_size=320",
+        "model.width=16",
+        "model.layers=2",
+        "model.heads=2",
+        "model.kv_heads=1",
+        "model.mlp_width=24",
+        "model.context=64",
+        "train.steps=8",
+        "train.batch_size=4",
+        "train.microbatch=4",
+        "train.save_every=3",
+        "train.warmup=2",
+    )
+]
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +148,7 @@ def tiny_config() -> decoder.DecoderConfig:
 def tiny_params(tiny_config: decoder.DecoderConfig) -> decoder.Params:
     """Random weights large enough that predictions are far from uniform."""
     params = jax.jit(decoder.init, static_argnums=0)(tiny_config, jax.random.key(0))
-    return jax.tree.map_with_path(
-        lambda path, x: x if path[-1].key == "scale" else x * 6, params
-    )
+    return jax.tree.map_with_path(lambda path, x: x if path[-1].key == "scale" else x * 6, params)
 
 
 @pytest.fixture

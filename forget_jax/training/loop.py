@@ -224,6 +224,8 @@ class Reporter:
     def __init__(self, tasks: Sequence[Task], log: Callable[[dict[str, Any]], None]):
         self.tasks, self.log = tasks, log
         self.before = time.monotonic()
+        self.first: float | None = None  # when the first step was done: compilation lies before it
+        self.tokens = 0  # done since then
 
     def __call__(self, number: int, metrics: dict[str, jax.Array], tokens: int) -> tuple[int, str]:
         """Logs step `number` (from 1); returns what `Progress.at` takes."""
@@ -247,7 +249,13 @@ class Reporter:
                     "train.lr or raise train.warmup, and start in a new workdir"
                 )
         mean = float(np.mean(loss_M[running]))
-        return number, f"loss {mean:.3f} · {tokens / seconds:,.0f} tokens/s"
+        note = f"loss {mean:.3f}"
+        if self.first is None:
+            self.first = now
+        else:
+            self.tokens += tokens
+            note += f" · {self.tokens / (now - self.first):,.0f} tokens/s"
+        return number, note
 
 
 class StopSignal:

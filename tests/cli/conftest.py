@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
-FEW = (
-    "--config.train.steps=4 --config.train.save_every=2 --config.train.batch_size=4 "
-    "--config.train.buckets=1 --config.train.lr=0.05 --config.train.warmup=1 "
-    "--config.lora.rank=2"
-).split()
-SCORE = "--config.score.buckets=1 --config.score.chunk=8".split()
+FEW = [
+    "--config.train.steps=4",
+    "--config.train.save_every=2",
+    "--config.train.batch_size=4",
+    "--config.train.buckets=1",
+    "--config.train.lr=0.05",
+    "--config.train.warmup=1",
+    "--config.lora.rank=2",
+]
+SCORE = ["--config.score.buckets=1", "--config.score.chunk=8"]
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +25,7 @@ def finetune_arguments(tiny_base: Path, data_files: Any) -> list[str]:
         f"--config.model.path={tiny_base}",
         f"--config.data.path={data_files.tasks[0]}",
         *FEW,
+        "--config.train.batch_size=24",  # the whole task, so the loss falls at every step
     ]
 
 

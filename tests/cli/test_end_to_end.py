@@ -25,9 +25,7 @@ def without_times(work):
 
 
 def adapter_files(work):
-    return {
-        f.relative_to(work): f.read_bytes() for f in work.rglob("*.safetensors") if f.is_file()
-    }
+    return {f.relative_to(work): f.read_bytes() for f in work.rglob("*.safetensors") if f.is_file()}
 
 
 def test_pretrain_writes_a_checkpoint_and_figures(tiny_run):
@@ -110,7 +108,7 @@ def test_the_page_names_tasks_and_examples(associated):
     page = (associated / "report.html").read_text()
     for name in ("reverse", "shout", "count", "upstream#3"):
         assert name in page
-    assert "http://" not in page.replace("http://www.w3.org", "") and "src=\"http" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
 
 
 def test_forgetting_is_after_minus_base(associated, finished, score_arguments):

@@ -26,7 +26,9 @@ def optax_schedule(config, total):
     }[config.schedule]
     if not w:
         return after
-    return optax.join_schedules([optax.linear_schedule(config.lr / w, config.lr, w - 1), after], [w])
+    return optax.join_schedules(
+        [optax.linear_schedule(config.lr / w, config.lr, w - 1), after], [w]
+    )
 
 
 @pytest.mark.parametrize("schedule", steps.SCHEDULES)
@@ -61,7 +63,9 @@ def test_updates_are_those_of_optax(schedule, warmup, clip, decay):
                 change, theirs = reference.update(grad, theirs, params)
                 params = optax.apply_updates(params, change)
             for name in params:
-                np.testing.assert_allclose(ours[number][name][m], params[name], rtol=2e-5, atol=2e-6)
+                np.testing.assert_allclose(
+                    ours[number][name][m], params[name], rtol=2e-5, atol=2e-6
+                )
     assert state.step_M.tolist() == TOTAL.tolist()
 
 

@@ -144,5 +144,3 @@ def real_tasks(real_data):
 
     files = sorted((real_data / "tasks").glob("*.jsonl"))
     return {f.stem: sources.load(str(f), limit=80) for f in files}
-
-

@@ -21,7 +21,7 @@ LOOP = LoopConfig(batch_size=4, microbatch=3, buckets=2)  # 12 rows a step in mi
 
 @pytest.fixture(scope="module")
 def tasks(random_examples):
-    """Ragged tasks of different steps; one long row in each, so that separate runs share a shape."""
+    """Ragged tasks of different steps; a long row in each, so that separate runs share a shape."""
     rng = np.random.default_rng(0)
     spans = {"short": (3, 9, 5), "middle": (8, 30, 3), "long": (25, 60, 5)}
     return [
@@ -145,11 +145,11 @@ def test_every_step_holds_each_running_tasks_batch(tasks):
 
 
 def test_useful_fraction_counts_padding(random_examples):
-    examples = random_examples(0, [8] * 4)
+    examples = random_examples(0, [16] * 4)
     even = StepPlan([Task("t", examples, 0, 1)], LoopConfig(4, 4, 1))
     assert even.useful_fraction() == 1.0
-    ragged = StepPlan([Task("t", random_examples(0, [8, 8, 8, 16]), 0, 1)], LoopConfig(4, 4, 1))
-    assert ragged.useful_fraction() == 40 / 64
+    ragged = StepPlan([Task("t", random_examples(0, [16, 16, 16, 32]), 0, 1)], LoopConfig(4, 4, 1))
+    assert ragged.useful_fraction() == 80 / 128
 
 
 def test_summed_gradients_are_those_of_one_whole_batch(tiny_config, tiny_params, tasks):
