@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from configs import parts
 
-# Docstring modules that the tasks use; the base and the upstream examples leave them out.
+# What the tasks use; the base and the upstream examples leave these out.
 TASK_MODULES = ("email", "http", "logging", "multiprocessing", "unittest", "xml")
 TASK_SKILLS = ("addition", "reversal", "roman_numerals", "sorting", "letter_position", "calendar")
 
@@ -17,7 +17,8 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.model = ConfigDict()
     c.model.path = ""
 
-    without = ",".join(f"-{m}" for m in TASK_MODULES)
+    modules = ",".join(f"-{m}" for m in TASK_MODULES)
+    skills = ",".join(f"-{s}" for s in TASK_SKILLS)
     builtin = arg == "builtin"
     c.tasks = (
         tuple(f"builtin:docstring_task/{m}[:120]" for m in TASK_MODULES)
@@ -28,8 +29,8 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.upstream = (
         (
             "builtin:language_reference[:100]",
-            f"builtin:docstrings/{without}[:150]",
-            "builtin:skills[:60]",
+            f"builtin:docstrings/{modules}[:150]",
+            f"builtin:skills/{skills}[:60]",
         )
         if builtin
         else ()

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import parts
-from configs.associate import TASK_MODULES
+from configs.associate import TASK_MODULES, TASK_SKILLS
 
 
 def get_config(arg: str = "builtin") -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config(arg: str = "builtin") -> ConfigDict:
         (
             "builtin:language_reference",
             "builtin:docstrings/" + ",".join(f"-{m}" for m in TASK_MODULES),
-            "builtin:skills",
+            "builtin:skills/" + ",".join(f"-{s}" for s in TASK_SKILLS),
         )
         if arg == "builtin"
         else (arg,)

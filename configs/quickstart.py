@@ -27,7 +27,10 @@ def get_config() -> ConfigDict:
     c.scaling = scaling.get_config()
     c.scaling.ranks = (1, 4, 16)
     c.scaling.steps = (5, 10, 20, 40)
-    c.scaling.upstream = ("builtin:language_reference[:40]", "builtin:skills[:40]")
+    c.scaling.upstream = tuple(
+        f"{spec.partition('[')[0]}[:{rows}]"
+        for spec, rows in zip(c.associate.upstream, (20, 30, 30), strict=True)
+    )
 
     c.factoids = factoids.get_config()
     c.factoids.stage_a = "builtin:short_facts[:32]"

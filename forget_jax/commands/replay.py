@@ -121,6 +121,12 @@ def _forgetting(
     }
 
 
+def _paired(difference: np.ndarray) -> dict[str, float]:
+    """Mean paired difference with its interval; a pair is one task under one seed."""
+    found = interval(difference)
+    return {"pairs": found.pop("seeds"), **found}
+
+
 def _job(
     config: ConfigDict,
     name: str,
@@ -181,7 +187,7 @@ def _finish(
                 for s in c.strategies
             },
             "paired_test": {
-                f"{a} − {b}": interval(np.subtract(z[a], z[b])) for a, b in pairs if many
+                f"{a} − {b}": _paired(np.subtract(z[a], z[b])) for a, b in pairs if many
             },
             "base_upstream_nll": float(base.mean()),
             "tasks": len(names),

@@ -152,11 +152,12 @@ STORY = ("associate", "predict", "replay", "scaling", "factoids", "pretrain")
 
 
 def _quickstart(work: Path, summary: dict[str, Any]) -> list[Section]:
-    sections = []
+    found = []
     for stage in STORY:
-        sections += SECTIONS[stage](work / stage, files.read_json(work / stage / "summary.json"))
+        found += SECTIONS[stage](work / stage, files.read_json(work / stage / "summary.json"))
+    found.sort(key=lambda section: section.key.endswith("-training"))  # stable: training last
     seconds = {k: v for k, v in summary["seconds"].items() if k != "total"}
-    return [*sections, timing_section(seconds)]
+    return [*found, timing_section(seconds)]
 
 
 SECTIONS = {

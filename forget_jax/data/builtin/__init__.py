@@ -44,18 +44,18 @@ _LOADERS: dict[str, Callable[[str, int], list[Example]]] = {
     "docstrings": lambda argument, seed: docstrings.docstrings(_modules(argument)),
     "docstring_task": lambda argument, seed: docstrings.docstring_task(_modules(argument)),
     "skill": lambda argument, seed: skills.skill(argument, seed=seed),
-    "skills": lambda argument, seed: skills.skills(seed=seed),
+    "skills": lambda argument, seed: skills.skills(_modules(argument), seed=seed),
     "facts": lambda argument, seed: facts.facts(_half(argument, "facts"), seed=seed),
     "short_facts": lambda argument, seed: facts.short_facts(
         _half(argument, "short_facts"), seed=seed
     ),
     "random_words": lambda argument, seed: random_words.random_words(_words(argument), seed=seed),
 }
-_TAKE_NO_ARGUMENT = ("language_reference", "skills")
+_TAKE_NO_ARGUMENT = ("language_reference",)
 
 
 def names() -> list[str]:
-    """Every name that `load` takes; `docstrings` and `docstring_task` also take `/module,...`."""
+    """Every name that `load` takes; `docstrings`, `docstring_task` and `skills` take `/a,b` or `/-a`."""
     plain = [name for name in _LOADERS if name != "skill"]
     return [*plain, "facts/B", "short_facts/B", *(f"skill/{name}" for name in skills.SKILLS)]
 

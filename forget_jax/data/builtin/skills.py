@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from forget_jax.data.builtin import skill_rules
 from forget_jax.data.examples import Example
@@ -65,7 +65,17 @@ def skill(name: str, *, rows: int = ROWS, seed: int = 0) -> list[Example]:
     ]
 
 
-def skills(*, rows: int = 500, seed: int = 0) -> list[Example]:
-    """The first `rows` of every skill, one of each in turn; the source is `skill/<name>`."""
-    columns = [skill(name, rows=rows, seed=seed) for name in SKILLS]
+def skills(chosen: Sequence[str] = (), *, rows: int = 500, seed: int = 0) -> list[Example]:
+    """The first `rows` of every skill, one of each in turn; the source is `skill/<name>`.
+
+    Args:
+      chosen: skills to take; or, each with a leading `-`, to leave out; none is all.
+    """
+    for name in chosen:
+        if name.removeprefix("-") not in SKILLS:
+            raise UserError(f"builtin:skills: no skill {name!r}; there are {', '.join(SKILLS)}")
+    named = [name for name in chosen if not name.startswith("-")] or list(SKILLS)
+    columns = [skill(name, rows=rows, seed=seed) for name in named if f"-{name}" not in chosen]
+    if not columns:
+        raise UserError("builtin:skills: every skill is left out")
     return [column[i] for i in range(rows) for column in columns if i < len(column)]
