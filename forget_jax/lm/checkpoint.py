@@ -135,6 +135,11 @@ def config_of(path: files.PathLike) -> DecoderConfig:
     return _config(folder(path), os.fspath(path))
 
 
+def raw_config(path: files.PathLike) -> dict[str, Any]:
+    """The `config.json` of a checkpoint as it stands, to keep beside changed weights."""
+    return dict(files.read_json(folder(path) / "config.json"))
+
+
 def _config(local: LocalPath, where: str) -> DecoderConfig:
     if not (local / "config.json").exists():
         raise UserError(f"{where} holds no config.json: not a checkpoint, or an unfinished one")
@@ -289,7 +294,9 @@ def save(
     if tokenizer is not None:
         tokenizers.save(tokenizer, target)
     stored = str(kind["embed"])
-    hf = dict(hf_config) | {"dtype": stored} if hf_config else write_config(config, stored)
+    hf = write_config(config, stored)
+    if hf_config:
+        hf = dict(hf_config) | {key: stored for key in ("dtype", "torch_dtype") if key in hf_config}
     if tokenizer is not None and hf_config is None:
         for token in ("bos", "eos", "pad"):
             hf[f"{token}_token_id"] = getattr(tokenizer, f"{token}_token_id")
