@@ -102,9 +102,19 @@ def test_random_words(tmp_path):
         random_words(words_file=tmp_path / "absent")
 
 
+def test_skills_may_be_chosen_or_left_out():
+    every = {e.source for e in builtin.load("skills")}
+    assert {e.source for e in builtin.load("skills/parity,addition")} == {
+        "skill/parity",
+        "skill/addition",
+    }
+    assert {e.source for e in builtin.load("skills/-parity")} == every - {"skill/parity"}
+
+
 def test_unknown_names_say_the_nearest_and_list_all():
     fails("docstrngs", "did you mean docstrings?", "language_reference, docstrings")
-    fails("skills/addition", "skill/addition")
+    fails("skills/adition", "no skill 'adition'", "addition")
+    fails("skills/addition,-parity", "not both")
     fails("skill/adition", "did you mean addition?")
     fails("skill", "addition", "no such skill")
     fails("facts/C", "facts/B")

@@ -55,7 +55,7 @@ _TAKE_NO_ARGUMENT = ("language_reference",)
 
 
 def names() -> list[str]:
-    """Every name that `load` takes; `docstrings`, `docstring_task` and `skills` take `/a,b` or `/-a`."""
+    """Every name `load` takes; `docstrings`, `docstring_task` and `skills` also take `/a,-b`."""
     plain = [name for name in _LOADERS if name != "skill"]
     return [*plain, "facts/B", "short_facts/B", *(f"skill/{name}" for name in skills.SKILLS)]
 

@@ -74,8 +74,9 @@ def skills(chosen: Sequence[str] = (), *, rows: int = 500, seed: int = 0) -> lis
     for name in chosen:
         if name.removeprefix("-") not in SKILLS:
             raise UserError(f"builtin:skills: no skill {name!r}; there are {', '.join(SKILLS)}")
-    named = [name for name in chosen if not name.startswith("-")] or list(SKILLS)
-    columns = [skill(name, rows=rows, seed=seed) for name in named if f"-{name}" not in chosen]
-    if not columns:
-        raise UserError("builtin:skills: every skill is left out")
+    out = {name.removeprefix("-") for name in chosen if name.startswith("-")}
+    if out and len(out) < len(set(chosen)):
+        raise UserError("builtin:skills: name skills to take or, with -, to leave out; not both")
+    taken = [name for name in SKILLS if name not in out] if out else chosen or list(SKILLS)
+    columns = [skill(name, rows=rows, seed=seed) for name in taken]
     return [column[i] for i in range(rows) for column in columns if i < len(column)]
