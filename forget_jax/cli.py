@@ -130,7 +130,8 @@ def _quiet_background() -> None:
     """
     import logging
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     shown = sys.unraisablehook
     sys.unraisablehook = lambda x: None if str(x.exc_value) == "Event loop is closed" else shown(x)
 
