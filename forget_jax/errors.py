@@ -14,5 +14,6 @@ class UserError(ValueError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for a misspelt word, or nothing where no known one is near."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {found[0]}?)" if found else ""
+    by_lower = {k.lower(): k for k in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f" (did you mean {by_lower[found[0]]}?)" if found else ""

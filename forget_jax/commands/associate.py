@@ -29,8 +29,6 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)
-    context = models.context(config, model)
-    template = texts.template(config.data)
     names = [texts.task_name(spec) for spec in config.tasks]
     if len(set(names)) < len(names) or not names:
         twice = next((n for n in names if names.count(n) > 1), None)
@@ -38,12 +36,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     training: dict[str, list[Encoded]] = {}
     cut: dict[str, dict[str, int]] = {}
     for name, spec in zip(names, config.tasks, strict=True):
-        examples = texts.load((spec,), config.data)
-        training[name], cut[name] = texts.encode(
-            examples, tokenizer, template, config.data, context
-        )
-    upstream = texts.load(config.upstream, config.data)
-    encoded, cut["upstream"] = texts.encode(upstream, tokenizer, template, config.data, context)
+        _, training[name], cut[name] = texts.read((spec,), config, model, tokenizer)
+    upstream, encoded, cut["upstream"] = texts.read(config.upstream, config, model, tokenizer)
     _write_texts(work, upstream)
 
     again = names[: config.repeat_tasks]

@@ -32,12 +32,9 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)
-    context = models.context(config, model)
-    template = texts.template(config.data)
 
     def read(spec: str) -> tuple[list[Example], list[Encoded]]:
-        examples = texts.load((spec,), config.data)
-        encoded, cut = texts.encode(examples, tokenizer, template, config.data, context)
+        examples, encoded, cut = texts.read((spec,), config, model, tokenizer)
         if cut["dropped"]:
             raise UserError(f"{spec}: facts over the context cannot be dropped; raise data.context")
         return examples, encoded

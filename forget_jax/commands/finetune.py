@@ -18,11 +18,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)
-    examples = texts.load(config.data.path, config.data)
-    context = models.context(config, model)
-    encoded, cut = texts.encode(
-        examples, tokenizer, texts.template(config.data), config.data, context
-    )
+    _, encoded, cut = texts.read(config.data.path, config, model, tokenizer)
     adapter = models.adapter(config)
     name = texts.task_name(config.data.path[0])
     task = Task(name, encoded, config.train.seed, config.train.steps)

@@ -29,14 +29,6 @@ def load(config: ConfigDict) -> tuple[decoder.DecoderConfig, Any, Any]:
     return model, params, tokenizer
 
 
-def context(config: ConfigDict, model: decoder.DecoderConfig) -> int:
-    """The most tokens of an example: data.context, or the model's own where that is 0."""
-    wanted = config.data.context or model.context
-    if wanted > model.context:
-        raise UserError(f"data.context={wanted} is over the model's own context of {model.context}")
-    return wanted
-
-
 def optimizer(train: ConfigDict) -> OptimizerConfig:
     """The optimizer of the train fields."""
     return OptimizerConfig(

@@ -35,12 +35,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)
-    context = models.context(config, model)
-    template = texts.template(config.data)
     found = matrices.load(config.matrix.path)
-    upstream, cut = texts.encode(
-        texts.load(config.upstream, config.data), tokenizer, template, config.data, context
-    )
+    _, upstream, cut = texts.read(config.upstream, config, model, tokenizer)
     column = _columns(found, upstream)
     rng = np.random.Generator(np.random.Philox(key=[config.train.seed, 4]))
     shuffled = rng.permutation(len(column))
@@ -51,9 +47,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     heldout: dict[str, list[Encoded]] = {}
     for spec in config.tasks:
         name = texts.task_name(spec)
-        rows, _ = texts.encode(
-            texts.load((spec,), config.data), tokenizer, template, config.data, context
-        )
+        _, rows, _ = texts.read((spec,), config, model, tokenizer)
         keep = len(rows) - max(1, round(len(rows) * c.task_heldout))
         if keep < 1:
             raise UserError(f"task {name} has {len(rows)} rows: too few to hold some out")

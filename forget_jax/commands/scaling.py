@@ -113,11 +113,7 @@ def _curves(fits: dict[str, scaling.Fit], points: pd.DataFrame) -> dict[str, Any
 def _measure(config: ConfigDict, work: Workdir) -> pd.DataFrame:
     """Trains the grid and measures every point: l_ft on held-out task rows, l_f on upstream."""
     model, params, tokenizer = models.load(config)
-    context = models.context(config, model)
-    template = texts.template(config.data)
-    rows, _ = texts.encode(
-        texts.load((config.task,), config.data), tokenizer, template, config.data, context
-    )
+    _, rows, _ = texts.read((config.task,), config, model, tokenizer)
     keep = len(rows) - max(1, round(len(rows) * config.task_heldout))
     if config.metric not in divergence.MEASURES:
         raise UserError(
@@ -125,9 +121,7 @@ def _measure(config: ConfigDict, work: Workdir) -> pd.DataFrame:
         )
     if keep < 1 or not config.ranks or not config.steps or min((*config.ranks, *config.steps)) < 1:
         raise UserError("scaling needs ranks and steps of 1 or more, and a task of several rows")
-    upstream, _ = texts.encode(
-        texts.load(config.upstream, config.data), tokenizer, template, config.data, context
-    )
+    _, upstream, _ = texts.read(config.upstream, config, model, tokenizer)
     most = max(config.ranks)
     grid = ConfigDict(config.to_dict())
     grid.lora = {**grid.lora, "rank": most, "alpha": float(most), "rslora": False}  # scale 1

@@ -22,11 +22,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)
-    examples = texts.load(config.data.path, config.data)
-    context = models.context(config, model)
-    encoded, cut = texts.encode(
-        examples, tokenizer, texts.template(config.data), config.data, context
-    )
+    _, encoded, cut = texts.read(config.data.path, config, model, tokenizer)
     names = ["base", *config.adapters, *config.models]
     if len(set(names)) < len(names):
         raise UserError("adapters or models name one path twice (or one is called 'base')")

@@ -13,6 +13,7 @@ from forget_jax.data import sources, tokenise
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import TEMPLATES, Encoded, Template
 from forget_jax.errors import UserError, nearest
+from forget_jax.lm import decoder
 
 
 def split_slice(spec: str) -> tuple[str, int, int | None]:
@@ -112,6 +113,25 @@ def encode(
         of = f"{over} of {len(examples)} examples of {', '.join(_sources(examples))}"
         print(f"{of} are longer than {context} tokens and were {done}", file=sys.stderr)
     return encoded, counts
+
+
+def read(
+    specs: Sequence[str], config: ConfigDict, model: decoder.DecoderConfig, tokenizer: Any
+) -> tuple[list[Example], list[Encoded], dict[str, int]]:
+    """Data sets as the config's data fields say: examples, their tokens, and what was too long."""
+    examples = load(specs, config.data)
+    encoded, cut = encode(
+        examples, tokenizer, template(config.data), config.data, context(config, model)
+    )
+    return examples, encoded, cut
+
+
+def context(config: ConfigDict, model: decoder.DecoderConfig) -> int:
+    """The most tokens of an example: data.context, or the model's own where that is 0."""
+    wanted = config.data.context or model.context
+    if wanted > model.context:
+        raise UserError(f"data.context={wanted} is over the model's own context of {model.context}")
+    return wanted
 
 
 def _sources(examples: Sequence[Example], most: int = 3) -> list[str]:

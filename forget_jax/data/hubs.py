@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forget_jax.data.row_files import Rows
-from forget_jax.data.suggest import did_you_mean
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path
 
 
@@ -77,7 +76,7 @@ def _saved(spec: str, folder: Path, rest: list[str]) -> tuple[Any, None]:
         if wanted not in data:
             raise UserError(
                 f"{spec}: there is no split {wanted!r}; the splits are {', '.join(data)}"
-                f"{did_you_mean(wanted, data)}"
+                f"{nearest(wanted, data)}"
             )
         return data[wanted], None
     if split and split != str(data.split):
@@ -134,7 +133,7 @@ def tfds_rows(name: str) -> Rows:
         if split.partition("[")[0] not in (*known, "all"):
             raise UserError(
                 f"{spec}: there is no split {split!r}; the splits are {', '.join(known)}"
-                f"{did_you_mean(split, known)}"
+                f"{nearest(split, known)}"
             )
         data = builder.as_data_source(split=split)
     except UserError:

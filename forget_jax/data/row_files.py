@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from forget_jax.data.passages import split_articles
-from forget_jax.data.suggest import did_you_mean
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path, is_local
 
 TXT_CHARACTERS = 1500  # a passage of a .txt file: some 350 tokens of a large vocabulary
@@ -75,7 +74,7 @@ def _nearest_file(path: Path) -> str:
         return ""
     if not path.parent.is_dir():
         return f" (there is no folder {path.parent})"
-    return did_you_mean(path.name, (p.name for p in path.parent.iterdir()))
+    return nearest(path.name, (p.name for p in path.parent.iterdir()))
 
 
 def _decode(data: bytes, path: Path, first_line: int = 1) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forget_jax.data.examples import Example, Message
-from forget_jax.data.suggest import did_you_mean
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 
 FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers")
 ROLES = ("system", "user", "assistant")
@@ -23,7 +22,7 @@ def check_columns(columns: Mapping[str, str]) -> None:
         if ours not in FIELDS:
             raise UserError(
                 f"columns: {ours!r} is not a field; the fields are {', '.join(FIELDS)}, each "
-                f"given the name of a column of the file{did_you_mean(ours, FIELDS)}"
+                f"given the name of a column of the file{nearest(ours, FIELDS)}"
             )
 
 
@@ -74,7 +73,7 @@ def _cell(row: Mapping[str, Any], columns: Mapping[str, str], field: str, where:
     if value is None and field in columns and column.split(".")[0] not in row:
         raise UserError(
             f"{where}: there is no column {column!r} (wanted for {field}); the columns are "
-            f"{_listed(row)}{did_you_mean(column, row)}"
+            f"{_listed(row)}{nearest(column, row)}"
         )
     return value
 

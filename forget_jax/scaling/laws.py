@@ -9,7 +9,6 @@ coefficients exactly. Terms read `log_P` and `log_steps`; shifting those logs on
 coefficients (and offsets), which `natural` undoes, so fits may centre them.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 from forget_jax.scaling import terms as t
 from forget_jax.scaling.terms import Columns, Values
 
@@ -229,8 +228,7 @@ def get_law(name: str) -> Law:
     """The law called `name`; an unknown name is a UserError that says which name is nearest."""
     if name in LAWS:
         return LAWS[name]
-    near = difflib.get_close_matches(str(name), LAWS, n=1, cutoff=0.0)[0]
-    raise UserError(f"unknown law {name!r}: did you mean {near!r}? known: {', '.join(LAWS)}")
+    raise UserError(f"unknown law {name!r}{nearest(str(name), LAWS)}; there are {', '.join(LAWS)}")
 
 
 def log_columns(columns: Columns, centre: Values | None = None) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from forget_jax.data.builtin import (
     skills,
 )
 from forget_jax.data.examples import Example
-from forget_jax.data.suggest import did_you_mean
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 
 
 def _half(argument: str, name: str) -> str:
@@ -68,6 +67,6 @@ def load(name: str, seed: int = 0) -> list[Example]:
     corpus, slash, argument = name.partition("/")
     if corpus not in _LOADERS or (slash and corpus in _TAKE_NO_ARGUMENT):
         known = names()
-        near = did_you_mean(name, known)
+        near = nearest(name, known)
         raise UserError(f"builtin:{name} does not exist{near}; there are {', '.join(known)}")
     return _LOADERS[corpus](argument, seed)

@@ -19,8 +19,7 @@ from typing import NamedTuple
 from forget_jax import files
 from forget_jax.data.examples import Example
 from forget_jax.data.passages import split_passages
-from forget_jax.data.suggest import did_you_mean
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 
 LONGEST = 900  # characters of a passage; longer docstrings are cut at paragraph ends
 SHORTEST = 80  # shorter docstrings and leftovers say too little to be documents
@@ -124,7 +123,7 @@ def _chosen(modules: Iterable[str]) -> list[tuple[str, list[_Docstring]]]:
         if module not in known:
             raise UserError(
                 f"docstrings: there is no top-level standard module {module!r}"
-                f"{did_you_mean(module, known)}"
+                f"{nearest(module, known)}"
             )
     cached = _cached()
     if wanted and cached is None:  # a few modules are quick to read

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from forget_jax.data.builtin import skill_rules
 from forget_jax.data.examples import Example
-from forget_jax.data.suggest import did_you_mean
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 
 ROWS = 2000
 _TRIES = 20  # draws for a new row before the rule counts as exhausted
@@ -48,7 +47,7 @@ def skill(name: str, *, rows: int = ROWS, seed: int = 0) -> list[Example]:
     """
     if name not in SKILLS:
         raise UserError(
-            f"builtin:skill/{name}: no such skill{did_you_mean(name, SKILLS)}; there are "
+            f"builtin:skill/{name}: no such skill{nearest(name, SKILLS)}; there are "
             f"{', '.join(SKILLS)}"
         )
     rng = random.Random(f"skill {name} {seed}")
