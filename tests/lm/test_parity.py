@@ -1,7 +1,7 @@
 """Live parity with transformers, PEFT and lm-evaluation-harness; needs the `parity` extra.
 
-All cases and all columns are run by tests/golden/parity.py, which writes docs/families.md; here every
-family's log-probabilities are checked, and adapters for each layout of projections.
+All cases and all columns are run by tests/golden/parity.py, which writes docs/families.md; here
+every family is checked for log-probabilities, and adapters for each layout of projections.
 """
 
 import importlib.util
@@ -70,12 +70,15 @@ def test_lm_evaluation_harness_scores_an_export_like_we_do(parity, tmp_path):
     params = jax.tree.map(lambda x: x * 4, decoder.init(config, jax.random.key(0)))
     checkpoint.save(tmp_path / "model", config, params, tokenizer, shard_bytes=20_000)
     lm = HFLM(pretrained=str(tmp_path / "model"), device="cpu", dtype="float32", batch_size=1)
-    requests = [Instance("loglikelihood", {}, (t[:5], t[5:]), i) for i, t in enumerate(texts)]
+    requests = [
+        Instance("loglikelihood", {}, (t.split()[0], t[t.index(" ") :]), i)
+        for i, t in enumerate(texts)
+    ]
     theirs = [score for score, _ in lm.loglikelihood(requests, disable_tqdm=True)]
     ids = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
     ours = parity.our_logp(config, params, None, ids)
     for text, row, total in zip(texts, ours, theirs, strict=True):
-        skip = len(tokenizer(text[:5], add_special_tokens=False)["input_ids"])
+        skip = len(tokenizer(text.split()[0], add_special_tokens=False)["input_ids"])
         assert row[skip - 1 :].sum() == pytest.approx(total, abs=1e-3)
 
 
