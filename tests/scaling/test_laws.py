@@ -118,5 +118,5 @@ def test_growth_law_is_zero_before_the_first_step():
 
 
 def test_unknown_law_names_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'multiplicative'"):
+    with pytest.raises(UserError, match="did you mean multiplicative"):
         get_law("multiplicativ")
