@@ -36,6 +36,7 @@ class DecoderConfig:
       clip_qkv: queries, keys and values are clipped to ± this.
       fused_qkv: one kernel for queries, keys and values (and so one adapter).
       gated: MLP down(act(gate) · up) rather than down(act(up)).
+      lora_dropout: on the input of adapters, where `decoder.hidden` is given a key.
     """
 
     vocab_size: int

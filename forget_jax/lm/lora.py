@@ -26,6 +26,8 @@ class LoRAConfig:
         every linear layer of attention and MLP.
       rank_pattern, alpha_pattern: (regular expression over kernel paths, value) pairs that override
         `rank` and `alpha`; the first match counts.
+      dropout: on the adapters' input while training; a trainer sets `DecoderConfig.lora_dropout` to
+        it and gives `decoder.hidden` a key.
     """
 
     rank: int = 8
@@ -34,6 +36,7 @@ class LoRAConfig:
     targets: str = r"layers/(attn|mlp)/\w+"
     rank_pattern: tuple[tuple[str, int], ...] = ()
     alpha_pattern: tuple[tuple[str, float], ...] = ()
+    dropout: float = 0.0
 
     def rank_of(self, path: str) -> int:
         """The rank of the kernel at a path."""

@@ -102,7 +102,7 @@ def save(
         "r": lora_config.rank,
         "lora_alpha": lora_config.alpha,
         "use_rslora": lora_config.rslora,
-        "lora_dropout": 0.0,
+        "lora_dropout": lora_config.dropout,
         "bias": "none",
         "fan_in_fan_out": not weights["layers/mlp/up/kernel"].transposed,
         "target_modules": sorted(ranks),
@@ -225,5 +225,6 @@ def _stack(
         targets=targets,
         rank_pattern=tuple(ranks),
         alpha_pattern=tuple(alphas),
+        dropout=float(hf.get("lora_dropout") or 0.0),
     )
     return lora_config, adapter
