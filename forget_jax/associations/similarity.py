@@ -1,4 +1,4 @@
-"""Does similarity tell what is forgotten? Similarity matrices of tasks × examples, and correlations.
+"""Does similarity tell what is forgotten? Similarities of tasks × examples, and correlations.
 
 Similarities come from text (TF-IDF, or any `sentence-transformers` model), from features that
 someone else computed (mean-pooled representations, gradients), and are compared with forgetting by

@@ -1,4 +1,4 @@
-"""The paper's own methods agree with scikit-surprise, by golden file and live on the real matrix."""
+"""The paper's own methods agree with scikit-surprise: by golden file, and live on real data."""
 
 import importlib.util
 import json

@@ -145,7 +145,9 @@ def predict_rows(
     n_fits = columns_FxS.shape[0]
     # Working memory of a few hundred MB at most, and batches wide enough to vectorise.
     per_fit = z_MxN.shape[1] * (4 if chosen.extend is not None else 4 * z_MxN.shape[0])
-    batch = int(np.clip(2**26 // per_fit, 1, n_fits))
+    # Batched eigenvectors go through LAPACK, which on few cores was seen to wait for ever.
+    alone = method == "soft_impute"
+    batch = 1 if alone else int(np.clip(2**26 // per_fit, 1, n_fits))
     predicted = _extend_all(
         jnp.asarray(z_MxN),
         jnp.asarray(columns_FxS, jnp.int32),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from forget_jax.associations.completion import additive
+from forget_jax.associations.completion import additive, small
 
 Array = jax.Array
 TINY = 1e-12  # keeps a constant matrix solvable
@@ -52,7 +52,7 @@ def _other_side(left_TxN: Array, known_TxN: Array, row_Txk: Array, penalty: Arra
     outer_Txkk = design[:, :, None] * design[:, None, :]
     gram_Nxkk = jnp.einsum("tn,tab->nab", known_TxN.astype(left_TxN.dtype), outer_Txkk) + penalty
     target = jnp.where(known_TxN, left_TxN - row_Txk[:, :1], 0)
-    return jnp.linalg.solve(gram_Nxkk, (target.T @ design)[..., None])[..., 0]
+    return jax.vmap(small.solve)(gram_Nxkk, target.T @ design)
 
 
 def fill(
@@ -99,7 +99,7 @@ def _train_step(
     bias_M = row_Mxk[:, 0]
     design = _design(row_Mxk)
     gram = design.T @ design + penalty
-    map_kxM = jnp.linalg.solve(gram, design.T)  # unprobed columns: y_j = map (z_j − b)
+    map_kxM = small.solve(gram, design.T)  # unprobed columns: y_j = map (z_j − b)
     free_MxM = gram_MxM - z_MxS @ z_MxS.T
     free_M = sum_M - z_MxS.sum(1)
     n_free = n - z_MxS.shape[1]
@@ -118,10 +118,10 @@ def _train_step(
     moments = moments + e_Sxk.T @ e_Sxk
     by_bias = by_bias + e_Sxk.T @ probed_Sxk[:, 0]
     products = products + z_MxS @ e_Sxk
-    row_Mxk = jnp.linalg.solve(moments + penalty, (products - by_bias).T).T
+    row_Mxk = small.solve(moments + penalty, (products - by_bias).T).T
     gram_new = (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty
     right = e_Sxk.T @ (weight_S * (values_S - probed_Sxk[:, 0]))
-    return row_Mxk, jnp.linalg.solve(gram_new, right)
+    return row_Mxk, small.solve(gram_new, right)
 
 
 def _probed(
@@ -132,8 +132,8 @@ def _probed(
     gram = design.T @ design + penalty
     right_kxS = design.T @ (z_MxS - row_Mxk[:, :1])
     with_new = right_kxS + new[:, None] * (values_S - new_k[0])
-    both = jnp.linalg.solve(gram + jnp.outer(new, new), with_new)
-    return jnp.where(weight_S > 0, both, jnp.linalg.solve(gram, right_kxS)).T
+    both = small.solve(gram + jnp.outer(new, new), with_new)
+    return jnp.where(weight_S > 0, both, small.solve(gram, right_kxS)).T
 
 
 def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int) -> Prepared:
@@ -182,13 +182,13 @@ def extend(
     # The new row's first parameters come from columns fitted without it.
     first_Sxk = _probed(state.row_Mxk, jnp.zeros(rank + 1), z_MxS, left_S, 0 * weight_S, penalty)
     e_Sxk = _design(first_Sxk)
-    new_k = jnp.linalg.solve(
+    new_k = small.solve(
         (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty,
         e_Sxk.T @ (weight_S * (left_S - first_Sxk[:, 0])),
     )
     row_Mxk, new_k = jax.lax.fori_loop(0, steps, step, (state.row_Mxk, new_k))
     design = _design(row_Mxk)
-    map_kxM = jnp.linalg.solve(design.T @ design + penalty, design.T)
+    map_kxM = small.solve(design.T @ design + penalty, design.T)
     # [1, p] · y_j = ([1, p] map) z_j − …: one product with the columns, whatever the rank.
     new = _design(new_k)
     mix_M = new @ map_kxM

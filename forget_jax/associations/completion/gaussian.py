@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from forget_jax.associations.completion import additive
+from forget_jax.associations.completion import additive, small
 
 Array = jax.Array
 FILL_STEPS = 20
@@ -84,7 +84,7 @@ def posterior(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array
     load_kxS = state.loadings_kxN[:, columns_S]
     k = load_kxS.shape[0]
     precision = jnp.eye(k, dtype=load_kxS.dtype) + (load_kxS * weight_S) @ load_kxS.T
-    covariance = jnp.linalg.inv(precision)
+    covariance, _ = small.inverse(precision)
     left_S = jnp.where(known_S, values_S - state.mean_N[columns_S], 0)
     return covariance @ (load_kxS @ (weight_S * left_S)), covariance
 

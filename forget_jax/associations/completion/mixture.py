@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.associations.completion import gaussian
+from forget_jax.associations.completion import gaussian, small
 
 Array = jax.Array
 # How many rows' worth of the average noise is added to a column's own: decades, equal weights.
@@ -63,9 +63,9 @@ def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> A
     def one(noise: Array, factor: Array) -> tuple[Array, Array, Array]:
         # Everything divided by the noise's scale: only the ratio enters the inverse.
         precision = identity * (noise / factor) + gram_kxk
-        inverse = jnp.linalg.inv(precision)
+        inverse, log_determinant = small.inverse(precision)
         mean_k = inverse @ right_k
-        log_determinant = jnp.linalg.slogdet(precision * (factor / noise))[1]
+        log_determinant = log_determinant + len(right_k) * jnp.log(factor / noise)
         evidence = -0.5 * (
             (square - right_k @ mean_k) / noise + log_determinant + count * jnp.log(noise)
         )
