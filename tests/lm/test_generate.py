@@ -9,107 +9,109 @@ from forget_jax.errors import UserError
 from forget_jax.lm import decoder, generate, lora
 from forget_jax.lm.logprob import logits
 
-CONFIG = decoder.DecoderConfig(
-    vocab_size=61, width=16, layers=2, heads=4, kv_heads=2, head_dim=4, mlp_width=24, context=64
-)
+NEW = 16
 
 
 @pytest.fixture(scope="module")
-def model():
-    params = decoder.init(CONFIG, jax.random.key(0))
-    params = jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, params)  # far from uniform
+def model(tiny_config, tiny_params):
     rng = np.random.default_rng(0)
-    prompts = [rng.integers(0, 61, n).tolist() for n in (1, 3, 9, 16, 17, 5, 2, 30)]
-    return params, prompts
+    prompts = [rng.integers(0, 61, n).tolist() for n in (1, 3, 9, 16, 14, 5, 2, 30)]
+    return tiny_config, tiny_params, prompts
 
 
-def slow(params, adapters, prompt, n):
-    """The same without cache, padding or batch: score the whole text again for every token."""
-    forward = jax.jit(
-        lambda ids: logits(
-            decoder.hidden(CONFIG, params, adapters, ids), decoder.head_kernel(params)
-        )
-    )
-    ids = list(prompt)
-    for _ in range(n):
-        row = np.zeros((1, 48), np.int32)
-        row[0, : len(ids)] = ids
-        ids.append(int(forward(row)[0, len(ids) - 1].argmax()))
-    return ids[len(prompt) :]
+@pytest.fixture(scope="module")
+def every_logit(model):
+    """All logits of rows of 48 tokens, as a scorer computes them: no cache."""
+    config, params, _ = model
+
+    @jax.jit
+    def run(ids, adapters, task):
+        h = decoder.hidden(config, params, adapters, ids, task_BxM=task)
+        return logits(h, decoder.head_kernel(params))
+
+    return run
 
 
-def test_ragged_batch_is_the_same_as_one_at_a_time_without_cache(model):
-    params, prompts = model
-    new = generate.greedy(CONFIG, params, None, prompts, 12)
-    assert new == [slow(params, None, p, 12) for p in prompts]
-    assert len({tuple(n) for n in new}) > 4  # the model does say different things
+def slow(every_logit, prompts, n, adapters=None, task=None):
+    """The same without cache: score the whole text again for every token."""
+    ids = np.zeros((len(prompts), 48), np.int32)
+    for row, p in zip(ids, prompts, strict=True):
+        row[: len(p)] = p
+    out = [[] for _ in prompts]
+    for t in range(n):
+        best = np.asarray(every_logit(ids, adapters, task).argmax(-1))
+        for i, p in enumerate(prompts):
+            out[i].append(int(best[i, len(p) + t - 1]))
+            ids[i, len(p) + t] = out[i][-1]
+    return out
 
 
-def test_logits_are_the_scorers(model):
-    params, prompts = model
-    prompt = prompts[-1]
-    full = logits(
-        decoder.hidden(CONFIG, params, None, jnp.array([prompt])), decoder.head_kernel(params)
-    )
-    state = generate._prefill(
-        CONFIG, params, None, jnp.array([prompt[:20]]), jnp.array([20]), None, 10
-    )
-    np.testing.assert_allclose(state["logits_BxV"][0], full[0, 19], atol=2e-5)
+@pytest.fixture(scope="module")
+def free(model):
+    config, params, prompts = model
+    return generate.greedy(config, params, None, prompts, NEW)
+
+
+def test_ragged_batch_is_the_same_without_cache(model, free, every_logit):
+    _, _, prompts = model
+    assert free == slow(every_logit, prompts, NEW)
+    assert len({tuple(n) for n in free}) > 4  # the model does say different things
+
+
+def test_logits_are_the_scorers(model, every_logit):
+    config, params, prompts = model
+    ids = np.zeros((1, 48), np.int32)
+    ids[0, :30] = prompts[-1]
+    full = every_logit(ids, None, None)[0]
+    state = generate._prefill(config, params, None, ids[:, :20], np.array([20]), None, NEW)
+    np.testing.assert_allclose(state["logits_BxV"][0], full[19], atol=2e-5)
     cache = state["cache"]
+    step = jax.jit(
+        lambda cache, ids, at: decoder.hidden_and_cache(config, params, None, ids, at, cache=cache)
+    )
     for at in range(20, 30):
-        h, cache = decoder.hidden_and_cache(
-            CONFIG, params, None, jnp.array([[prompt[at]]]), jnp.array([[at]]), cache=cache
-        )
-        np.testing.assert_allclose(
-            logits(h, decoder.head_kernel(params))[0, 0], full[0, at], atol=2e-5
-        )
+        h, cache = step(cache, ids[:, at : at + 1], np.array([[at]]))
+        now = logits(h, decoder.head_kernel(params))[0, 0]
+        np.testing.assert_allclose(now, full[at], atol=2e-5)
 
 
-def test_each_row_has_its_own_adapter(model):
-    params, prompts = model
-    config = lora.LoRAConfig(rank=2, alpha=8)
-    adapters = [
-        jax.tree.map(
-            lambda x, k=k: jax.random.normal(jax.random.key(k), x.shape),
-            lora.init(config, params, jax.random.key(k)),
-        )
-        for k in (0, 1)
-    ]
-    scaled = [lora.scaled(config, a) for a in adapters]
-    stack = jax.tree.map(lambda *x: jnp.stack(x), *scaled)
-    choice = np.eye(2)[[0, 1, 1, 0, 1, 0, 0, 1]]
-    new = generate.greedy(CONFIG, params, stack, prompts, 6, tasks_NxM=choice)
-    for i, prompt in enumerate(prompts[:4]):
-        alone = generate.greedy(CONFIG, params, scaled[int(choice[i, 1])], [prompt], 6)
-        assert new[i] == alone[0]
+def test_each_row_has_its_own_adapter(model, every_logit, free):
+    config, params, prompts = model
+    lora_config = lora.LoRAConfig(rank=2, alpha=4)
+    fresh = lora.init(lora_config, params, jax.random.key(0))
+    rng = np.random.default_rng(1)
+    stack = jax.tree.map(lambda x: rng.normal(size=(2, *x.shape)).astype(np.float32), fresh)
+    stack = lora.scaled(lora_config, stack)
+    tasks = np.eye(2, dtype=np.float32)[[0, 1, 1, 0, 1, 0, 0, 1]]
+    new = generate.greedy(config, params, stack, prompts, 8, tasks_NxM=tasks)
+    assert new == slow(every_logit, prompts, 8, stack, jnp.asarray(tasks))
+    assert new != [n[:8] for n in free]
 
 
-def test_eos_and_stop_strings_end_a_row(model):
-    params, prompts = model
-    free = generate.greedy(CONFIG, params, None, prompts, 20)
+def text(ids):
+    return "".join(chr(65 + i) for i in ids)
+
+
+def test_eos_and_stop_strings_end_a_row(model, free):
+    config, params, prompts = model
     eos = free[0][4]
-    ended = generate.greedy(CONFIG, params, None, prompts, 20, eos_id=eos)
+    ended = generate.greedy(config, params, None, prompts, NEW, eos_id=eos)
     assert ended == [n[: n.index(eos)] if eos in n else n for n in free]
-
-    def text(ids):
-        return "".join(chr(65 + i) for i in ids)
-
-    mark = text(free[1][17:19])
-    cut = generate.greedy(CONFIG, params, None, prompts, 20, stop=[mark], decode=text)
-    expected = [n[: text(n).index(mark) + 2] if mark in text(n) else n for n in free]
-    assert cut == expected
+    mark = text(free[1][5:7])
+    cut = generate.greedy(config, params, None, prompts, NEW, stop=[mark], decode=text)
+    assert cut == [n[: text(n).index(mark) + 2] if mark in text(n) else n for n in free]
     assert generate.cut_at(text(cut[1]), [mark]) == text(free[1])[: text(free[1]).index(mark)]
 
 
 def test_bad_prompts_are_named(model):
-    params, _ = model
+    config, params, _ = model
     with pytest.raises(UserError, match="prompt 1 is empty"):
-        generate.greedy(CONFIG, params, None, [[1], []], 2)
+        generate.greedy(config, params, None, [[1], []], 2)
     with pytest.raises(UserError, match="prompt 0 has 60 tokens"):
-        generate.greedy(CONFIG, params, None, [[1] * 60], 8)
+        generate.greedy(config, params, None, [[1] * 60], 8)
 
 
 def test_half_precision_runs(model):
-    params, prompts = model
-    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    config, params, prompts = model
+    config = dataclasses.replace(config, dtype="bfloat16")
     assert all(len(n) == 3 for n in generate.greedy(config, params, None, prompts[:2], 3))
