@@ -5,8 +5,10 @@ Which special tokens are put on is never left to the tokenizer: callers tokenise
 what the tokenizer would have done by itself, so that a run can print both.
 """
 
+import atexit
 import dataclasses
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path as LocalPath
@@ -82,11 +84,12 @@ TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")
 
 
 def fetch(path: str, wanted: Any) -> LocalPath:
-    """A local copy of the wanted files of a remote folder, for readers that want local ones."""
+    """A local copy, until the process ends, of the wanted files of a remote folder."""
     remote = files.Path(path)
     if not remote.is_dir():
         raise UserError(f"{path} is not a folder that can be read")
     local = LocalPath(tempfile.mkdtemp(prefix="forget_jax_"))
+    atexit.register(shutil.rmtree, local, ignore_errors=True)
     for file in remote.iterdir():
         if wanted(file.name) and not file.is_dir():
             file.copy(local / file.name)

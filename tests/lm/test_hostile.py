@@ -128,6 +128,11 @@ def test_pickles_and_unfinished_folders(folder, tmp_path):
     refused(lambda: checkpoint.load(tmp_path / "absent"), "not a folder")
 
 
+def test_hub_name_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    refused(lambda: checkpoint.load("nobody/no-such-model"), "neither a folder nor a model on the")
+
+
 def test_config_with_remote_code(folder):
     raw = json.loads((folder / "config.json").read_text())
     raw["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
