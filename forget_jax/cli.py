@@ -28,6 +28,7 @@ COMMANDS = {
     "replay": "fine-tune with upstream examples mixed in, and compare what is forgotten",
     "scaling": "forgetting over ranks and steps, and the laws that describe it",
     "factoids": "memorise facts, train on others, and recite: what mixing in keeps",
+    "export": "a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune",
     "report": "rebuild report.html from the files of a workdir",
 }
 

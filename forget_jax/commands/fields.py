@@ -71,4 +71,8 @@ MEANING = {
     "split.train_tasks": "tasks to learn from; empty: all that are not tested",
     "observed": "measured entries of each test task's row",
     "methods": "completion methods to compare",
+    "source": "workdir of a fine-tune, or a folder with an adapter or a checkpoint",
+    "format": "what to write: merged (a whole checkpoint) or adapter",
+    "dtype": "of the written tensors: float32, bfloat16 or float16; empty: the model's own",
+    "shard_mib": "largest size of a written file in MiB",
 }

@@ -48,6 +48,7 @@ LEAST: dict[str, float] = {
     "epochs": 1,
     "max_new_tokens": 1,
     "observed": 1,
+    "shard_mib": 1,
 }
 
 
