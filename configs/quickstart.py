@@ -37,10 +37,10 @@ def get_config() -> ConfigDict:
     c.factoids.stage_b = "builtin:short_facts/B[:32]"
     c.factoids.mix = "builtin:random_words/3[:64]"
     c.factoids.ratio = 1.0
-    c.factoids.epochs = 50
+    c.factoids.epochs = 40
     c.factoids.train.batch_size = 16
     c.factoids.train.microbatch = 16
-    c.factoids.train.lr = 2e-3
+    c.factoids.train.lr = 3e-3
 
     for stage in (c.associate, c.replay, c.scaling):
         stage.train.buckets = 2

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from forget_jax import files
 from forget_jax.commands import fleet, models, report, texts
 from forget_jax.commands.workdir import Workdir
+from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError, nearest
@@ -19,6 +20,7 @@ from forget_jax.factoids.stages import ARMS, StageConfig, task
 from forget_jax.files import PathLike
 from forget_jax.lm import generate, lora
 from forget_jax.progress import Progress
+from forget_jax.scoring import scorer
 from forget_jax.scoring.exact_match import is_correct
 from forget_jax.training.loop import Task
 
@@ -61,7 +63,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     trained_a = [trained_a[i] for i in where]
     trained_b = _stage(config, work, "b", model, params, jobs("b", 1), trained_a)
 
-    accuracy = {}
+    measured: dict[str, list[float]] = {}
     for key, trained, which in (
         ("accuracy_a_after_a", trained_a, "a"),
         ("accuracy_a_after_b", trained_b, "a"),
@@ -70,13 +72,14 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         kept = work / f"{key}.json"
         if not kept.exists():
             shown = where if key == "accuracy_a_after_a" else list(range(len(lines)))
-            figures = _recite(config, model, params, trained, facts[which], tokenizer, key, shown)
-            files.write_json(kept, figures)
-        accuracy[key] = files.read_json(kept)
+            exact = _recite(config, model, params, trained, facts[which], tokenizer, key, shown)
+            nll = _answer_nll(config, model, params, trained, facts[which][1])
+            files.write_json(kept, {key: exact, key.replace("accuracy", "answer_nll"): nll})
+        measured |= files.read_json(kept)
     by_seed = {
         arm: {
             key: [v for v, (of, _) in zip(values, lines, strict=True) if of == arm]
-            for key, values in accuracy.items()
+            for key, values in measured.items()
         }
         for arm in config.arms
     }
@@ -139,6 +142,22 @@ def _stage(
             initial=None if initial is None else stacked([initial[m]]),
         )  # fmt: skip
         found.append(jax.tree.map(lambda x: x[0], trained))
+    return found
+
+
+def _answer_nll(
+    config: ConfigDict, model: Any, params: Tree, trained: Sequence[Tree], facts: list[Encoded]
+) -> list[float]:
+    """Mean NLL of the answers' tokens under each model: forgetting that exact match cannot see."""
+    adapter = models.adapter(config)
+    buckets = Buckets.of(facts, config.train.buckets)
+    tokens = sum(e.tokens for e in facts)
+    found = []
+    for tree in trained:
+        whole = tree if adapter is None else params
+        stack = None if adapter is None else jax.tree.map(lambda x: x[None], tree)
+        nll_1xN = scorer.score(model, adapter, whole, stack, facts, buckets)
+        found.append(float(nll_1xN.sum() / tokens))
     return found
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,11 +13,13 @@ from forget_jax.commands import fleet, models, report, texts
 from forget_jax.commands.workdir import Workdir
 from forget_jax.data import tokenise
 from forget_jax.data.batches import Buckets
+from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
 from forget_jax.lm import checkpoint, decoder
 from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.progress import Progress
 from forget_jax.scoring import scorer
 from forget_jax.training.loop import Task
 
@@ -27,20 +30,18 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     if report.has_ended(work):
         return
     model = _shape(config.model)
-    examples = texts.load(config.data.path, config.data)
-    training, held = _split(len(examples), config.data.heldout, config.train.seed)
-    if (work / "tokenizer" / "tokenizer_config.json").exists():  # its files are written in order
-        tokenizer = tokenizers.load(work / "tokenizer")
-    else:
-        tokenizer = tokenizers.train(
-            (texts.whole(examples[i]) for i in training), config.model.vocab_size
-        )
-        tokenizers.save(tokenizer, work / "tokenizer")
-    model = dataclasses.replace(model, vocab_size=-(-len(tokenizer) // 8) * 8)
-    template = dataclasses.replace(texts.template(config.data), eos_text=True)
-    encoded = tokenise.encode(examples, tokenizer, template, context=sys.maxsize)
-    blocks = tokenise.stream([encoded[i] for i in training], model.context)
-    heldout = tokenise.stream([encoded[i] for i in held], model.context)
+    with Progress("read, tokenise", 3) as progress:
+        examples = texts.load(config.data.path, config.data)
+        training, held = _split(len(examples), config.data.heldout, config.train.seed)
+        progress.at(1, f"{len(examples):,} examples")
+        tokenizer = _tokenizer(work, [examples[i] for i in training], config.model.vocab_size)
+        progress.at(2, f"{len(tokenizer):,} vocabulary entries")
+        model = dataclasses.replace(model, vocab_size=-(-len(tokenizer) // 8) * 8)
+        template = dataclasses.replace(texts.template(config.data), eos_text=True)
+        encoded = tokenise.encode(examples, tokenizer, template, context=sys.maxsize)
+        blocks = tokenise.stream([encoded[i] for i in training], model.context)
+        heldout = tokenise.stream([encoded[i] for i in held], model.context)
+        progress.at(3, f"{sum(len(b.ids) for b in blocks):,} tokens")
 
     base = decoder.init(model, jax.random.key(config.train.seed))
     task = Task("pretrain", blocks, config.train.seed, config.train.steps)
@@ -68,6 +69,16 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         f"(unigram model {unigram:.2f}); model in {work / 'model'}",
         file=sys.stderr,
     )
+
+
+def _tokenizer(work: Workdir, training: Sequence[Example], vocab_size: int) -> Any:
+    """The run's tokenizer: trained on the training examples, or the one of an earlier start."""
+    if (work / "tokenizer" / "tokenizer_config.json").exists():
+        return tokenizers.load(work / "tokenizer")
+    texts_of = (e.text if e.text is not None else f"{e.prompt}\n{e.completion}" for e in training)
+    tokenizer = tokenizers.train(texts_of, vocab_size)
+    tokenizers.save(tokenizer, work / "tokenizer")
+    return tokenizer
 
 
 def _shape(c: ConfigDict) -> decoder.DecoderConfig:

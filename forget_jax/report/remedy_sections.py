@@ -152,6 +152,17 @@ def factoids_section(arms: Mapping[str, Mapping[str, Values]], seeds: int) -> Se
         ("arm", "A after A", "A after B", "B after B"),
         tuple((arm, *(_mean(f, k) for k in keys)) for arm, f in by_arm.items()),
     )
+    nll = tuple(key.replace("accuracy", "answer_nll") for key in keys)
+    tables = [table]
+    if any(key in f for f in by_arm.values() for key in nll):
+        tables.append(
+            Table(
+                "NLL of the answers (nats per token)",
+                ("arm", "A after A", "A after B", "B after B"),
+                tuple((arm, *(_mean(f, k) for k in nll)) for arm, f in by_arm.items()),
+                note="What exact match cannot see: how far a lost answer is from being recited.",
+            )
+        )
     lead = (
         "A model memorises facts A, then trains on B without seeing A again. The arms differ in "
         "what is mixed into the two stages."
@@ -165,7 +176,7 @@ def factoids_section(arms: Mapping[str, Mapping[str, Values]], seeds: int) -> Se
         )
     if seeds == 1:
         lead += " With one seed, the order of the arms holds for these runs only."
-    return Section("factoids", "What was kept", lead, (figure,) if rows else (), (table,))
+    return Section("factoids", "What was kept", lead, (figure,) if rows else (), tuple(tables))
 
 
 def _mean(figures: Mapping[str, Values], key: str) -> float:
