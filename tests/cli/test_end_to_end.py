@@ -258,3 +258,28 @@ def test_a_signal_outside_training_resumes_too(
     monkeypatch.undo()
     assert run_cli(*associate_arguments, f"--workdir={work}")[0] == 0
     assert_same(work, associated)
+
+
+def test_pretraining_on_conversations_and_a_tokenizer_left_half_written(
+    pretrain_arguments, tmp_path, run_cli
+):
+    talk = [{"role": "user", "content": "a river"}, {"role": "assistant", "content": "zzyzx zzyzx"}]
+    rows = tmp_path / "talk.jsonl"
+    rows.write_text("".join(json.dumps({"messages": talk}) + "\n" for _ in range(30)))
+    work = tmp_path / "run"
+    (work / "tokenizer").mkdir(parents=True)
+    (work / "tokenizer" / "tokenizer.json").write_text("{}")  # killed before its config was there
+    argv = [*pretrain_arguments, f"--config.data.path={rows}", f"--workdir={work}"]
+    status, _, err = run_cli(*argv)
+    assert status == 0, err
+    vocabulary = json.loads((work / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert any("zzyzx" in token for token in vocabulary)
+    assert not any("None" in token for token in vocabulary)
+
+
+def test_rates_leave_compilation_out(finished, finetune_arguments):
+    work = finished(finetune_arguments)
+    records = [json.loads(x) for x in (work / "metrics.jsonl").read_text().splitlines()]
+    assert all(r["seconds"] > 0 for r in records)
+    slowest = min(r["tokens"] / r["seconds"] for r in records)
+    assert summary(work)["tokens_per_second"] > slowest

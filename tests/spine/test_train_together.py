@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from forget_jax.data import order
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora
 from forget_jax.scoring import scorer
@@ -184,3 +185,32 @@ def test_summed_gradients_are_those_of_one_whole_batch(tiny_config, tiny_params,
     assert relative(of_task(total.grads, 0), grads) < 1e-5
     np.testing.assert_allclose(total.nll_M[0], nll, rtol=1e-5)
     assert total.tokens_M[0] == mask.sum()
+
+
+def test_a_tasks_scale_is_a_factor_on_its_alpha(tiny_config, tiny_params, tasks):
+    loop = dataclasses.replace(LOOP, buckets=1)
+    halved = dataclasses.replace(tasks[1], scale=0.5)
+    ours, _ = fit(tiny_config, tiny_params, [halved], loop=loop)
+    half_alpha = dataclasses.replace(ADAPTER, alpha=ADAPTER.alpha / 2)
+    theirs = train(tiny_config, half_alpha, tiny_params, [tasks[1]], OPTIMIZER, loop)
+    assert relative(only(ours, "b"), only(theirs, "b")) < 1e-5
+
+
+def test_a_task_of_lower_rank_leaves_the_rest_at_zero(tiny_config, tiny_params, tasks):
+    mixed = [dataclasses.replace(tasks[0], rank=1), *tasks[1:]]
+    trained, _ = fit(tiny_config, tiny_params, mixed)
+    for a, b in zip(only(trained, "a"), only(trained, "b"), strict=True):
+        assert (a[0, ..., 1:] == 0).all() and (b[0, :, 1:] == 0).all()
+        assert (b[0, :, :1] != 0).any() and (b[1, :, 1:] != 0).any()
+
+
+def test_a_given_order_replaces_the_shuffle(tasks):
+    task = tasks[0]
+    size = LOOP.batch_size * task.steps
+    shuffled = StepPlan([task], LOOP)
+    given = order.rows(task.seed, len(task.examples), 0, size)
+    same = StepPlan([dataclasses.replace(task, order=given)], LOOP)
+    turned = StepPlan([dataclasses.replace(task, order=given[::-1])], LOOP)
+    for number in range(task.steps):
+        assert (same.rows(number) == shuffled.rows(number)).all()
+    assert sorted(turned.rows(0)) == sorted(given[::-1][: LOOP.batch_size])
