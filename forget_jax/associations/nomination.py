@@ -17,7 +17,9 @@ from forget_jax.errors import UserError
 
 Candidate = tuple[str, dict[str, Any]]
 
-# From the simplest to the richest within each method: few factors and much pooling first.
+# From the simplest to the richest within each method: few factors and much pooling first. The prior
+# of a row's offset is no candidate: it is broad on purpose, because train rows cannot say how far
+# outside their span a new task lies.
 CANDIDATES: tuple[Candidate, ...] = (
     *(("scaled_mean", {"shrink": shrink}) for shrink in (10.0, 3.0, 1.0)),
     ("additive", {}),
@@ -25,7 +27,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     *(
         ("als", {"rank": rank, "reg": reg, "reg_bias": 0.1})
         for rank in (1, 3, 5)
-        for reg in (10.0, 3.0, 1.0)
+        for reg in (0.5, 0.15, 0.05)
     ),
     *(
         ("gaussian", {"rank": rank, "pooled": pooled})

@@ -25,13 +25,29 @@ class Prepared(NamedTuple):
     row_Mxk: Array  # [b, p] of the train rows, fitted alone
 
 
-def _penalty(rank: int, reg: Array, reg_bias: Array, deviation: Array) -> Array:
-    """Ridge penalties of [bias, factors].
+class Penalty(NamedTuple):
+    bias: Array
+    factor: Array  # times the number of known entries of the row or column
 
-    Products of factors scale with the matrix, so their penalty counts in its standard deviations:
-    the fit then does not depend on the unit of forgetting.
-    """
-    return jnp.diag(jnp.concatenate([jnp.reshape(reg_bias, 1), jnp.full(rank, reg * deviation)]))
+    def matrix(self, rank: int, count: Array | int) -> Array:
+        """Ridge of [bias, factors] of a row or column with `count` known entries.
+
+        Factors are penalised in proportion to the count (Zhou et al. 2008), so the same setting
+        suits any number of columns; biases as if `bias` more entries were 0.
+        """
+        return jnp.diag(
+            jnp.concatenate(
+                [
+                    jnp.reshape(self.bias, 1),
+                    jnp.full(rank, self.factor * jnp.maximum(count, 1)),
+                ]
+            )
+        )
+
+
+def _penalty(reg: Array, reg_bias: Array, deviation: Array) -> Penalty:
+    """Products of factors scale with the matrix, so their penalty counts in its deviations."""
+    return Penalty(reg_bias * jnp.ones(()), reg * (deviation + TINY))
 
 
 def _design(parameters_Kxk: Array) -> Array:
@@ -40,17 +56,20 @@ def _design(parameters_Kxk: Array) -> Array:
 
 
 def _start(residual_TxN: Array, row_T: Array, rank: int) -> Array:
-    """[b, p] to start from: leading eigenvectors of the residual, scaled as half an SVD."""
+    """[b, p] to start from: leading eigenvectors of the residual, both sides' factors as large."""
+    t, n = residual_TxN.shape
     values, vectors = jnp.linalg.eigh(residual_TxN @ residual_TxN.T)
-    half = jnp.sqrt(jnp.sqrt(jnp.maximum(values[::-1][:rank], 1e-12)))
+    half = (jnp.maximum(values[::-1][:rank], 1e-12) * t / n) ** 0.25
     return jnp.concatenate([row_T[:, None], vectors[:, ::-1][:, :rank] * half], 1)
 
 
-def _other_side(left_TxN: Array, known_TxN: Array, row_Txk: Array, penalty: Array) -> Array:
+def _other_side(left_TxN: Array, known_TxN: Array, row_Txk: Array, penalty: Penalty) -> Array:
     """Column parameters [c, q] (N × k) given row parameters [b, p], missing entries left out."""
     design = _design(row_Txk)
     outer_Txkk = design[:, :, None] * design[:, None, :]
-    gram_Nxkk = jnp.einsum("tn,tab->nab", known_TxN.astype(left_TxN.dtype), outer_Txkk) + penalty
+    gram_Nxkk = jnp.einsum("tn,tab->nab", known_TxN.astype(left_TxN.dtype), outer_Txkk)
+    rank = row_Txk.shape[1] - 1
+    gram_Nxkk = gram_Nxkk + jax.vmap(lambda count: penalty.matrix(rank, count))(known_TxN.sum(0))
     target = jnp.where(known_TxN, left_TxN - row_Txk[:, :1], 0)
     return jax.vmap(small.solve)(gram_Nxkk, target.T @ design)
 
@@ -68,7 +87,7 @@ def fill(
     """Alternating ridge regressions over the known entries of any matrix."""
     fit = additive.effects(z_TxN, known_TxN, 1.0, 1.0)
     left = jnp.where(known_TxN, z_TxN - fit.mean, 0)
-    penalty = _penalty(rank, reg, reg_bias, jnp.sqrt((left**2).sum() / known_TxN.sum()) + TINY)
+    penalty = _penalty(reg, reg_bias, jnp.sqrt((left**2).sum() / known_TxN.sum()))
     residual = jnp.where(known_TxN, left - fit.row_T[:, None] - fit.column_N, 0)
 
     def step(_: int, row_Txk: Array) -> Array:
@@ -89,7 +108,7 @@ def _train_step(
     z_MxS: Array,
     values_S: Array,
     weight_S: Array,
-    penalty: Array,
+    penalty: Penalty,
 ) -> tuple[Array, Array]:
     """One alternation (columns, then all rows) from second moments and the S probed columns.
 
@@ -98,7 +117,8 @@ def _train_step(
     """
     bias_M = row_Mxk[:, 0]
     design = _design(row_Mxk)
-    gram = design.T @ design + penalty
+    m, rank = row_Mxk.shape[0], row_Mxk.shape[1] - 1
+    gram = design.T @ design + penalty.matrix(rank, m)
     map_kxM = small.solve(gram, design.T)  # unprobed columns: y_j = map (z_j − b)
     free_MxM = gram_MxM - z_MxS @ z_MxS.T
     free_M = sum_M - z_MxS.sum(1)
@@ -118,22 +138,24 @@ def _train_step(
     moments = moments + e_Sxk.T @ e_Sxk
     by_bias = by_bias + e_Sxk.T @ probed_Sxk[:, 0]
     products = products + z_MxS @ e_Sxk
-    row_Mxk = small.solve(moments + penalty, (products - by_bias).T).T
-    gram_new = (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty
+    row_Mxk = small.solve(moments + penalty.matrix(rank, n), (products - by_bias).T).T
+    gram_new = (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty.matrix(rank, weight_S.sum())
     right = e_Sxk.T @ (weight_S * (values_S - probed_Sxk[:, 0]))
     return row_Mxk, small.solve(gram_new, right)
 
 
 def _probed(
-    row_Mxk: Array, new_k: Array, z_MxS: Array, values_S: Array, weight_S: Array, penalty: Array
+    row_Mxk: Array, new_k: Array, z_MxS: Array, values_S: Array, weight_S: Array, penalty: Penalty
 ) -> Array:
     """Parameters [c, q] (S × k) of the probed columns: train rows and the new row together."""
     design, new = _design(row_Mxk), _design(new_k)
-    gram = design.T @ design + penalty
+    m, rank = row_Mxk.shape[0], row_Mxk.shape[1] - 1
+    gram = design.T @ design
     right_kxS = design.T @ (z_MxS - row_Mxk[:, :1])
     with_new = right_kxS + new[:, None] * (values_S - new_k[0])
-    both = small.solve(gram + jnp.outer(new, new), with_new)
-    return jnp.where(weight_S > 0, both, small.solve(gram, right_kxS)).T
+    both = small.solve(gram + jnp.outer(new, new) + penalty.matrix(rank, m + 1), with_new)
+    alone = small.solve(gram + penalty.matrix(rank, m), right_kxS)
+    return jnp.where(weight_S > 0, both, alone).T
 
 
 def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int) -> Prepared:
@@ -144,7 +166,7 @@ def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int)
     residual = z_MxN - row_M[:, None] - z_MxN.mean(0)
     gram, total = z_MxN @ z_MxN.T, z_MxN.sum(1)
     none = jnp.zeros((0,), z_MxN.dtype)
-    penalty = _penalty(rank, reg, reg_bias, z_MxN.std() + TINY)
+    penalty = _penalty(reg, reg_bias, z_MxN.std())
     new_k = jnp.zeros(rank + 1, z_MxN.dtype)
 
     def step(_: int, row_Mxk: Array) -> Array:
@@ -153,7 +175,7 @@ def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int)
         )[0]
 
     row_Mxk = jax.lax.fori_loop(0, steps, step, _start(residual, row_M, rank))
-    return Prepared(z_MxN, mean, z_MxN.std() + TINY, gram, total, row_Mxk)
+    return Prepared(z_MxN, mean, z_MxN.std(), gram, total, row_Mxk)
 
 
 def extend(
@@ -168,7 +190,7 @@ def extend(
     steps: int,
 ) -> Array:
     """The new row fitted jointly with the train rows, started from their own factorisation."""
-    penalty = _penalty(rank, reg, reg_bias, state.deviation)
+    penalty = _penalty(reg, reg_bias, state.deviation)
     weight_S = (~jnp.isnan(values_S)).astype(state.z_MxN.dtype)
     left_S = jnp.where(weight_S > 0, values_S - state.mean, 0)
     z_MxS = state.z_MxN[:, columns_S]
@@ -183,12 +205,12 @@ def extend(
     first_Sxk = _probed(state.row_Mxk, jnp.zeros(rank + 1), z_MxS, left_S, 0 * weight_S, penalty)
     e_Sxk = _design(first_Sxk)
     new_k = small.solve(
-        (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty,
+        (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty.matrix(rank, weight_S.sum()),
         e_Sxk.T @ (weight_S * (left_S - first_Sxk[:, 0])),
     )
     row_Mxk, new_k = jax.lax.fori_loop(0, steps, step, (state.row_Mxk, new_k))
     design = _design(row_Mxk)
-    map_kxM = small.solve(design.T @ design + penalty, design.T)
+    map_kxM = small.solve(design.T @ design + penalty.matrix(rank, design.shape[0]), design.T)
     # [1, p] · y_j = ([1, p] map) z_j − …: one product with the columns, whatever the rank.
     new = _design(new_k)
     mix_M = new @ map_kxM

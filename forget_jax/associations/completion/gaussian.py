@@ -51,7 +51,7 @@ def model(state: Decomposition, rank: int, n_rows: int) -> Model:
     """Scales of the first `rank` factors and what noise they leave."""
     freedom = max(n_rows - 1 - rank, 1)
     left_N = jnp.maximum(state.square_N - (state.factors_rxN[:rank] ** 2).sum(0), 0) / freedom
-    floor = 1e-6 * jnp.maximum(state.square_N.mean() / n_rows, 1e-20)
+    floor = 1e-5 * jnp.maximum(state.square_N.mean() / n_rows, 1e-20)
     average = jnp.maximum(left_N.mean(), floor)
     # Each eigenvalue carries noise of its own; what is left of it is signal.
     noise = left_N.shape[0] * average

@@ -52,20 +52,20 @@ METHODS: dict[str, Method] = {
         als.fill,
         als.prepare,
         als.extend,
-        {"rank": 5, "reg": 1.0, "reg_bias": 0.1, "steps": 10},
+        {"rank": 5, "reg": 0.15, "reg_bias": 0.1, "steps": 10},
     ),
     "gaussian": Method(
         gaussian.fill,
         gaussian.prepare,
         gaussian.extend,
-        {"rank": 1, "offset": 0.5, "pooled": 100.0},
+        {"rank": 1, "offset": 4.0, "pooled": 100.0},
         spare_rows=2,
     ),
     "mixture": Method(
         mixture.fill,
         mixture.prepare,
         mixture.extend,
-        {"rank": 8, "offset": 0.5},
+        {"rank": 8, "offset": 4.0},
         spare_rows=2,
     ),
     "soft_impute": Method(

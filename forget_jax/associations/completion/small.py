@@ -33,6 +33,8 @@ def inverse(a_kxk: Array) -> tuple[Array, Array]:
     # Unit diagonal first, so that entries of very different size lose no accuracy.
     size_k = jnp.sqrt(jnp.maximum(jnp.diagonal(a_kxk), 1e-37))
     unit = a_kxk / size_k[:, None] / size_k
+    # Rounding can turn a nearly singular matrix indefinite; a ridge of that size keeps it positive.
+    unit = unit + 16 * jnp.finfo(a_kxk.dtype).eps * jnp.eye(k, dtype=a_kxk.dtype)
     zero = jnp.zeros((), a_kxk.dtype)
     swept, log_determinant = jax.lax.fori_loop(0, k, sweep, (unit, zero))
     return swept / size_k[:, None] / size_k, log_determinant + 2 * jnp.log(size_k).sum()

@@ -1,0 +1,199 @@
+"""Matrix completion against scikit-surprise, in one run: time for the same protocol, and its error.
+
+    python benchmarks/completion.py [--quick] [--json PATH] [--matrix PATH]
+
+The protocol is the paper's: 46 train rows × 1000 columns, 20 test tasks × 10 seeds, 30 known
+entries each. scikit-surprise is timed on a sample of the 200 fits and scaled, which the table says.
+Then the same protocol at the paper's size (46 × 141,871, synthetic: rank 5 and noise) and the
+statistics of an 85 × 141,871 matrix. Without `--matrix` (the released OLMo-7B matrix, in
+`../shared/data/matrices/olmo-7b-dolma.json` by default) the first part is synthetic as well.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from forget_jax.associations import rank_r2
+from forget_jax.associations.evaluation import observed_columns, predict_split
+from forget_jax.associations.matrix import load
+
+TEST = [6, 65, 18, 8, 60, 13, 37, 22, 30, 19, 64, 50, 25, 31, 32, 61, 16, 5, 53, 49]
+TRAIN = [i for i in range(66) if i not in TEST]
+HERE = pathlib.Path(__file__).resolve().parent
+RELEASED = HERE.parents[1] / "shared" / "data" / "matrices" / "olmo-7b-dolma.json"
+N_KNOWN = 30
+FIGURES = {
+    "seconds": "wall",
+    "cpu_seconds": "CPU",
+    "compile_seconds": "compiling",
+    "rmse": "RMSE",
+    "rmse_of_sample": "RMSE of the sample",
+}
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Result, wall seconds and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def synthetic(m: int, n: int, seed: int = 0) -> np.ndarray:
+    """Rank 5 and noise, with the scale of measured forgetting."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(m, 5)).astype(np.float32) @ rng.normal(size=(5, n)).astype(np.float32)
+    z += rng.normal(size=(m, n)).astype(np.float32)
+    return 0.03 * z
+
+
+def rmse(predicted_GxTxN: np.ndarray, truth_TxN: np.ndarray, columns_GxS: np.ndarray) -> float:
+    """Mean over seeds of the error over the columns that were not known."""
+    values = []
+    for predicted, columns in zip(predicted_GxTxN, columns_GxS, strict=True):
+        error = np.delete(predicted - truth_TxN, columns, 1)
+        values.append(np.sqrt(np.mean(error**2)))
+    return float(np.mean(values))
+
+
+def ours(
+    train: np.ndarray, test: np.ndarray, n_seeds: int, method: str, repeats: int
+) -> dict[str, Any]:
+    """The whole protocol after compilation: the median of `repeats` runs."""
+    columns = observed_columns(train.shape[1], N_KNOWN, range(n_seeds))
+
+    def work() -> np.ndarray:
+        return predict_split(train, test, columns, range(n_seeds), method)
+
+    predicted, first, _ = timed(work)
+    runs = [timed(work)[1:] for _ in range(repeats)]
+    wall, cpu = np.median(np.array(runs), 0)
+    return {
+        "system": f"forget_jax {method}",
+        "size": f"{train.shape[0]} × {train.shape[1]}, {len(test)} tasks × {n_seeds} seeds",
+        "seconds": float(wall),
+        "cpu_seconds": float(cpu),
+        "compile_seconds": float(first - wall),
+        "rmse": rmse(predicted, test, columns),
+    }
+
+
+def theirs(train: np.ndarray, test: np.ndarray, n_seeds: int, sample: int) -> list[dict[str, Any]]:
+    """scikit-surprise's three methods, `sample` fits each, scaled to the whole protocol."""
+    import pandas as pd
+    from surprise import SVD, BaselineOnly, Dataset, KNNBaseline, Reader
+
+    base = {"method": "sgd", "learning_rate": 0.005, "reg": 0.02, "n_epochs": 1000}
+    models: dict[str, Callable[[], Any]] = {
+        "SVD": lambda: SVD(
+            n_factors=5, n_epochs=1000, lr_all=0.005, reg_all=0, init_std_dev=0.001, random_state=0
+        ),
+        "KNNBaseline": lambda: KNNBaseline(
+            k=40, sim_options={"name": "msd"}, bsl_options=base, verbose=False
+        ),
+        "BaselineOnly": lambda: BaselineOnly(base, verbose=False),
+    }
+    fits = len(test) * n_seeds
+    columns = observed_columns(train.shape[1], N_KNOWN, range(n_seeds))
+
+    def fit(make: Callable[[], Any], number: int) -> np.ndarray:
+        row, known = test[number % len(test)], columns[number // len(test)]
+        task, example = np.indices(train.shape)
+        table = pd.DataFrame(
+            {
+                "task": np.r_[task.ravel(), np.full(len(known), len(train))],
+                "example": np.r_[example.ravel(), known],
+                "z": np.r_[train.ravel(), row[known]],
+            }
+        )
+        data = Dataset.load_from_df(table, Reader(rating_scale=(-100, 100))).build_full_trainset()
+        model = make()
+        model.fit(data)
+        return np.array([model.predict(len(train), j).est for j in range(train.shape[1])])
+
+    rows = []
+    for name, make in models.items():
+        square, walls, cpus = [], [], []
+        for number in np.linspace(0, fits - 1, sample).astype(int):
+            predicted, wall, cpu = timed(functools.partial(fit, make, int(number)))
+            error = np.delete(predicted - test[number % len(test)], columns[number // len(test)])
+            square.append(np.mean(error**2))
+            walls.append(wall)
+            cpus.append(cpu)
+        rows.append(
+            {
+                "system": f"scikit-surprise {name} ({sample} of {fits} fits, scaled)",
+                "size": f"{train.shape[0]} × {train.shape[1]}, {len(test)} tasks × {n_seeds} seeds",
+                "seconds": float(np.median(walls) * fits),
+                "cpu_seconds": float(np.median(cpus) * fits),
+                "rmse_of_sample": float(np.sqrt(np.mean(square))),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Runs all parts and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="end within five minutes on two cores")
+    parser.add_argument("--json", type=pathlib.Path, help="write rows and ratios there")
+    parser.add_argument("--matrix", type=pathlib.Path, default=RELEASED)
+    options = parser.parse_args()
+
+    if options.matrix.exists():
+        z = load(options.matrix).z_MxN.astype(np.float32)
+        train, test = z[TRAIN], z[TEST]
+    else:
+        print(f"{options.matrix} is absent: synthetic matrix instead")
+        z = synthetic(66, 1000)
+        train, test = z[TRAIN], z[TEST]
+    repeats = 5 if options.quick else 11
+    rows = [ours(train, test, 10, m, repeats) for m in ("als", "gaussian", "mixture", "knn")]
+    fastest = rows[0]["seconds"]
+    ratio: dict[str, float] = {}
+    try:
+        peers = theirs(train, test, 10, 3 if options.quick else 10)
+    except ImportError:
+        print("scikit-surprise is absent (the `bench` extra): no peer to compare with")
+        peers = []
+    for peer in peers:
+        ratio[peer["system"].split(" (")[0]] = peer["seconds"] / fastest
+    rows += peers
+
+    large = synthetic(66, 141_871)
+    for method in ("als", "mixture"):
+        rows.append(ours(large[:46], large[46:], 10, method, 1))
+    z_85 = synthetic(85, 141_871)
+    _, wall, cpu = timed(lambda: rank_r2(z_85, 9))
+    rows.append(
+        {
+            "system": "forget_jax rank_r2, ranks 1 to 9",
+            "size": "85 × 141871",
+            "seconds": wall,
+            "cpu_seconds": cpu,
+        }
+    )
+    for row in rows:
+        figures = " ".join(
+            f"{name} {row[key]:.5f}" if "rmse" in key else f"{name} {row[key]:.3f} s"
+            for key, name in FIGURES.items()
+            if key in row
+        )
+        print(f"{row['system']:<58} {row['size']:<38} {figures}")
+    for name, times in ratio.items():
+        print(f"forget_jax als takes 1/{times:.0f} of the time of {name}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak memory {peak:.2f} GiB")
+    if options.json:
+        found = {"rows": rows, "ratio": ratio, "peak_gib": peak}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
