@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
@@ -31,36 +30,90 @@ spec.loader.exec_module(tiny)
 
 transformers.utils.logging.disable_progress_bar()
 
-SMALL = dict(vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-             intermediate_size=48, max_position_embeddings=128)
-GQA = SMALL | dict(num_key_value_heads=2)
-LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-              original_max_position_embeddings=64, rope_theta=5e3)
-YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=32, rope_theta=1e4)
-CASES = {
-    "llama": ("llama", GQA | dict(rms_norm_eps=1e-3)),
-    "llama_biases": ("llama", GQA | dict(attention_bias=True, mlp_bias=True, head_dim=12)),
-    "llama_tied_llama3_rope": ("llama", GQA | dict(tie_word_embeddings=True, rope_parameters=LLAMA3)),
-    "llama_linear_rope": ("llama", GQA | dict(
-        rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=1e4))),
-    "llama_dynamic_rope": ("llama", GQA | dict(
-        rope_parameters=dict(rope_type="dynamic", factor=4.0, rope_theta=1e4))),
-    "llama_yarn_rope": ("llama", GQA | dict(rope_parameters=YARN)),
-    "mistral": ("mistral", GQA | dict(sliding_window=None)),
-    "mistral_sliding_window": ("mistral", GQA | dict(sliding_window=7, head_dim=16)),
-    "qwen2": ("qwen2", GQA | dict(tie_word_embeddings=True)),
-    "qwen3": ("qwen3", GQA | dict(head_dim=16)),
-    "olmo": ("olmo", GQA | dict(clip_qkv=0.9)),
-    "olmo2": ("olmo2", GQA | dict(rms_norm_eps=1e-6)),
-    "gpt_neox": ("gpt_neox", SMALL | dict(rope_parameters=dict(
-        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.25), hidden_size=64)),
-    "gpt_neox_sequential": ("gpt_neox", SMALL | dict(use_parallel_residual=False)),
-    "mpt": ("mpt", dict(vocab_size=61, d_model=48, n_heads=6, n_layers=2, max_seq_len=128,
-                        attn_config=dict(clip_qkv=1.5, softmax_scale=0.4))),
-    "gpt2": ("gpt2", dict(vocab_size=61, n_embd=32, n_head=4, n_layer=2, n_positions=128)),
+SMALL = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 128,
 }
-RANKS = dict(r=4, lora_alpha=8, target_modules="all-linear", use_rslora=True, lora_dropout=0.1,
-             rank_pattern={r".*\.1\..*": 2}, alpha_pattern={r".*\.0\..*": 5}, task_type="CAUSAL_LM")
+GQA = SMALL | {"num_key_value_heads": 2}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "rope_theta": 5e3,
+}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "rope_theta": 1e4,
+}
+CASES = {
+    "llama": ("llama", GQA | {"rms_norm_eps": 1e-3}),
+    "llama_biases": ("llama", GQA | {"attention_bias": True, "mlp_bias": True, "head_dim": 12}),
+    "llama_tied_llama3_rope": (
+        "llama",
+        GQA | {"tie_word_embeddings": True, "rope_parameters": LLAMA3},
+    ),
+    "llama_linear_rope": (
+        "llama",
+        GQA | {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+    ),
+    "llama_dynamic_rope": (
+        "llama",
+        GQA | {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}},
+    ),
+    "llama_yarn_rope": ("llama", GQA | {"rope_parameters": YARN}),
+    "mistral": ("mistral", GQA | {"sliding_window": None}),
+    "mistral_sliding_window": ("mistral", GQA | {"sliding_window": 7, "head_dim": 16}),
+    "qwen2": ("qwen2", GQA | {"tie_word_embeddings": True}),
+    "qwen3": ("qwen3", GQA | {"head_dim": 16}),
+    "olmo": ("olmo", GQA | {"clip_qkv": 0.9}),
+    "olmo2": ("olmo2", GQA | {"rms_norm_eps": 1e-6}),
+    "gpt_neox": (
+        "gpt_neox",
+        SMALL
+        | {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.25,
+            },
+            "hidden_size": 64,
+        },
+    ),
+    "gpt_neox_sequential": ("gpt_neox", SMALL | {"use_parallel_residual": False}),
+    "mpt": (
+        "mpt",
+        {
+            "vocab_size": 61,
+            "d_model": 48,
+            "n_heads": 6,
+            "n_layers": 2,
+            "max_seq_len": 128,
+            "attn_config": {"clip_qkv": 1.5, "softmax_scale": 0.4},
+        },
+    ),
+    "gpt2": (
+        "gpt2",
+        {"vocab_size": 61, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 128},
+    ),
+}
+RANKS = {
+    "r": 4,
+    "lora_alpha": 8,
+    "target_modules": "all-linear",
+    "use_rslora": True,
+    "lora_dropout": 0.1,
+    "rank_pattern": {r".*\.1\..*": 2},
+    "alpha_pattern": {r".*\.0\..*": 5},
+    "task_type": "CAUSAL_LM",
+}
 ADAPTERS = ("llama", "gpt_neox", "gpt2")  # split, interleaved and Conv1D projections
 LENGTHS = (1, 3, 7, 12, 17, 24, 33, 48)
 NEW = 64
@@ -74,7 +127,7 @@ def ids_of(case):
 def make_case(name):
     """The golden case without its figures: config.json and the tensors' names and shapes."""
     kind, options = CASES[name]
-    ids = dict(bos_token_id=1, eos_token_id=2, pad_token_id=None)
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
     config = transformers.CONFIG_MAPPING[kind](**options, **ids)
     with tempfile.TemporaryDirectory() as folder:
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -86,7 +139,8 @@ def make_case(name):
 
 def torch_model(folder):
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager")
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     return model.eval()
 
 
@@ -125,9 +179,14 @@ def torch_greedy(model, prompts):
     out = []
     for ids in prompts:
         new = model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-            max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0)
-        out.append(new[0, len(ids):].tolist())
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=NEW,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        out.append(new[0, len(ids) :].tolist())
     return out
 
 
@@ -137,7 +196,8 @@ def same_files(a, b):
 
     x, y = (
         {k: v for f in sorted(Path(p).glob("*.safetensors")) for k, v in load_file(f).items()}
-        for p in (a, b))
+        for p in (a, b)
+    )
     return x.keys() == y.keys() and all(x[k].tobytes() == y[k].tobytes() for k in x)
 
 
@@ -150,12 +210,16 @@ def check_model(case, folder):
     theirs = torch_logp(model, case["prompts"])
     continuation = torch_greedy(model, case["prompts"])
     ours = generate.greedy(config, params, None, case["prompts"], NEW)
-    return {
-        "logp": gap(theirs, our_logp(config, params, None, case["prompts"])),
-        "identical": same_files(source, folder / "back"),
-        "export": gap(theirs, torch_logp(torch_model(folder / "back"), case["prompts"])),
-        "greedy": ours == continuation,
-    }, theirs, continuation
+    return (
+        {
+            "logp": gap(theirs, our_logp(config, params, None, case["prompts"])),
+            "identical": same_files(source, folder / "back"),
+            "export": gap(theirs, torch_logp(torch_model(folder / "back"), case["prompts"])),
+            "greedy": ours == continuation,
+        },
+        theirs,
+        continuation,
+    )
 
 
 def check_adapter(case, folder):
@@ -182,10 +246,12 @@ def check_adapter(case, folder):
     lora_config, adapter = peft.load(folder / "peft", config, params)
     row["moved"] = gap(before, theirs)
     row["peft_in"] = gap(
-        theirs, our_logp(config, params, lora.scaled(lora_config, adapter), prompts))
+        theirs, our_logp(config, params, lora.scaled(lora_config, adapter), prompts)
+    )
 
     lora_config = lora.LoRAConfig(
-        rank=4, alpha=8, rank_pattern=((".*/down", 2),), alpha_pattern=((".*/o", 3.0),))
+        rank=4, alpha=8, rank_pattern=((".*/down", 2),), alpha_pattern=((".*/o", 3.0),)
+    )
     adapter = lora.init(lora_config, params, jax.random.key(0))
     L = max(map(len, prompts))
     ids = np.stack([np.resize(p, L) for p in prompts])
@@ -256,15 +322,19 @@ def main():
             f"| `{name}` | {row['logp']:.1e} | "
             f"{'bit-identical' if row['identical'] else 'DIFFERENT'} | "
             f"{'identical' if row['greedy'] else 'DIFFERENT'} | {row['export']:.1e} | "
-            f"{row['peft_in']:.1e} | {row['peft_out']:.1e} | {row['merged']:.1e} |")
+            f"{row['peft_in']:.1e} | {row['peft_out']:.1e} | {row['merged']:.1e} |"
+        )
     if len(sys.argv) == 1:
         doc = HERE.parents[1] / "docs" / "families.md"
         text = doc.read_text() if doc.exists() else "<!-- table -->\n<!-- end -->\n"
         start, end = text.index("<!-- table -->"), text.index("<!-- end -->")
-        versions = (f"Written by `tests/golden/parity.py` with transformers {transformers.__version__}, "
-                    f"torch {torch.__version__}, jax {jax.__version__}.\n\n")
+        versions = (
+            "Written by `tests/golden/parity.py` with transformers "
+            f"{transformers.__version__}, torch {torch.__version__}, jax {jax.__version__}.\n\n"
+        )
         doc.write_text(
-            text[:start] + "<!-- table -->\n" + versions + "\n".join(table) + "\n" + text[end:])
+            text[:start] + "<!-- table -->\n" + versions + "\n".join(table) + "\n" + text[end:]
+        )
 
 
 if __name__ == "__main__":
