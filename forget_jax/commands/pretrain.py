@@ -75,8 +75,7 @@ def _tokenizer(work: Workdir, training: Sequence[Example], vocab_size: int) -> A
     """The run's tokenizer: trained on the training examples, or the one of an earlier start."""
     if (work / "tokenizer" / "tokenizer_config.json").exists():
         return tokenizers.load(work / "tokenizer")
-    texts_of = (e.text if e.text is not None else f"{e.prompt}\n{e.completion}" for e in training)
-    tokenizer = tokenizers.train(texts_of, vocab_size)
+    tokenizer = tokenizers.train(map(texts.whole, training), vocab_size)
     tokenizers.save(tokenizer, work / "tokenizer")
     return tokenizer
 
