@@ -151,7 +151,7 @@ def test_chosen_probes_lower_the_planted_error_and_stay_where_they_may():
     loadings = np.where(np.arange(60) < 10, 3.0, 1.0) * rng.normal(size=(2, 60))
     noise = np.where(np.arange(60) < 10, 0.05, 1.0)
     z = rng.normal(size=(30, 2)) @ loadings + noise * rng.normal(size=(30, 60))
-    assert set(probes.choose(z, 3, rank=2, pooled=0.0)) <= set(range(10))
+    assert set(probes.choose(z, 3, rank=2, offset=0.0, pooled=0.0)) <= set(range(10))
     allowed = np.arange(60) >= 30
     assert (probes.choose(z, 5, "top", allowed, k=5) >= 30).all()
     assert len(set(probes.choose(z, 60, "mean"))) == 60
