@@ -14,8 +14,7 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     if arg not in ("builtin", "empty"):
         raise ValueError("it takes builtin or empty")
     c = ConfigDict()
-    c.model = ConfigDict()
-    c.model.path = ""
+    c.model = parts.model()
 
     modules = ",".join(f"-{m}" for m in TASK_MODULES)
     skills = ",".join(f"-{s}" for s in TASK_SKILLS)

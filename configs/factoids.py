@@ -11,8 +11,7 @@ def get_config(arg: str = "builtin") -> ConfigDict:
         raise ValueError("it takes builtin or kvr")
     kind = "short_facts" if arg == "builtin" else "facts"
     c = ConfigDict()
-    c.model = ConfigDict()
-    c.model.path = ""
+    c.model = parts.model()
     c.stage_a = f"builtin:{kind}[:100]"
     c.stage_b = f"builtin:{kind}/B[:100]"
     c.mix = "builtin:random_words/10[:400]"

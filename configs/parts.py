@@ -3,6 +3,14 @@
 from ml_collections import ConfigDict
 
 
+def model(path: str = "") -> ConfigDict:
+    """A checkpoint and the precision it computes in."""
+    c = ConfigDict()
+    c.path = path
+    c.dtype = "float32"
+    return c
+
+
 def data() -> ConfigDict:
     """How data sets are read and tokenised."""
     c = ConfigDict()
@@ -37,6 +45,7 @@ def lora() -> ConfigDict:
     c.rank = 8
     c.alpha = 16.0
     c.rslora = False
+    c.dropout = 0.0
     c.targets = r"layers/(attn|mlp)/\w+"
     return c
 

@@ -11,8 +11,7 @@ def get_config(arg: str = "builtin") -> ConfigDict:
         raise ValueError("it takes builtin or empty")
     upstream = associate.get_config(arg).upstream
     c = ConfigDict()
-    c.model = ConfigDict()
-    c.model.path = ""
+    c.model = parts.model()
     c.points = ConfigDict()
     c.points.path = ""
     c.task = "builtin:docstring_task/unittest,logging[:160]" if arg == "builtin" else ""

@@ -8,8 +8,7 @@ from configs import parts
 def get_config(arg: str = "") -> ConfigDict:
     """The argument is the model's path."""
     c = ConfigDict()
-    c.model = ConfigDict()
-    c.model.path = arg
+    c.model = parts.model(arg)
     c.adapters = ()
     c.models = ()
     c.data = parts.data()

@@ -2,6 +2,7 @@
 
 MEANING = {
     "model.path": "Hugging Face checkpoint: a folder, gs:// folder or hub name",
+    "model.dtype": "computing precision: float32, or bfloat16 with the sensitive parts in fp32",
     "model.vocab_size": "entries of the tokenizer trained with the base",
     "model.width": "width of the residual stream",
     "model.layers": "number of layers",
@@ -30,6 +31,7 @@ MEANING = {
     "lora.rank": "rank of the adapters; 0 fine-tunes the whole model",
     "lora.alpha": "the update is scaled by alpha/rank",
     "lora.rslora": "scale by alpha/sqrt(rank) instead (rsLoRA)",
+    "lora.dropout": "dropout on the adapters' input while training",
     "lora.targets": "regular expression over kernel paths such as layers/attn/q",
     "adapters": "PEFT adapter folders to score beside the model",
     "models": "whole fine-tuned checkpoints of the same family to score beside the model",

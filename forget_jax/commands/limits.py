@@ -27,6 +27,7 @@ LEAST: dict[str, float] = {
     "train.seed": 0,
     "train.save_every": 0,
     "lora.rank": 0,
+    "lora.dropout": 0,
     "lora.alpha": 0,
     "score.rows": 1,
     "score.buckets": 1,

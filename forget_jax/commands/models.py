@@ -1,5 +1,6 @@
 """From the model and training fields of a config to what the rooms take."""
 
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
@@ -9,24 +10,55 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, decoder, lora
+from forget_jax.lm import checkpoint, decoder, lora, memory
 from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.training.loop import LoopConfig
 from forget_jax.training.step import OptimizerConfig
 
+COMPUTING = ("float32", "bfloat16")
+
 
 def load(config: ConfigDict) -> tuple[decoder.DecoderConfig, Any, Any]:
-    """The model's shape, its parameters and its tokenizer; says which special tokens are used."""
+    """The model's shape, its parameters and its tokenizer.
+
+    Says which special tokens are used, and what memory the run will take, before any is taken.
+
+    Raises:
+      UserError: no model there, a tokenizer of another model, or a run that cannot fit.
+    """
     path = config.model.path
     if not path:
         raise UserError(
             "model.path is not given; name a Hugging Face folder, or make a small base with "
             "`forget-jax pretrain --workdir=DIR` and give DIR/model"
         )
-    model, params = checkpoint.load(path)
+    if config.model.dtype not in COMPUTING:
+        raise UserError(
+            f"model.dtype is {config.model.dtype!r}; it must be one of {', '.join(COMPUTING)}"
+        )
     tokenizer = tokenizers.load(path)
     print(tokenizers.special_tokens(tokenizer).line(bos=True, eos=True), file=sys.stderr)
-    return model, params, tokenizer
+    model = dataclasses.replace(checkpoint.config_of(path), dtype=config.model.dtype)
+    checkpoint.check_tokenizer(model, tokenizer, path)
+    wanted = _memory(config, model)
+    print(wanted.line(), file=sys.stderr)
+    memory.check(wanted, model)
+    return model, checkpoint.load(path)[1], tokenizer
+
+
+def _memory(config: ConfigDict, model: decoder.DecoderConfig) -> memory.Plan:
+    """The plan of the larger of training and scoring."""
+    length = min(config.data.context or model.context, model.context)
+    plans = []
+    if "train" in config:
+        chosen = adapter(config)
+        together = config.get("tasks_together", 1) if chosen is not None else 1
+        plans.append(
+            memory.plan(model, config.train.microbatch, length, adapter=chosen, tasks=together)
+        )
+    if "score" in config:
+        plans.append(memory.plan(model, config.score.rows, length, train=False))
+    return max(plans, key=lambda plan: plan.total)
 
 
 def optimizer(train: ConfigDict) -> OptimizerConfig:
@@ -54,7 +86,9 @@ def adapter(config: ConfigDict) -> lora.LoRAConfig | None:
         re.compile(c.targets)
     except re.error as e:
         raise UserError(f"lora.targets {c.targets!r} is not a regular expression: {e}") from e
-    return lora.LoRAConfig(c.rank, c.alpha, c.rslora, c.targets)
+    if not 0 <= c.dropout < 1:
+        raise UserError(f"lora.dropout is {c.dropout}; it must be 0 or more and below 1")
+    return lora.LoRAConfig(c.rank, c.alpha, c.rslora, c.targets, dropout=c.dropout)
 
 
 def training_figures(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

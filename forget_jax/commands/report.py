@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,8 @@ def _quickstart(work: Path, summary: dict[str, Any]) -> list[Section]:
     return [*found, timing_section(seconds)]
 
 
-SECTIONS = {
+SECTIONS: dict[str, Callable[[Path, dict[str, Any]], list[Section]]] = {
+    "export": lambda work, summary: [],
     "quickstart": _quickstart,
     "pretrain": _pretrain,
     "finetune": _finetune,

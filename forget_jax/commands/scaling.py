@@ -112,19 +112,21 @@ def _curves(fits: dict[str, scaling.Fit], points: pd.DataFrame) -> dict[str, Any
 
 def _measure(config: ConfigDict, work: Workdir) -> pd.DataFrame:
     """Trains the grid and measures every point: l_ft on held-out task rows, l_f on upstream."""
-    model, params, tokenizer = models.load(config)
+    if not config.ranks or not config.steps or min((*config.ranks, *config.steps)) < 1:
+        raise UserError("ranks and steps name at least one value each, all of 1 or more")
+    most = max(config.ranks)
+    grid = ConfigDict(config.to_dict())
+    grid.lora = {**grid.lora, "rank": most, "alpha": float(most), "rslora": False}  # scale 1
+    model, params, tokenizer = models.load(grid)
     _, rows, _ = texts.read((config.task,), config, model, tokenizer)
     keep = len(rows) - max(1, round(len(rows) * config.task_heldout))
     if config.metric not in divergence.MEASURES:
         raise UserError(
             f"metric is {config.metric!r}; it must be one of {', '.join(divergence.MEASURES)}"
         )
-    if keep < 1 or not config.ranks or not config.steps or min((*config.ranks, *config.steps)) < 1:
-        raise UserError("scaling needs ranks and steps of 1 or more, and a task of several rows")
+    if keep < 1:
+        raise UserError(f"{config.task} has {len(rows)} rows: too few to hold some out")
     _, upstream, _ = texts.read(config.upstream, config, model, tokenizer)
-    most = max(config.ranks)
-    grid = ConfigDict(config.to_dict())
-    grid.lora = {**grid.lora, "rank": most, "alpha": float(most), "rslora": False}  # scale 1
     marks = sorted(set(config.steps))
     settings = list(itertools.product(config.ranks, range(config.seeds)))
     jobs = [

@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         table.fill(model, adapter, params, scores.stack([one]), [path])
     for path in config.models:
         other, tuned = checkpoint.load(path)
-        if dataclasses.replace(other, context=model.context) != model:
+        if dataclasses.replace(other, context=model.context, dtype=model.dtype) != model:
             raise UserError(f"{path} is a model of another shape than {config.model.path}")
         table.fill(model, None, tuned, None, [path])
     work.tick()

@@ -136,6 +136,15 @@ def _lower_rank(adapters: Tree, rank: int) -> Tree:
     )
 
 
+def _dropout_key(
+    adapter: lora.LoRAConfig | None, tasks: Sequence[Task], step: int, part: int
+) -> jax.Array | None:
+    """The key of a microbatch's dropout, a function of its place alone; None without dropout."""
+    if adapter is None or not adapter.dropout:
+        return None
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(tasks[0].seed), step), part)
+
+
 def train(
     model: decoder.DecoderConfig,
     adapter: lora.LoRAConfig | None,
@@ -170,6 +179,8 @@ def train(
             f"train.schedule is {optimizer.schedule!r}; "
             f"it must be one of {', '.join(steps.SCHEDULES)}"
         )
+    if adapter is not None and adapter.dropout:
+        model = dataclasses.replace(model, lora_dropout=adapter.dropout)
     plan = StepPlan(tasks, config)
     state = (
         fresh_state(optimizer, adapter, base, tasks)
@@ -192,9 +203,10 @@ def train(
     with stop, Progress(what, total, first) as progress:
         for number in range(first, total):
             tokens = 0
-            for batch, task_B, real in plan.microbatches(number):
+            for part, (batch, task_B, real) in enumerate(plan.microbatches(number)):
+                key = _dropout_key(adapter, tasks, number, part)
                 sums = steps.accumulate(
-                    model, adapter, state.trainable, frozen, sums, batch, task_B, scale_M
+                    model, adapter, state.trainable, frozen, sums, batch, task_B, scale_M, key
                 )
                 tokens += real
             state, metrics, sums = steps.update(optimizer, state, sums, steps_M)

@@ -119,6 +119,7 @@ def _row_nll(
     batch: Batch,
     task_BxM: jax.Array,
     scale_M: jax.Array,
+    dropout_key: jax.Array | None,
 ) -> jax.Array:
     """Summed NLL of each row's targets, fp32 (B,)."""
     if adapter is not None:
@@ -135,6 +136,7 @@ def _row_nll(
         batch.position_BxL,
         batch.segment_BxL,
         None if one else task_BxM,
+        dropout_key,
     )
     logp_BxT = target_logprobs(h_BxLxD, decoder.head_kernel(params), batch.at_BxT, batch.target_BxT)
     return -jnp.sum(logp_BxT * batch.weight_BxT, axis=1)
@@ -150,6 +152,7 @@ def accumulate(
     batch: Batch,
     task_B: jax.Array,
     scale_M: jax.Array,
+    dropout_key: jax.Array | None = None,
 ) -> Accumulated:
     """Adds one microbatch's gradients, NLL and token counts to the sums of the step.
 
@@ -157,12 +160,13 @@ def accumulate(
       adapter: None trains all parameters (`base` is then unused).
       task_B: which task each row belongs to; -1 for padding rows.
       scale_M: a factor on each task's low-rank update, beside the adapter's own scaling.
+      dropout_key: switches the dropout on the adapters' input on (`model.lora_dropout`).
     """
     tasks = jax.tree.leaves(trainable)[0].shape[0]
     task_BxM = jax.nn.one_hot(task_B, tasks, dtype=jnp.float32)
 
     def loss(trainable: Tree) -> tuple[jax.Array, jax.Array]:
-        nll_B = _row_nll(model, adapter, trainable, base, batch, task_BxM, scale_M)
+        nll_B = _row_nll(model, adapter, trainable, base, batch, task_BxM, scale_M, dropout_key)
         return jnp.sum(nll_B), nll_B
 
     grads, nll_B = jax.grad(loss, has_aux=True)(trainable)
