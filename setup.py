@@ -1,12 +1,14 @@
 """Packaging of forget_jax: `pip install -e '.[test]'` for work on it, `pip install .` for use."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="forget-jax",
     version="0.1.0",
-    description="What a language model forgets when it is fine-tuned, and how to forget less, on JAX",
-    long_description=open("README.md", encoding="utf-8").read(),
+    description="What a language model forgets when fine-tuned, and how to forget less, on JAX",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -34,7 +36,13 @@ setup(
         "jinja2>=3.1",
     ],
     extras_require={
-        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.110", "ruff>=0.15", "mypy>=1.18"],
+        "test": [
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.110",
+            "ruff>=0.15",
+            "mypy>=1.18",
+        ],
         "gpu": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
         "bench": ["scikit-surprise>=1.1.5", "tabulate>=0.9"],
