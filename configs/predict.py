@@ -23,5 +23,5 @@ def get_config(arg: str = "") -> ConfigDict:
         c.split.test_tasks = tuple(map(str, FLAN_TEST)) if arg == "flan" else tulu
     c.observed = 30
     c.seeds = 10
-    c.methods = ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian")
+    c.methods = ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian", "mixture")
     return c

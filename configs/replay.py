@@ -24,7 +24,7 @@ def replay() -> ConfigDict:
     c.ratio = 0.125
     c.temperature = 1.0
     c.observed = 30
-    c.method = "gaussian"
+    c.method = "mixture"
     c.pool = 0.5
     c.seeds = 1
     c.task_heldout = 0.2

@@ -25,6 +25,7 @@ COMMANDS = {
     "score": "per-example log-likelihoods of a data set under a model and its adapters",
     "associate": "fine-tune on M tasks, score N upstream examples: the forgetting matrix",
     "predict": "complete the rows of new tasks from a few measured entries, by every method",
+    "probes": "which upstream examples to measure for the next task, and how many",
     "replay": "fine-tune with upstream examples mixed in, and compare what is forgotten",
     "scaling": "forgetting over ranks and steps, and the laws that describe it",
     "factoids": "memorise facts, train on others, and recite: what mixing in keeps",

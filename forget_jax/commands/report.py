@@ -20,6 +20,7 @@ from forget_jax.report import (
     matrix_section,
     methods_section,
     page,
+    probes_section,
     rank_section,
     replay_section,
     scaling_section,
@@ -127,6 +128,10 @@ def _predict(work: Path, summary: dict[str, Any]) -> list[Section]:
     return [methods_section(summary["methods"], summary["observed"], summary["seeds"])]
 
 
+def _probes(work: Path, summary: dict[str, Any]) -> list[Section]:
+    return [probes_section(summary["expected_errors"], summary["columns_by_aim"])]
+
+
 def _replay(work: Path, summary: dict[str, Any]) -> list[Section]:
     return [replay_section(summary["replay"], summary["paired_test"], summary["seeds"])]
 
@@ -169,6 +174,7 @@ SECTIONS: dict[str, Callable[[Path, dict[str, Any]], list[Section]]] = {
     "score": _score,
     "associate": _associate,
     "predict": _predict,
+    "probes": _probes,
     "replay": _replay,
     "factoids": _factoids,
     "scaling": _scaling,

@@ -176,3 +176,13 @@ def test_short_names_stay_apart():
     names = [f"builtin:docstrings:{k}:with-a-long-common-ending" for k in range(12)]
     assert len(set(short_names(names, 24))) == 12
     assert len(set(short_names(["x" * 40] * 3, 24))) == 3
+
+
+def test_probes_section_draws_expected_errors_and_chosen_examples():
+    expected = [
+        {"observed": 5, "rmse": 0.3, "low": 0.1, "high": 0.5, "bound": None},
+        {"observed": 10, "rmse": 0.2, "low": 0.1, "high": 0.4, "bound": 0.45},
+    ]
+    html = report.page("p", [report.probes_section(expected, {"row": ["c4#1", "c4#2"]})], {})
+    for shown in ("c4#1", "c4#2", "0.45", "bound"):
+        assert shown in html

@@ -1,0 +1,56 @@
+"""The section about probes: how many upstream examples to measure for a new task, and which."""
+
+from collections.abc import Mapping, Sequence
+
+from forget_jax.report.plots import SERIES, Line, legend, xy_plot
+from forget_jax.report.section import Figure, Section, Table, number
+
+
+def probes_section(
+    expected: Sequence[Mapping[str, float]], columns_by_aim: Mapping[str, Sequence[str]]
+) -> Section:
+    """Expected error by number of random probes, and the examples chosen for every aim.
+
+    Args:
+      expected: records of `observed`, `rmse`, `low`, `high` (central 90 % of held-out tasks) and
+        `bound` (a new task stays below it with 90 % probability; None where it is infinite).
+      columns_by_aim: names of the chosen examples, by what they are to decide.
+    """
+    x = [e["observed"] for e in expected]
+    lines = [
+        Line(x, [e["rmse"] for e in expected], SERIES[0], "mean over held-out tasks", "line+dot"),
+        Line(x, [e["low"] for e in expected], SERIES[1], "5th percentile of tasks", "dash"),
+        Line(x, [e["high"] for e in expected], SERIES[1], "95th percentile of tasks", "dash"),
+    ]
+    alt = "RMSE by number of probes: " + ", ".join(
+        f"{e['observed']}: {number(e['rmse'])}" for e in expected
+    )
+    figure = Figure(
+        "RMSE of the rest of the row, by number of random probes",
+        "Every task of the matrix in turn plays the new one and is predicted from the others.",
+        alt,
+        xy_plot("probes-rmse", lines, "probes", "RMSE (nats)", alt),
+        legend(lines),
+    )
+    errors = Table(
+        "Expected error",
+        ("probes", "RMSE", "5 %", "95 %", "bound"),
+        tuple((e["observed"], e["rmse"], e["low"], e["high"], e.get("bound")) for e in expected),
+        note="A new task like these stays below the bound with 90 % probability; – is no promise.",
+    )
+    aims = list(columns_by_aim)
+    most = max((len(names) for names in columns_by_aim.values()), default=0)
+    chosen = Table(
+        "Chosen examples, the most telling first",
+        tuple(aims),
+        tuple(
+            tuple(names[i] if i < len(names) else "" for names in columns_by_aim.values())
+            for i in range(most)
+        ),
+        note="Random probes are a safe choice too: chosen ones were not better on every matrix.",
+    )
+    lead = (
+        "How well a new task's row is predicted depends on how many of its entries are measured. "
+        "The tables say what error to expect and which examples to measure for which purpose."
+    )
+    return Section("probes", "What to measure next", lead, (figure,), (errors, chosen))
