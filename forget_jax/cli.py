@@ -6,6 +6,7 @@ Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 wh
 same command resumes), 1 on an internal error.
 """
 
+import ctypes
 import importlib
 import os
 import signal
@@ -87,6 +88,27 @@ def _setup_jax() -> None:
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "forget_jax", "xla"))  # noqa: PTH118
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if jax.default_backend() == "cpu":
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Lets the C library keep the memory that XLA frees and takes again at every step.
+
+    By default glibc hands large blocks back to the kernel, which zeroes them anew each time: up to
+    two fifths of a small model's step on CPU. Elsewhere than on glibc this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for option, value in (
+        (-4, 0),  # M_MMAP_MAX: no block of its own mapping
+        (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: free memory to keep at the top
+        (-2, 2**28),  # M_TOP_PAD: grow in large steps
+        (-8, 1),  # M_ARENA_MAX: all threads reuse one pool
+    ):
+        mallopt(option, value)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -229,7 +229,7 @@ def bad(**changes):
 @pytest.mark.parametrize(
     ("law", "table", "options", "words"),
     [
-        ("multiplicativ", bad(), {}, "did you mean 'multiplicative'"),
+        ("multiplicativ", bad(), {}, "did you mean multiplicative"),
         ("multiplicative", bad(l_f=np.full(126, np.nan)), {}, "126 missing or infinite"),
         ("multiplicative", bad(P=np.full(126, 2.0)), {}, "one rank only"),
         ("multiplicative", bad(steps=np.arange(126)), {}, "row 0 has 0"),
