@@ -148,4 +148,12 @@ def _tables(laws: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
             rows.append((shorten(name, 60), str(parameter), value, interval))
     note = "R² and BIC are in-sample; a lower BIC is better."
     parameters = Table("Fitted parameters", ("law", "parameter", "value", "interval"), tuple(rows))
-    return (Table("Laws side by side", columns, quality, note), *((parameters,) if rows else ()))
+    tables = [Table("Laws side by side", columns, quality, note)]
+    if rows:
+        tables.append(parameters)
+    told = tuple(
+        (shorten(name, 60), str(w)) for name, law in laws.items() for w in law.get("warnings") or ()
+    )
+    if told:
+        tables.append(Table("What the fits warn of", ("law", "warning"), told))
+    return tuple(tables)

@@ -170,10 +170,12 @@ def factoids_section(arms: Mapping[str, Mapping[str, Values]], seeds: int) -> Se
     known = [r for r in rows if np.isfinite(r.value)]
     if len(known) > 1:
         low, high = min(known, key=lambda r: r.value), max(known, key=lambda r: r.value)
-        lead += (
-            f" Accuracy on A after B runs from {percent(low.value)} ({low.name}) to "
-            f"{percent(high.value)} ({high.name})."
+        spread = (
+            f"runs from {percent(low.value)} ({low.name}) to {percent(high.value)} ({high.name})"
         )
+        if low.value == high.value:
+            spread = f"is {percent(low.value)} in every arm"
+        lead += f" Accuracy on A after B {spread}."
     if seeds == 1:
         lead += " With one seed, the order of the arms holds for these runs only."
     return Section("factoids", "What was kept", lead, (figure,) if rows else (), tuple(tables))

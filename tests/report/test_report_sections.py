@@ -186,3 +186,22 @@ def test_probes_section_draws_expected_errors_and_chosen_examples():
     html = report.page("p", [report.probes_section(expected, {"row": ["c4#1", "c4#2"]})], {})
     for shown in ("c4#1", "c4#2", "0.45", "bound"):
         assert shown in html
+
+
+def test_equal_arms_are_not_ranked():
+    arms = {n: {"accuracy_a_after_b": [0.0]} for n in ("naive", "mix in A")}
+    lead = report.factoids_section(arms, 1).lead
+    assert "is 0 % in every arm" in lead and "runs from" not in lead
+
+
+def test_warnings_of_the_laws_are_shown():
+    points = {
+        "P": [1, 2],
+        "steps": [1, 2],
+        "l_ft": [1.0, 2.0],
+        "l_f": [1.0, 2.0],
+        "run": ["a", "b"],
+    }
+    law = {"params": {}, "ci": {}, "r2": 0.5, "bic": 1.0, "heldout_error": 0.1}
+    section = report.scaling_section(points, {"linear": law | {"warnings": ["x is at its bound"]}})
+    assert "x is at its bound" in report.page("p", [section], {})
