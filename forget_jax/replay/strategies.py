@@ -46,9 +46,3 @@ def draw(p_J: np.ndarray, count: int, seed: int) -> np.ndarray:
         for start in range(0, count, possible)
     ]
     return np.concatenate(drawn) if drawn else np.zeros(0, np.int64)
-
-
-def effective_number(p_J: np.ndarray) -> float:
-    """How many candidates a draw is effectively spread over: exp(entropy of the weights)."""
-    p = p_J[p_J > 0]
-    return float(np.exp(-(p * np.log(p)).sum()))

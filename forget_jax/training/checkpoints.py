@@ -5,7 +5,7 @@ is always a whole one.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -62,10 +62,3 @@ class Checkpoints:
         """Waits, then frees the manager's threads."""
         self.wait()
         self._manager.close()
-
-
-def resume(checkpoints: Checkpoints, fresh: Callable[[], Tree]) -> tuple[int, Tree]:
-    """The step to go on from and its state: the newest checkpoint's, or 0 and a fresh one."""
-    state = fresh()
-    step = checkpoints.latest()
-    return (0, state) if step is None else (step, checkpoints.restore(state))
