@@ -17,6 +17,8 @@ def data() -> ConfigDict:
     c.columns = ()
     c.shuffle = 0
     c.template = "plain"
+    c.bos = True
+    c.eos = True
     c.too_long = "truncate"
     c.context = 0
     return c

@@ -14,6 +14,8 @@ MEANING = {
     "data.columns": "our column names onto the files', such as prompt=question",
     "data.shuffle": "seed that shuffles each data set before its rows [a:b] are taken; -1: no",
     "data.template": "how prompt and completion become text: plain, answer or tulu",
+    "data.bos": "put the beginning-of-sequence token first, where the tokenizer has one",
+    "data.eos": "end completions with the end-of-sequence token, as a target",
     "data.too_long": "examples over the context: truncate (counted), drop or error",
     "data.context": "the most tokens of an example; 0: the model's own",
     "data.heldout": "share of the examples kept out of training for the held-out loss",

@@ -37,7 +37,8 @@ def load(config: ConfigDict) -> tuple[decoder.DecoderConfig, Any, Any]:
             f"model.dtype is {config.model.dtype!r}; it must be one of {', '.join(COMPUTING)}"
         )
     tokenizer = tokenizers.load(path)
-    print(tokenizers.special_tokens(tokenizer).line(bos=True, eos=True), file=sys.stderr)
+    special = tokenizers.special_tokens(tokenizer)
+    print(special.line(bos=config.data.bos, eos=config.data.eos), file=sys.stderr)
     model = dataclasses.replace(checkpoint.config_of(path), dtype=config.model.dtype)
     checkpoint.check_tokenizer(model, tokenizer, path)
     wanted = _memory(config, model)

@@ -1,5 +1,6 @@
 """From the data fields of a config to tokenised examples: slices, columns, template, context."""
 
+import dataclasses
 import hashlib
 import re
 import sys
@@ -89,7 +90,7 @@ def template(data: ConfigDict) -> Template:
             f"data.template is {data.template!r}{nearest(data.template, TEMPLATES)}; there are "
             f"{', '.join(TEMPLATES)}"
         )
-    return TEMPLATES[data.template]
+    return dataclasses.replace(TEMPLATES[data.template], bos=data.bos, eos=data.eos)
 
 
 def encode(
