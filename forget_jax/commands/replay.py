@@ -78,8 +78,6 @@ def _check(config: ConfigDict) -> None:
     for key, low, high in (("ratio", 0, 1), ("pool", 0, 1), ("task_heldout", 0, 1)):
         if not low < c[key] < high:
             raise UserError(f"replay.{key} is {c[key]}; it must lie between {low} and {high}")
-    if c.seeds < 1 or c.observed < 1:
-        raise UserError("replay.seeds and replay.observed must be 1 or more")
 
 
 def _columns(found: matrices.Matrix, upstream: Sequence[Encoded]) -> np.ndarray:
