@@ -1,0 +1,243 @@
+"""How arrays lie on a mesh of devices: four axes, and one rule for every parameter path.
+
+`task` cuts the tasks trained together, `data` and `fsdp` the rows of a batch, `fsdp` and `tensor`
+the matrices. A mesh is entered with `jax.set_mesh`; outside of one, everything here leaves its
+argument as it is, so the same functions run on one device.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from forget_jax.data import batches
+from forget_jax.data.batches import Batch, Shape
+from forget_jax.data.tokenise import Encoded
+from forget_jax.errors import UserError
+
+Tree = Any
+AXES = ("task", "data", "fsdp", "tensor")
+ROWS = ("task", "data", "fsdp")  # the axes over which the rows of a batch are spread
+
+# Matrices into a layer's inner width are cut by columns over `tensor`, those out of it by rows, so
+# that one sum over `tensor` closes each block (arXiv 1909.08053 §3); `fsdp` cuts the other side
+# (arXiv 1910.02054). An adapter lies as the kernel it adapts. First match counts.
+INTO = r"layers/(attn/(q|k|v|qkv)|mlp/(up|gate))"
+OUT_OF = r"layers/(attn/o|mlp/down)"
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (f"{INTO}/kernel", (None, "fsdp", "tensor")),
+    (f"{INTO}/bias", (None, "tensor")),
+    (f"{INTO}/a", (None, "fsdp", None)),
+    (f"{INTO}/b", (None, None, "tensor")),
+    (f"{OUT_OF}/kernel", (None, "tensor", "fsdp")),
+    (f"{OUT_OF}/bias", (None, None)),
+    (f"{OUT_OF}/a", (None, "tensor", None)),
+    (f"{OUT_OF}/b", (None, None, "fsdp")),
+    (r"layers/(\w+/)?\w+_norm/(scale|bias)", (None, None)),
+    (r"final_norm/(scale|bias)", (None,)),
+    (r"embed", ("tensor", "fsdp")),
+    (r"embed_position", (None, "fsdp")),
+    (r"head", ("fsdp", "tensor")),
+    (r"(count|\w+_M)", ()),  # one number a task
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis; `data` 0 takes all that are left."""
+
+    task: int = 1
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make(shape: MeshShape) -> Mesh | None:
+    """The mesh over all devices of all processes; None where that is one device.
+
+    Raises:
+      UserError: the axes do not make up the devices there are.
+    """
+    devices = jax.device_count()
+    others = shape.task * shape.fsdp * shape.tensor
+    data = shape.data or max(1, devices // others)
+    if data * others != devices:
+        raise UserError(
+            f"mesh.task={shape.task}, mesh.data={shape.data}, mesh.fsdp={shape.fsdp} and "
+            f"mesh.tensor={shape.tensor} make {data * others} devices, but there are {devices}; "
+            "their product must be that number (mesh.data=0 takes what the others leave)"
+        )
+    if devices == 1:
+        return None
+    sizes = (shape.task, data, shape.fsdp, shape.tensor)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def current() -> Mesh | None:
+    """The mesh that was entered, or None; outside of compiled functions only."""
+    mesh = jax.sharding.get_mesh()
+    return None if mesh.empty else mesh
+
+
+def _sizes() -> dict[str, int]:
+    """Devices along each axis of the entered mesh; empty without one."""
+    return dict(jax.sharding.get_abstract_mesh().shape)
+
+
+def blocks() -> int:
+    """How many blocks of tasks lie on different devices: the size of the `task` axis."""
+    return _sizes().get("task", 1)
+
+
+def rows() -> int:
+    """Into how many parts the rows of a batch are cut; a batch must have a multiple of it."""
+    sizes = _sizes()
+    return int(np.prod([sizes.get(axis, 1) for axis in ROWS]))
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+@functools.lru_cache(maxsize=4096)
+def _rule(path: str) -> tuple[str | None, ...]:
+    for pattern, axes in RULES:
+        if re.fullmatch(rf"(?:.*/)?{pattern}", path):
+            return axes
+    raise UserError(f"no sharding rule covers the parameter {path}; add one to lm/sharding.py")
+
+
+def spec(path: str, shape: Sequence[int]) -> P:
+    """The PartitionSpec of the array at a path such as `layers/attn/q/kernel`.
+
+    An axis in front of those of the rule is the task axis. A side that its mesh axis does not
+    divide stays whole.
+
+    Raises:
+      UserError: no rule covers the path.
+    """
+    axes: tuple[str | None, ...] = _rule(path)
+    if len(shape) == len(axes) + 1:
+        axes = ("task", *axes)
+    if len(shape) != len(axes):
+        raise UserError(f"the sharding rule of {path} is for {len(axes)} axes, not {tuple(shape)}")
+    sizes = _sizes()
+    return P(
+        *(
+            axis if axis and size % sizes.get(axis, 1) == 0 else None
+            for axis, size in zip(axes, shape, strict=True)
+        )
+    )
+
+
+def shardings(tree: Tree) -> Tree:
+    """The sharding of every leaf of a tree of arrays or shapes; None without a mesh."""
+    mesh = current()
+    if mesh is None:
+        return jax.tree.map(lambda x: None, tree)
+    return jax.tree.map_with_path(
+        lambda path, x: NamedSharding(mesh, spec(_name(path), x.shape)), tree
+    )
+
+
+def whole(tree: Tree) -> list[str]:
+    """Paths of matrices that stay whole along a mesh axis because it does not divide them."""
+    sizes = _sizes()
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        wanted = [a for a in _rule(_name(path)) if a and sizes.get(a, 1) > 1]
+        given = [a for a in spec(_name(path), leaf.shape) if a and a != "task"]
+        if len(given) < len(wanted):
+            found.append(_name(path))
+    return found
+
+
+def constrain(tree: Tree) -> Tree:
+    """Inside a compiled function: every leaf as its rule says."""
+    if not _sizes():
+        return tree
+    return jax.tree.map_with_path(
+        lambda path, x: jax.lax.with_sharding_constraint(x, spec(_name(path), x.shape)), tree
+    )
+
+
+def constrain_rows(x_B: jax.Array) -> jax.Array:
+    """Inside a compiled function: the leading axis is that of a batch's rows."""
+    return jax.lax.with_sharding_constraint(x_B, P(ROWS)) if _sizes() else x_B
+
+
+def replicate(tree: Tree) -> Tree:
+    """Inside a compiled function: every device, and so every process, has the whole of it."""
+    if not _sizes():
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, P()), tree)
+
+
+def put(tree: Tree) -> Tree:
+    """A tree of host arrays (the same on every process) on the devices, as the rules say."""
+    if current() is None:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(_put, tree, shardings(tree))
+
+
+def _put(x: Any, sharding: NamedSharding) -> jax.Array:
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def spread(values: np.ndarray) -> jax.Array | np.ndarray:
+    """One number of every process, as an array over all devices (for a maximum, for example)."""
+    mesh = current()
+    if mesh is None:
+        return values
+    mine = np.repeat(values, jax.local_device_count())
+    return jax.make_array_from_process_local_data(
+        NamedSharding(mesh, P(AXES)), mine, (jax.device_count(),)
+    )
+
+
+def feed(encoded: Sequence[Encoded], shape: Shape, rows: Sequence[tuple[int, ...]]) -> Batch:
+    """One batch on its way to the devices; every process assembles the rows of its own only.
+
+    Args:
+      rows: indices into `encoded` per row of the whole batch; an empty tuple is padding.
+    """
+    if current() is None:
+        return batches.assemble(encoded, shape, rows)
+    mine = _own_rows(shape.rows)
+    chosen = [rows[i] if i < len(rows) else () for i in mine]
+    local = batches.assemble(encoded, dataclasses.replace(shape, rows=len(mine)), chosen)
+    return jax.tree.map(lambda x: cut_rows(x, shape.rows), local)
+
+
+def cut_rows(local: np.ndarray, count: int) -> jax.Array:
+    """The whole array on the mesh, from this process's rows of an array of `count` rows."""
+    mesh = current()
+    assert mesh is not None
+    return jax.make_array_from_process_local_data(
+        NamedSharding(mesh, P(ROWS)), local, (count, *local.shape[1:])
+    )
+
+
+def _own_rows(count: int) -> list[int]:
+    """Which rows of a batch lie on this process's devices, in order."""
+    mesh = current()
+    assert mesh is not None
+    if count % rows():
+        raise UserError(
+            f"a batch of {count} rows cannot be cut over {rows()} groups of devices; make "
+            "train.microbatch and score.rows multiples of mesh.task x mesh.data x mesh.fsdp"
+        )
+    where = NamedSharding(mesh, P(ROWS)).addressable_devices_indices_map((count,))
+    own: set[int] = set()
+    for index in where.values():
+        assert index is not None
+        own.update(range(*index[0].indices(count)))
+    return sorted(own)
