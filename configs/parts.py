@@ -19,7 +19,10 @@ def data() -> ConfigDict:
     c.template = "plain"
     c.bos = True
     c.eos = True
+    c.eos_scored = True
+    c.targets = "completion"
     c.too_long = "truncate"
+    c.stride = 0
     c.context = 0
     return c
 

@@ -13,10 +13,17 @@ MEANING = {
     "data.path": "data sets: files, builtin:NAME, hf:NAME or tfds:NAME, each with rows [a:b]",
     "data.columns": "our column names onto the files', such as prompt=question",
     "data.shuffle": "seed that shuffles each data set before its rows [a:b] are taken; -1: no",
-    "data.template": "how prompt and completion become text: plain, answer or tulu",
+    "data.template": "how prompt and completion become text: plain, answer, tulu or tulu_answer",
     "data.bos": "put the beginning-of-sequence token first, where the tokenizer has one",
-    "data.eos": "end completions with the end-of-sequence token, as a target",
-    "data.too_long": "examples over the context: truncate (counted), drop or error",
+    "data.eos": "end completions with the end-of-sequence token, as a target (all three papers)",
+    "data.eos_scored": "count that token where examples are scored; false for instruction data "
+    "scored as in arXiv 2406.14026, true for 2411.07175 (texts never have one)",
+    "data.targets": "tokens trained on and scored: completion (all three papers), last (the last "
+    "assistant turn only: 2406.14026's conversations), or all but the first token",
+    "data.too_long": "examples over the context: truncate (pairs keep their end, texts their "
+    "beginning: 2406.14026), left (all keep their end), windows (read whole, piece by piece), "
+    "drop (2411.07175) or error; what was done is counted in the summary",
+    "data.stride": "tokens that each further window adds, below the context; 0: half the context",
     "data.context": "the most tokens of an example; 0: the model's own",
     "data.heldout": "share of the examples kept out of training for the held-out loss",
     "train.steps": "optimizer steps",

@@ -15,6 +15,7 @@ LEAST: dict[str, float] = {
     "model.context": 2,
     "data.shuffle": -1,
     "data.context": 0,
+    "data.stride": 0,
     "data.heldout": 0,
     "train.steps": 1,
     "train.batch_size": 1,

@@ -83,46 +83,77 @@ def task_seed(seed: int, name: str, repeat: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
 
 
-def template(data: ConfigDict) -> Template:
-    """The template a config names."""
+def template(data: ConfigDict, scored: bool = False) -> Template:
+    """The template a config names; where examples are `scored`, data.eos_scored holds."""
     if data.template not in TEMPLATES:
         raise UserError(
             f"data.template is {data.template!r}{nearest(data.template, TEMPLATES)}; there are "
             f"{', '.join(TEMPLATES)}"
         )
-    return dataclasses.replace(TEMPLATES[data.template], bos=data.bos, eos=data.eos)
+    return dataclasses.replace(
+        TEMPLATES[data.template],
+        bos=data.bos,
+        eos=data.eos,
+        eos_target=data.eos_scored or not scored,
+    )
 
 
 def encode(
     examples: Sequence[Example], tokenizer: Any, chosen: Template, data: ConfigDict, context: int
 ) -> tuple[list[Encoded], dict[str, int]]:
     """Tokenised examples, and what was over the context: said aloud and for the summary."""
-    encoded = tokenise.encode(examples, tokenizer, chosen, context, data.too_long)
+    encoded = tokenise.encode(
+        examples, tokenizer, chosen, context, data.too_long, data.targets, data.stride
+    )
     if not encoded:
         raise UserError(
             f"every one of the {len(examples)} examples is longer than the context of {context} "
             "tokens; raise data.context or set data.too_long=truncate"
         )
+    names = {e.name for e in encoded}
+    windowed = {e.name for e in encoded if e.window}
     counts = {
         "truncated": sum(e.cut > 0 for e in encoded),
         "tokens_cut": sum(e.cut for e in encoded),
-        "dropped": len(examples) - len(encoded),
+        "windowed": len(windowed),
+        "windows": sum(e.window > 0 for e in encoded),
+        "dropped": len(examples) - len(names),
     }
-    over = counts["truncated"] + counts["dropped"]
+    done = {
+        "truncate": "cut",
+        "left": "cut to their ends",
+        "drop": "left out",
+        "windows": f"read in {counts['windows']} windows",
+    }
+    over = counts["truncated"] + counts["windowed"] + counts["dropped"]
     if over:
-        done = "cut" if data.too_long == "truncate" else "left out"
         of = f"{over} of {len(examples)} examples of {', '.join(_sources(examples))}"
-        print(f"{of} are longer than {context} tokens and were {done}", file=sys.stderr)
+        print(
+            f"{of} are longer than {context} tokens and were {done[data.too_long]}",
+            file=sys.stderr,
+        )
     return encoded, counts
 
 
 def read(
-    specs: Sequence[str], config: ConfigDict, model: decoder.DecoderConfig, tokenizer: Any
+    specs: Sequence[str],
+    config: ConfigDict,
+    model: decoder.DecoderConfig,
+    tokenizer: Any,
+    scored: bool = False,
 ) -> tuple[list[Example], list[Encoded], dict[str, int]]:
-    """Data sets as the config's data fields say: examples, their tokens, and what was too long."""
+    """Data sets as the config's data fields say: examples, their tokens, and what was too long.
+
+    Args:
+      scored: these examples are scored, not trained on, so data.eos_scored holds for them.
+
+    Returns:
+      The examples; their rows, of which an example in windows has several (`data.windows.owners`);
+      and the counts for `over_context` in a summary.
+    """
     examples = load(specs, config.data)
     encoded, cut = encode(
-        examples, tokenizer, template(config.data), config.data, context(config, model)
+        examples, tokenizer, template(config.data, scored), config.data, context(config, model)
     )
     return examples, encoded, cut
 

@@ -1,7 +1,8 @@
 """Examples to token ids, with every token marked as a target of the loss or as context.
 
 Prompt and completion are tokenised apart and joined, so the boundary between them never depends on
-what stands on its other side.
+what stands on its other side. An example longer than the context becomes what `too_long` says, by
+default one shorter row and with `windows` several rows that share its name.
 """
 
 import dataclasses
@@ -10,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from forget_jax.data import windows
 from forget_jax.data.examples import Example
 from forget_jax.errors import UserError
+
+Piece = tuple[str | None, bool]  # a stretch of text (None: the EOS token), and whether a target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +25,17 @@ class Template:
     Attributes:
       prompt, completion: format strings over the stripped prompt and completion.
       bos: put the beginning-of-sequence token first.
-      eos: end completions and assistant turns with the end-of-sequence token, as a target.
-      eos_text: the same for plain texts (for pretraining; scores leave it out, lowrank.md §1).
+      eos: end completions and assistant turns with the end-of-sequence token.
+      eos_target: whether that token is a target.
+      eos_text: end plain texts with it too, as a target (for pretraining; scores leave it out,
+        lowrank.md §1).
     """
 
     prompt: str = "{prompt}\n"
     completion: str = "{completion}"
     bos: bool = True
     eos: bool = True
+    eos_target: bool = True
     eos_text: bool = False
 
 
@@ -36,17 +43,19 @@ TEMPLATES = {
     "plain": Template(),
     "answer": Template(prompt="{prompt}\nThe answer is: "),
     "tulu": Template(prompt="<|user|>\n{prompt}\n<|assistant|>\n"),
+    "tulu_answer": Template(prompt="<|user|>\n{prompt}\nThe answer is:\n<|assistant|>\n"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """One tokenised example.
+    """One row of tokens: a whole example, what was kept of it, or one window of it.
 
     Attributes:
       ids: int32 (L,).
       is_target: bool (L,): whether predicting this token from those before it is scored.
       cut: how many tokens were cut to fit the context.
+      window: which window of a long example this is, from 1; 0 for a row that is all there is.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Encoded:
     ids: np.ndarray
     is_target: np.ndarray
     cut: int = 0
+    window: int = 0
 
     @property
     def tokens(self) -> int:
@@ -61,33 +71,36 @@ class Encoded:
         return int(self.is_target.sum())
 
 
-TOO_LONG = ("truncate", "drop", "error")
+TOO_LONG = ("truncate", "left", "drop", "error", "windows")
+TARGETS = ("completion", "last", "all")
 
 
-def _pieces(example: Example, template: Template, tokenizer: Any) -> list[tuple[str, bool]]:
+def _pieces(example: Example, template: Template, tokenizer: Any) -> list[Piece]:
     """The example as stretches of text, each a target or not; None stands for the EOS token."""
     if example.text is not None:
-        return [(example.text, True)]
+        return [(example.text, True), *([(None, True)] if template.eos_text else [])]
+    eos: list[Piece] = [(None, template.eos_target)] if template.eos else []
     if example.completion is not None:
-        prompt = template.prompt.format(prompt=(example.prompt or "").strip())
-        return [
-            (prompt, False),
-            (template.completion.format(completion=example.completion.strip()), True),
-        ]
+        completion = template.completion.format(completion=example.completion.strip())
+        return [(_prompt(example, template), False), (completion, True), *eos]
     if getattr(tokenizer, "chat_template", None):
         return _chat_pieces(example, tokenizer)
-    return [
-        (
-            f"<|{role}|>\n{text.strip()}\n" if role != "assistant" else text.strip(),
-            role == "assistant",
-        )
-        for role, text in example.messages
-    ]
+    pieces: list[Piece] = []
+    for role, text in example.messages:  # as remix.md §1 has it, the newline after a turn included
+        if role == "assistant":
+            pieces += [(f"<|{role}|>\n", False), (text.strip(), True), *eos, ("\n", True)]
+        else:
+            pieces.append((f"<|{role}|>\n{text.strip()}\n", False))
+    return pieces[:-1] if pieces[-1][1] else pieces
 
 
-def _chat_pieces(example: Example, tokenizer: Any) -> list[tuple[str, bool]]:
+def _prompt(example: Example, template: Template) -> str:
+    return template.prompt.format(prompt=(example.prompt or "").strip())
+
+
+def _chat_pieces(example: Example, tokenizer: Any) -> list[Piece]:
     """Stretches of a conversation as the tokenizer's own chat template renders it."""
-    pieces: list[tuple[str, bool]] = []
+    pieces: list[Piece] = []
     done = ""
     turns = [{"role": role, "content": text} for role, text in example.messages]
     for i, turn in enumerate(turns):
@@ -113,65 +126,118 @@ def encode(
     template: Template,
     context: int,
     too_long: str = "truncate",
+    targets: str = "completion",
+    stride: int = 0,
 ) -> list[Encoded]:
     """Tokenises examples in order.
 
     Args:
-      context: the most tokens an example may have. Longer ones are counted in `Encoded.cut`: a text
-        keeps its beginning, a prompt with completion its end (lowrank.md §2).
-      too_long: `truncate`, `drop` (left out of the result) or `error`.
+      context: the most tokens a row may have.
+      too_long: what becomes of longer examples. `truncate` (counted in `Encoded.cut`): a text keeps
+        its beginning, a prompt with completion its end (lowrank.md §2); `left`: every example keeps
+        its end; `drop`: left out of the result; `windows`: several rows of its name, one after the
+        other, that hold each of its targets once (those without any are left out); `error`.
+      targets: `completion`: the tokens of completions, assistant turns and texts; `last`: of the
+        last assistant turn only; `all`: every token but the first.
+      stride: tokens that each further window adds; 0 is half the context.
 
     Raises:
       UserError: an example without a single target token, a special token that the tokenizer
         lacks, or an example over the context where `too_long` is `error`.
     """
-    if too_long not in TOO_LONG:
-        raise UserError(f"too_long is {too_long!r}; it must be one of {', '.join(TOO_LONG)}")
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if (template.eos or template.eos_text) and eos is None:
+    for field, value, known in (("too_long", too_long, TOO_LONG), ("targets", targets, TARGETS)):
+        if value not in known:
+            raise UserError(f"{field} is {value!r}; it must be one of {', '.join(known)}")
+    if context < 2:
+        raise UserError(f"the context is {context}; it takes 2 tokens to predict one")
+    if too_long == "windows" and stride >= context:
+        raise UserError(
+            f"data.stride is {stride}, but a window holds {context} tokens and needs one of context"
+        )
+    if (template.eos or template.eos_text) and tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token; set template.eos=false")
-    pieces = [_pieces(e, template, tokenizer) for e in examples]
-    texts = [text for example in pieces for text, _ in example]
-    encoded = (
-        iter(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
-        if texts
-        else iter(())
-    )
+    pieces = [_targeted(_pieces(e, template, tokenizer), targets) for e in examples]
+    tokens = iter(_tokens([t for parts in pieces for t, _ in parts if t is not None], tokenizer))
+    bos = tokenizer.bos_token_id if template.bos else None
     chat = getattr(tokenizer, "chat_template", None)
     result = []
     for example, parts in zip(examples, pieces, strict=True):
         ids: list[int] = []
         target: list[bool] = []
-        if template.bos and bos is not None and not (example.messages and chat):
+        if bos is not None and not (example.messages and chat):
             ids, target = [bos], [False]
-        for _, is_target in parts:
-            piece = list(next(encoded))
-            ends = template.eos_text if example.text is not None else template.eos
-            if is_target and ends and not (example.messages and chat):
-                piece.append(eos)
+        for text, is_target in parts:
+            piece = [tokenizer.eos_token_id] if text is None else next(tokens)
             ids += piece
             target += [is_target] * len(piece)
-        target[:1] = [False]  # nothing stands before the first token
-        cut = max(0, len(ids) - context)
-        if cut and too_long == "error":
-            raise UserError(
-                f"{example.name} has {len(ids)} tokens, over the context of {context}; "
-                "set data.too_long=truncate or drop, or a larger data.context"
-            )
-        if cut and too_long == "drop":
-            continue
-        if cut:
-            keep = slice(context) if example.text is not None else slice(cut, None)
-            ids, target = ids[keep], target[keep]
-            target[:1] = [False]
-        if not any(target):
-            raise UserError(
-                f"{example.name} has no token to predict; it is empty or a single token"
-            )
-        result.append(
-            Encoded(example.name, example.source, np.array(ids, np.int32), np.array(target), cut)
-        )
+        result += _fitted(example, ids, target, context, too_long, stride or context // 2)
     return result
+
+
+def prompts(
+    examples: Sequence[Example], tokenizer: Any, template: Template, most: int
+) -> tuple[list[list[int]], int]:
+    """What the completions are generated from: token ids, and how many examples were cut.
+
+    Args:
+      examples: all with prompt and completion.
+      most: tokens of a prompt; a longer one keeps its end.
+    """
+    bos = [tokenizer.bos_token_id] if template.bos and tokenizer.bos_token_id is not None else []
+    whole = [bos + ids for ids in _tokens([_prompt(e, template) for e in examples], tokenizer)]
+    return [ids[-most:] for ids in whole], sum(len(ids) > most for ids in whole)
+
+
+def _tokens(texts: list[str], tokenizer: Any) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _targeted(pieces: list[Piece], targets: str) -> list[Piece]:
+    """The pieces with the targets that are asked for; an EOS that does not count never does."""
+    if targets == "all":
+        return [(text, is_target or text is not None) for text, is_target in pieces]
+    if targets == "last":
+        end = max(i for i, (_, is_target) in enumerate(pieces) if is_target)
+        context = [i for i, (text, is_target) in enumerate(pieces[:end]) if text and not is_target]
+        turn = max(context, default=-1)
+        return [(text, is_target and i > turn) for i, (text, is_target) in enumerate(pieces)]
+    return pieces
+
+
+def _fitted(
+    example: Example, ids: list[int], target: list[bool], context: int, too_long: str, stride: int
+) -> list[Encoded]:
+    """The rows of one example: one, or what `too_long` makes of it."""
+    target[:1] = [False]  # nothing stands before the first token
+    if not any(target):
+        raise UserError(f"{example.name} has no token to predict; it is empty or a single token")
+    n = len(target) - target[::-1].index(True)  # what follows the last target predicts nothing
+    ids_L, target_L = np.array(ids[:n], np.int32), np.array(target[:n])
+    cut = max(0, n - context)
+
+    def row(start: int, end: int, fresh: int, cut: int = 0) -> Encoded:
+        at_W = np.arange(start, end)
+        is_target_W = target_L[start:end] & (at_W > start) & (at_W >= fresh)
+        return Encoded(example.name, example.source, ids_L[start:end], is_target_W, cut)
+
+    if not cut:
+        return [row(0, n, 0)]
+    if too_long == "error":
+        raise UserError(
+            f"{example.name} has {n} tokens, over the context of {context}; "
+            "set data.too_long=truncate, left, windows or drop, or a larger data.context"
+        )
+    if too_long == "drop":
+        return []
+    if too_long == "windows":
+        rows = [row(*span) for span in windows.spans(n, context, stride)]
+        scored = [r for r in rows if r.tokens]
+        return [dataclasses.replace(r, window=w + 1) for w, r in enumerate(scored)]
+    if too_long == "truncate" and example.text is not None:
+        return [row(0, context, 0, cut)]
+    return [row(cut, n, 0, cut)]
 
 
 def stream(encoded: Sequence[Encoded], length: int) -> list[Encoded]:

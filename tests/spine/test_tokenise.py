@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forget_jax.data.examples import Example
-from forget_jax.data.tokenise import TEMPLATES, Template, encode
+from forget_jax.data.tokenise import TEMPLATES, Template, encode, prompts
 from forget_jax.errors import UserError
 from forget_jax.lm import tokenizer as tokenizers
 
@@ -110,6 +110,33 @@ def test_long_texts_keep_their_beginning_and_pairs_their_end(tokenizer):
     assert whole_text.cut == whole_pair.cut == 0
 
 
+@pytest.mark.parametrize("example", [PAIR, TEXT, TALK])
+def test_left_keeps_the_end_of_every_example(tokenizer, example):
+    whole, kept = one(example, tokenizer), one(example, tokenizer, context=5, too_long="left")
+    assert (kept.ids == whole.ids[-5:]).all() and kept.cut == len(whole.ids) - 5
+    assert (kept.is_target[1:] == whole.is_target[-4:]).all() and not kept.is_target[0]
+
+
+@pytest.mark.parametrize("targets", ["completion", "all"])
+@pytest.mark.parametrize("example", [PAIR, TEXT, TALK])
+def test_windows_hold_every_target_once(tokenizer, example, targets):
+    whole = one(example, tokenizer, targets=targets)
+    rows = encode([example], tokenizer, TEMPLATES["plain"], 6, "windows", targets, stride=2)
+    assert len(rows) > 1 and [r.window for r in rows] == list(range(1, len(rows) + 1))
+    assert {(r.name, r.source, r.cut) for r in rows} == {(example.name, example.source, 0)}
+    assert sum(r.tokens for r in rows) == whole.tokens
+    assert all(len(r.ids) <= 6 and r.tokens and not r.is_target[0] for r in rows)
+    found = np.concatenate([r.ids[r.is_target] for r in rows])
+    assert (found == whole.ids[whole.is_target]).all()
+    for r in rows[1:]:
+        assert np.flatnonzero(r.is_target)[0] >= 6 - 2
+
+
+def test_windows_leave_short_examples_whole(tokenizer):
+    (found,) = encode([TEXT], tokenizer, Template(), 500, "windows")
+    assert found.window == 0 and (found.ids == one(TEXT, tokenizer).ids).all()
+
+
 def test_what_is_over_the_context_can_be_dropped_or_refused(tokenizer):
     short = Example("s#0", "s", text="cat")
     kept = encode([TEXT, short], tokenizer, Template(), 6, "drop")
@@ -118,6 +145,12 @@ def test_what_is_over_the_context_can_be_dropped_or_refused(tokenizer):
         encode([short, TEXT], tokenizer, Template(), 6, "error")
     with pytest.raises(UserError, match="too_long is 'cut'; it must be one of truncate"):
         encode([short], tokenizer, Template(), 6, "cut")
+    with pytest.raises(UserError, match="targets is 'some'; it must be one of completion"):
+        encode([short], tokenizer, Template(), 6, targets="some")
+    with pytest.raises(UserError, match=r"data\.stride is 6, but a window holds 6 tokens"):
+        encode([short], tokenizer, Template(), 6, "windows", stride=6)
+    with pytest.raises(UserError, match="context is 1; it takes 2 tokens"):
+        encode([short], tokenizer, Template(), 1)
 
 
 def test_a_chat_template_renders_and_only_assistant_turns_are_targets(chat_tokenizer):
@@ -129,11 +162,63 @@ def test_a_chat_template_renders_and_only_assistant_turns_are_targets(chat_token
 
 
 def test_messages_without_a_chat_template(tokenizer):
+    """remix.md §1: tags before every turn; EOS and the newline after it are targets too."""
     found = one(TALK, tokenizer)
     assert tokenizer.decode(found.ids) == (
-        "<s><|system|>\nbe kind\n<|user|>\nthe cat\nsat</s><|user|>\non\nthe mat</s>"
+        "<s><|system|>\nbe kind\n<|user|>\nthe cat\n<|assistant|>\nsat</s>\n<|user|>\non\n"
+        "<|assistant|>\nthe mat</s>"
     )
-    assert target_text(found, tokenizer) == "sat</s>the mat</s>"
+    assert target_text(found, tokenizer) == "sat</s>\nthe mat</s>"
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_last_turn_alone(tokenizer, chat):
+    """lowrank.md §1: the answer after the last assistant tag; a user's turn after it is nothing."""
+    tokenizer.chat_template = CHAT if chat else None
+    try:
+        asked = dataclasses.replace(TALK, messages=(*TALK.messages, ("user", "the cat")))
+        wanted = one(TALK, tokenizer, targets="last")
+        assert target_text(wanted, tokenizer) == ("the mat[/]" if chat else "the mat</s>")
+        assert (wanted.ids == one(TALK, tokenizer).ids).all()
+        found = one(asked, tokenizer, targets="last")
+        assert target_text(found, tokenizer).startswith("the mat")
+    finally:
+        tokenizer.chat_template = None
+    for example in (PAIR, TEXT):
+        whole, last = one(example, tokenizer), one(example, tokenizer, targets="last")
+        assert (whole.is_target == last.is_target).all()
+
+
+@pytest.mark.parametrize("example", [PAIR, TEXT, TALK])
+def test_all_tokens_but_the_first_are_targets(tokenizer, example):
+    found = one(example, tokenizer, targets="all")
+    assert found.is_target.tolist() == [False] + [True] * (len(found.ids) - 1)
+    assert (found.ids == one(example, tokenizer).ids).all()
+    bare = one(example, tokenizer, Template(bos=False), targets="all")
+    assert bare.tokens == len(bare.ids) - 1
+
+
+def test_an_eos_that_is_not_counted_is_seen_but_never_a_target(tokenizer):
+    scored = Template(eos_target=False)
+    for targets in ("completion", "all"):
+        found = one(PAIR, tokenizer, scored, targets=targets)
+        counted = one(PAIR, tokenizer, targets=targets)
+        assert found.tokens == counted.tokens - 1
+        assert (found.ids == counted.ids[:-1]).all()  # nothing is predicted from the last one
+    assert target_text(one(PAIR, tokenizer, scored), tokenizer) == "42"
+    talk = one(TALK, tokenizer, scored)
+    assert talk.ids[talk.is_target].tolist().count(tokenizer.eos_token_id) == 0
+    assert talk.ids.tolist().count(tokenizer.eos_token_id) == 1  # after the first answer
+    assert (one(TEXT, tokenizer, scored).ids == one(TEXT, tokenizer).ids).all()
+
+
+def test_prompts_are_what_the_completion_follows(tokenizer):
+    whole = one(PAIR, tokenizer, TEMPLATES["tulu_answer"])
+    (ids,), cut = prompts([PAIR], tokenizer, TEMPLATES["tulu_answer"], 500)
+    assert ids == whole.ids[~whole.is_target].tolist() and cut == 0
+    assert tokenizer.decode(ids).endswith("<|user|>\n12 + 30 =\nThe answer is:\n<|assistant|>\n")
+    (end,), cut = prompts([PAIR], tokenizer, TEMPLATES["tulu_answer"], 7)
+    assert end == ids[-7:] and cut == 1
 
 
 def test_a_chat_template_that_rewrites_turns_is_refused(tokenizer):
