@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     model, params = checkpoint.load(base)
     out: Any
     if adapter is not None:
-        lora_config, one = peft.load(adapter, model, params)
+        lora_config, one = peft.load(adapter, model, params, base)
     if config.format == "adapter":
         out = work / "adapter"
         peft.save(out, lora_config, one, model, base)

@@ -2,6 +2,9 @@
 
 PEFT's ranks and alphas may differ from layer to layer; ours are stacked over layers. A path whose
 layers differ gets their largest rank, the smaller ones filled with zeros, which changes nothing.
+
+An adapter is an update of one base: on any other of the same shape it computes something else
+without a word. So a fingerprint of the base lies beside PEFT's files and is compared on loading.
 """
 
 import json
@@ -15,7 +18,7 @@ import numpy as np
 
 from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, families
+from forget_jax.lm import checkpoint, families, fingerprint
 from forget_jax.lm.decoder import DecoderConfig, Params
 from forget_jax.lm.lora import Adapters, LoRAConfig, kernels
 from forget_jax.lm.tensor_files import Tensors
@@ -74,7 +77,8 @@ def save(
 
     Args:
       adapter: as `lora.init` makes it, not scaled.
-      base_name: folder or hub name of the base, for PEFT's `base_model_name_or_path`.
+      base_name: folder or hub name of the base, for PEFT's `base_model_name_or_path` and for the
+        fingerprint beside it; None leaves out both.
     """
     from safetensors.numpy import save as to_bytes
 
@@ -114,6 +118,8 @@ def save(
     if (target / CONFIG).exists():
         (target / CONFIG).unlink()
     files.write_bytes(target / TENSORS, to_bytes(tensors, {"format": "pt"}))
+    if base_name is not None:
+        fingerprint.write(target, base_name)
     files.write_text(target / CONFIG, json.dumps(hf, indent=1) + "\n")
 
 
@@ -126,13 +132,16 @@ def _pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
 
 
 def load(
-    path: files.PathLike, config: DecoderConfig, params: Params
+    path: files.PathLike, config: DecoderConfig, params: Params, base: str | None = None
 ) -> tuple[LoRAConfig, Adapters]:
     """Reads one adapter in PEFT's format for the given base; fp32, without a task axis.
 
+    Args:
+      base: where `params` come from, folder or hub name; None compares shapes only.
+
     Raises:
-      UserError: another kind of adapter (DoRA, prompt tuning, ...), one that does not fit the base,
-        or a broken file.
+      UserError: another kind of adapter (DoRA, prompt tuning, ...), one that does not fit the base
+        or was trained on another, or a broken file.
     """
     where = os.fspath(path)
     if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
@@ -149,6 +158,8 @@ def load(
         )
     if not (local / TENSORS).exists():
         raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
+    if base is not None:
+        fingerprint.check(where, local, hf.get("base_model_name_or_path"), base)
     tensors = Tensors(local, TENSORS)
     modules = _modules(config)
     where_is = {

@@ -78,7 +78,7 @@ def test_ranks_and_alphas_by_module_survive(tiny_config, tiny_params, tmp_path):
     adapter = lora.init(lora_config, tiny_params, jax.random.key(0))
     adapter = jax.tree.map(lambda x: x + 0.1, adapter)
     assert adapter["layers"]["attn"]["q"]["a"].shape[-1] == 2
-    peft.save(tmp_path, lora_config, adapter, tiny_config, "base")
+    peft.save(tmp_path, lora_config, adapter, tiny_config)
     raw = json.loads((tmp_path / "adapter_config.json").read_text())
     assert raw["rank_pattern"] == {"q_proj": 2} and raw["use_rslora"]
     again_config, again = peft.load(tmp_path, tiny_config, tiny_params)
