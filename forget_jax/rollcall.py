@@ -1,0 +1,101 @@
+"""A roll call before a run of many processes: who is missing is known by number.
+
+jax's own start-up only says, after its timeout, that not all have come. Process 0 listens where the
+coordination service will listen a moment later; each other process says its number there.
+"""
+
+import contextlib
+import socket
+import time
+
+from forget_jax.errors import UserError
+
+MARK = "forget_jax:"  # begins every line said, so that whatever else is at the port is told apart
+
+
+def roll_call(address: str, count: int, index: int, seconds: float) -> None:
+    """Returns once all `count` processes have come.
+
+    Args:
+      address: HOST:PORT of process 0.
+
+    Raises:
+      UserError: in every process that has come, the numbers of those that have not in time; or two
+        processes of one number; or another count.
+    """
+    host, _, port = address.rpartition(":")
+    if count > 1 and index == 0:
+        _call(int(port), count, seconds)
+    elif count > 1:
+        _answer(host.strip("[]"), int(port), count, index, seconds)
+
+
+def _call(port: int, count: int, seconds: float) -> None:
+    """Process 0: waits for the others, then tells all of them how it went."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        server = socket.create_server(("", port), family=family, dualstack_ipv6=dual)
+    except OSError as e:
+        raise UserError(
+            f"--distributed: process 0 cannot listen at port {port}: {e.strerror}"
+        ) from e
+    deadline = time.monotonic() + seconds
+    present: set[int] = set()
+    problem = ""
+    with server, contextlib.ExitStack() as stack:
+        peers = []
+        while len(present) < count - 1 and not problem:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                peer = stack.enter_context(server.accept()[0])
+                peer.settimeout(5)
+                own, theirs = map(int, _read(peer).split(" of "))
+            except (OSError, ValueError):  # nobody, or something else that knocked at the port
+                if time.monotonic() >= deadline:
+                    missing = ", ".join(str(i) for i in range(1, count) if i not in present)
+                    problem = f"process {missing} of {count} did not come within {seconds:.0f} s"
+                continue
+            if theirs != count:
+                problem = f"process {own} was started as one of {theirs}, process 0 as of {count}"
+            elif own in present:
+                problem = f"two processes were started as process {own}"
+            present.add(own)
+            peers.append(peer)
+        for peer in peers:
+            with contextlib.suppress(OSError):
+                peer.sendall(f"{MARK}{problem}\n".encode())
+                peer.recv(1)  # it closes first, so that the port is free for jax's service
+    if problem:
+        raise UserError(f"--distributed: {problem}")
+
+
+def _answer(host: str, port: int, count: int, index: int, seconds: float) -> None:
+    """Every other process: says its number and waits to hear how it went."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((host, port), timeout=left) as peer:
+                peer.sendall(f"{MARK}{index} of {count}\n".encode())
+                peer.settimeout(left + 5)
+                problem = _read(peer)
+        except (OSError, ValueError):  # not there yet
+            time.sleep(0.1)
+            continue
+        if problem:
+            raise UserError(f"--distributed: {problem}")
+        return
+    raise UserError(
+        f"--distributed: process 0 did not answer at {host}:{port} within {seconds:.0f} s"
+    )
+
+
+def _read(peer: socket.socket) -> str:
+    """One line, without its mark; ValueError where it is not one of ours."""
+    data = b""
+    while not data.endswith(b"\n") and len(data) < 200 and (got := peer.recv(200)):
+        data += got
+    line = data.decode("ascii", "replace")
+    if not (line.startswith(MARK) and line.endswith("\n")):
+        raise ValueError(line)
+    return line[len(MARK) :].strip()
