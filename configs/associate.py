@@ -35,8 +35,14 @@ def get_config(arg: str = "builtin") -> ConfigDict:
         else ()
     )
     c.tasks_together = 16
+    c.part = ""
     c.repeat_tasks = 4
     c.r2_ranks = 5
+    c.metric = "nll"
+    c.exact_match = ConfigDict()
+    c.exact_match.max_new_tokens = 32 if builtin else 512
+    c.exact_match.cut = "blank_line"
+    c.exact_match.normaliser = "squad"
 
     c.data = parts.data()
     c.data.context = 128
@@ -46,6 +52,7 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.train.warmup = 3
     c.train.save_every = 10
     c.lora = parts.lora()
+    c.mesh = parts.mesh()
     c.score = parts.score()
     c.score.chunk = 128
     return c

@@ -32,4 +32,5 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.train.warmup = 5
     c.lora = parts.lora()
     c.lora.rank = 0
+    c.mesh = parts.mesh()
     return c

@@ -13,4 +13,5 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.path = ()
     c.train = parts.train()
     c.lora = parts.lora()
+    c.mesh = parts.mesh()
     return c

@@ -41,6 +41,23 @@ def train() -> ConfigDict:
     c.decay = 0.0
     c.seed = 0
     c.save_every = 50
+    c.heldout = 0
+    c.eval_every = 50
+    c.patience = 0
+    c.by_task = ()
+    c.remat = "none"
+    c.trace = ()
+    c.tensorboard = False
+    return c
+
+
+def mesh() -> ConfigDict:
+    """How the devices are laid out; data 0 takes what the other axes leave."""
+    c = ConfigDict()
+    c.task = 1
+    c.data = 0
+    c.fsdp = 1
+    c.tensor = 1
     return c
 
 

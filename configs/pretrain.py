@@ -39,4 +39,5 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.train.warmup = 20
     c.train.decay = 0.01
     c.train.save_every = 50
+    c.mesh = parts.mesh()
     return c

@@ -8,6 +8,7 @@ from configs import associate
 def get_config(arg: str = "builtin") -> ConfigDict:
     """`builtin` or `empty`, as for `associate`: the same tasks, upstream and training."""
     c = associate.get_config(arg)
+    del c.part
     del c.repeat_tasks
     del c.r2_ranks
     c.tasks = c.tasks[1::4]

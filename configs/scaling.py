@@ -36,4 +36,5 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.lora.rslora = True
     c.lora.alpha = 4.0
     c.score = parts.score()
+    c.mesh = parts.mesh()
     return c

@@ -14,4 +14,5 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data = parts.data()
     c.data.path = ()
     c.score = parts.score()
+    c.mesh = parts.mesh()
     return c

@@ -1,12 +1,14 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
     forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
+                       [--distributed=auto|HOST:PORT,COUNT,INDEX]
 
 Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
-same command resumes), 1 on an internal error.
+same command resumes), 1 on an internal error or the loss of another process of the run.
 """
 
 import ctypes
+import dataclasses
 import importlib
 import os
 import signal
@@ -17,6 +19,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from forget_jax import distributed
 from forget_jax.errors import UserError, nearest
 
 COMMANDS = {
@@ -35,8 +38,11 @@ COMMANDS = {
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
+                  [--distributed=auto|HOST:PORT,COUNT,INDEX]
 
-NAME is a config of configs/ or the path of a .py file.
+NAME is a config of configs/ or the path of a .py file. --distributed joins the processes of one run:
+auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of process 0, the number of
+processes, and the number of this one from 0. launch/ holds scripts that start them.
 
 Commands (each with --help for its fields and their defaults):
 """
@@ -48,46 +54,64 @@ def usage() -> str:
     return USAGE + "\n".join(f"  {name:{width}}  {what}" for name, what in COMMANDS.items())
 
 
-def parse(argv: Sequence[str]) -> tuple[str, str | None, list[tuple[str, str]], bool]:
-    """Splits arguments into config name, workdir, overrides in order, and whether help is asked.
+@dataclasses.dataclass
+class Arguments:
+    """What follows the command: overrides in order, and whether help is asked."""
+
+    config: str = ""
+    workdir: str | None = None
+    distributed: str | None = None
+    overrides: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    wants_help: bool = False
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Splits the arguments.
 
     Raises:
-      UserError: an argument that is none of these.
+      UserError: an unknown argument, or one without a value.
     """
-    config, workdir, overrides, wants_help = "", None, [], False
+    found = Arguments()
     rest = list(argv)
     while rest:
         flag = rest.pop(0)
         if flag in ("-h", "--help"):
-            wants_help = True
+            found.wants_help = True
             continue
         name, equals, value = flag.partition("=")
-        if not (name in ("--config", "--workdir") or name.startswith("--config.")):
+        known = ("--config", "--workdir", "--distributed")
+        if not (name in known or name.startswith("--config.")):
             raise UserError(
-                f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR or "
-                "--config.key=value"
+                f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR, "
+                "--config.key=value or --distributed=auto"
             )
         if not equals:
             if not rest:
                 raise UserError(f"{name} needs a value: {name}=...")
             value = rest.pop(0)
-        if name == "--config":
-            config = value
-        elif name == "--workdir":
-            workdir = value
+        if name in known:
+            setattr(found, name.removeprefix("--"), value)
         else:
-            overrides.append((name.removeprefix("--config."), value))
-    return config, workdir, overrides, wants_help
+            found.overrides.append((name.removeprefix("--config."), value))
+    return found
 
 
-def _setup_jax() -> None:
-    """A compilation cache on disk, so that a second start of the same config compiles nothing."""
+def _setup_jax(spec: str | None) -> None:
+    """Joins the other processes, and keeps compilations on disk: a second start compiles nothing.
+
+    Args:
+      spec: of `distributed.initialise`; None runs in one process.
+    """
     import jax
 
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "forget_jax", "xla"))  # noqa: PTH118
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if spec is not None:
+        distributed.initialise(spec)
+    if not distributed.is_writer():  # process 0 speaks for all, `main` for one that fails
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if jax.default_backend() == "cpu":
         _keep_freed_memory()
 
@@ -125,25 +149,28 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(
             f"unknown command {command!r}{nearest(command, COMMANDS)}; see forget-jax --help"
         )
-    name, workdir, overrides, wants_help = parse(argv[1:])
+    given = parse(argv[1:])
     from forget_jax.commands import config as configs
-    from forget_jax.commands import limits
+    from forget_jax.commands import limits, models
 
     module = importlib.import_module(f"forget_jax.commands.{command}")
-    config = configs.load(name or command)
-    for key, value in overrides:
+    config = configs.load(given.config or command)
+    for key, value in given.overrides:
         configs.override(config, key, value)
-    if wants_help:
+    if given.wants_help:
         print(
             f"forget-jax {command}: {COMMANDS[command]}\n\n{configs.describe(config)}", flush=True
         )
         return
     limits.check(config)
+    _setup_jax(given.distributed)
+    workdir = given.workdir
     if workdir is None:
-        workdir = os.path.join("runs", f"{command}-{time.strftime('%Y%m%d-%H%M%S')}")  # noqa: PTH118
+        now = time.strftime("%Y%m%d-%H%M%S")
+        workdir = distributed.agreed(os.path.join("runs", f"{command}-{now}"))  # noqa: PTH118
         print(f"workdir: {workdir}", file=sys.stderr)
-    _setup_jax()
-    module.run(config, workdir)
+    with models.mesh(config):
+        module.run(config, workdir)
 
 
 def _quiet_background() -> None:
@@ -165,25 +192,32 @@ def _terminated(number: int, frame: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The console script; returns the exit status."""
+    """The console script; returns the exit status. In a run of many processes a failure ends it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
     if argv is None:
         _quiet_background()
+    stderr = sys.stderr
+    status, said = 0, ""
     try:
         run(sys.argv[1:] if argv is None else argv)
     except UserError as e:
-        print(f"forget-jax: {' '.join(str(e).split())}", file=sys.stderr)
-        return 2
+        status, said = 2, " ".join(str(e).split())
     except KeyboardInterrupt as e:
-        why = str(e) or "interrupted"
-        print(f"forget-jax: {why}; start the same command again to resume", file=sys.stderr)
-        return 130
+        status, said = 130, f"{e}" or "interrupted"
+        said += "; start the same command again to resume"
     except BrokenPipeError:  # the reader has gone, as in `forget-jax score --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:
-        traceback.print_exc()
-        print("forget-jax: internal error; please report the lines above", file=sys.stderr)
-        return 1
-    return 0
+    except Exception as e:
+        status = 1
+        if distributed.lost_peer(e):
+            why = " ".join(str(e).split())[:200]
+            said = f"lost another process ({why}); start the same command again to resume"
+        else:
+            traceback.print_exc(file=stderr)
+            said = "internal error; please report the lines above"
+    if said:
+        print(f"forget-jax: {distributed.who()}{said}", file=stderr, flush=True)
+    if status and distributed.count() > 1:
+        distributed.leave(status)
+    return status

@@ -127,19 +127,20 @@ def _stage(
         return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
     if config.lora.rank:
-        trained = fleet.run_training(
+        outcome = fleet.run_training(
             config, work, f"factoids/{which}", model, params, jobs,
             f"stage {which.upper()}: {len(jobs)} runs",
             initial=None if initial is None else stacked(initial),
         )  # fmt: skip
+        trained = fleet.all_trained(outcome)
         return [jax.tree.map(lambda x, m=m: x[m], trained) for m in range(len(jobs))]
     found = []
     for m, job in enumerate(jobs):
-        trained = fleet.run_training(
+        outcome = fleet.run_training(
             config, work, f"factoids/{which}{m}", model, params, [job], job.name,
             initial=None if initial is None else stacked([initial[m]]),
         )  # fmt: skip
-        found.append(jax.tree.map(lambda x: x[0], trained))
+        found.append(jax.tree.map(lambda x: x[0], fleet.all_trained(outcome)))
     return found
 
 

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 from forget_jax.commands import fleet, models, report, texts
 from forget_jax.commands.workdir import Workdir
 from forget_jax.files import PathLike
-from forget_jax.lm import checkpoint, peft
-from forget_jax.training.loop import StepPlan, Task
+from forget_jax.lm import checkpoint, peft, sharding
+from forget_jax.training.loop import StepPlan
 
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
@@ -21,11 +21,12 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     _, encoded, cut = texts.read(config.data.path, config, model, tokenizer)
     adapter = models.adapter(config)
     name = texts.task_name(config.data.path[0])
-    task = Task(name, encoded, config.train.seed, config.train.steps)
-    trained = fleet.run_training(
+    own = models.own_values(config.train, [name])[name]
+    task = models.task(config.train, name, encoded, config.train.seed, own)
+    outcome = fleet.run_training(
         config, work, "finetune", model, params, [task], f"finetune {name}"
     )
-    one = jax.tree.map(lambda x: x[0], trained)
+    one = jax.tree.map(lambda x: x[0], sharding.fetch(fleet.all_trained(outcome)))
     if adapter is None:
         checkpoint.save(work / "model", model, one, tokenizer)
     else:
@@ -34,6 +35,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         {
             **models.training_figures(work.metrics.stage("finetune")),
             "trained_parameters": sum(x.size for x in jax.tree.leaves(one)),
+            "updates": outcome.steps[name],
             "examples": len(encoded),
             "over_context": cut,
             "useful_fraction": StepPlan([task], models.loop(config.train)).useful_fraction(),

@@ -1,7 +1,7 @@
 """A fleet of tasks: trained together in groups, each adapter kept, all examples scored."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,30 @@ import numpy as np
 import xarray as xr
 from ml_collections import ConfigDict
 
-from forget_jax import files
-from forget_jax.commands import models, scores
+from forget_jax import distributed, files
+from forget_jax.commands import models, scores, tracing
 from forget_jax.commands.workdir import Workdir
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import checkpoint, peft
+from forget_jax.errors import UserError
+from forget_jax.lm import checkpoint, peft, sharding
 from forget_jax.scoring import store
 from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.loop import StepPlan, Task, train
+from forget_jax.training.loop import Outcome, StepPlan, Task, train
 
 Tree = Any
+
+
+class Scored(NamedTuple):
+    """What a fleet leaves.
+
+    Attributes:
+      table: the scores, whose first model is `base`; None where another part still has to be done.
+      figures: `useful_fraction` (real tokens over tokens computed in training), and `failed`: by
+        name, the tasks whose loss was not finite; the table is without them.
+    """
+
+    table: xr.Dataset | None
+    figures: dict[str, Any]
 
 
 def train_and_score(
@@ -29,51 +43,72 @@ def train_and_score(
     params: Tree,
     tasks: Sequence[Task],
     encoded: Sequence[Encoded],
-) -> tuple[xr.Dataset, float]:
+) -> Scored:
     """Trains every task and scores all examples under the base and each of them; resumes.
 
     Args:
       stage: names the metric records: `stage/0`, `stage/1`, … by group.
 
-    Returns:
-      The complete table of scores, whose first model is `base`, and the useful-token fraction.
+    Raises:
+      UserError: no task is left with a finite loss.
     """
-    together = config.tasks_together if config.lora.rank else 1
+    together = models.tasks_together(config, work, model, len(tasks))
     groups = [tasks[i : i + together] for i in range(0, len(tasks), together)]
     table = scores.Table(work, ["base", *(task.name for task in tasks)], encoded, config.score)
-    useful = []
+    useful: list[float] = []
+    failed: dict[str, Any] = {}
     for number, group in enumerate(groups):
-        useful.append(StepPlan(group, models.loop(config.train)).useful_fraction())
-        trained = _trained(config, work, f"{stage}/{number}", model, params, group)
-        _score(config, work, model, params, table, group, trained, with_base=number == 0)
+        if not work.has_part(number):
+            continue
+        plan = StepPlan(group, models.loop(config.train), sharding.blocks())
+        useful.append(plan.useful_fraction())
+        trained, lost = _trained(config, work, f"{stage}/{number}", model, params, group)
+        failed |= lost
+        _score(config, work, model, params, table, group, trained, number == 0)
+    figures = {"useful_fraction": float(np.mean(useful)) if useful else None, "failed": failed}
+    if work.parts:
+        return Scored(None, figures)
     scored = store.read(work / "scores.zarr")
     scores.check_complete(scored)
-    return scored, float(np.mean(useful))
+    if len(failed) == len(tasks):
+        raise UserError(f"no task is left: the loss of each was not finite; {ADVICE}")
+    return Scored(scored.sel(model=[n for n in scored.model.values if n not in failed]), figures)
+
+
+ADVICE = "lower train.lr or raise train.warmup, and start in a new workdir"
 
 
 def _trained(
     config: ConfigDict, work: Workdir, stage: str, model: Any, params: Tree, group: Sequence[Task]
-) -> Tree:
-    """The group's adapters (task axis first) or full parameters: loaded, or trained and saved."""
+) -> tuple[Tree, dict[str, Any]]:
+    """The group's adapters (task axis first) or full parameters: loaded, or trained and saved.
+
+    Also, by name, the tasks that failed; these are there in their last finite state.
+    """
     adapter = models.adapter(config)
     folders = [work / "adapters" / files.safe_name(task.name) for task in group]
-    if all((f / "done.json").exists() for f in folders):
+    if distributed.agreed(all((f / "done.json").exists() for f in folders)):
         if adapter is None:
-            loaded = [checkpoint.load(folders[0])[1]]
+            loaded = [models.read(folders[0])[1]]
         else:
-            loaded = [peft.load(f, model, params)[1] for f in folders]
-        return jax.tree.map(lambda *x: jnp.stack(x), *loaded)
-    trained = run_training(config, work, stage, model, params, group, f"train {len(group)} tasks")
+            loaded = [peft.load(f, model, params, config.model.path)[1] for f in folders]
+        whole = jax.tree.map(lambda *x: np.stack(x), *loaded)
+        ends = [files.read_json(f / "done.json") for f in folders]
+        return sharding.put(whole), {e["task"]: e["failed"] for e in ends if e["failed"]}
+    outcome = run_training(config, work, stage, model, params, group, f"train {len(group)} tasks")
+    whole = sharding.fetch(outcome.trainable)
+    failed = {name: why._asdict() for name, why in outcome.failures.items()}
     for m, (task, folder) in enumerate(zip(group, folders, strict=True)):
-        one = jax.tree.map(lambda x, m=m: x[m], trained)
+        one = jax.tree.map(lambda x, m=m: x[m], whole)
         if adapter is None:
             checkpoint.save(folder, model, one)
         else:
             peft.save(folder, adapter, one, model, config.model.path)
-        files.write_json(folder / "done.json", {"task": task.name, "seed": task.seed})
+        end = {"task": task.name, "seed": task.seed, "steps": outcome.steps[task.name]}
+        files.write_json(folder / "done.json", end | {"failed": failed.get(task.name)})
     work.metrics.flush()
     work.tick()
-    return trained
+    return outcome.trainable, failed
 
 
 def run_training(
@@ -85,25 +120,42 @@ def run_training(
     tasks: Sequence[Task],
     what: str,
     initial: Tree | None = None,
-) -> Tree:
+) -> Outcome:
     """One resumable call of `train` with its checkpoints and its records in the metrics."""
     checkpoints = Checkpoints(work / "checkpoints" / files.safe_name(stage))
     work.metrics.resume(stage, checkpoints.latest() or 0)
-    trained = train(
-        model,
-        models.adapter(config),
-        params,
-        tasks,
-        models.optimizer(config.train),
-        models.loop(config.train),
-        checkpoints,
-        initial=initial,
-        log=lambda record: work.metrics.add(stage, record),
-        on_save=work.metrics.flush,
-        what=what,
-    )
+    with tracing.Watch(config.train, work, stage) as watch:
+
+        def log(record: dict[str, Any]) -> None:
+            work.metrics.add(stage, record)
+            watch(record)
+
+        outcome = train(
+            models.for_training(model, config.train),
+            models.adapter(config),
+            params,
+            tasks,
+            models.optimizer(config.train),
+            models.loop(config.train),
+            checkpoints,
+            initial=initial,
+            log=log,
+            on_save=work.metrics.flush,
+            what=what,
+        )
     checkpoints.close()
-    return trained
+    return outcome
+
+
+def all_trained(outcome: Outcome) -> Tree:
+    """The trained tree where every task ended well.
+
+    Raises:
+      UserError: a task's loss was not finite.
+    """
+    for name, failure in outcome.failures.items():
+        raise UserError(f"{failure.line(name)}; {ADVICE}")
+    return outcome.trainable
 
 
 def _score(

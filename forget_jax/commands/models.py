@@ -1,19 +1,27 @@
 """From the model and training fields of a config to what the rooms take."""
 
+import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, decoder, lora, memory
+from forget_jax import distributed, files
+from forget_jax.commands.limits import least
+from forget_jax.commands.workdir import Workdir
+from forget_jax.data.tokenise import Encoded
+from forget_jax.errors import UserError, nearest
+from forget_jax.files import PathLike
+from forget_jax.lm import checkpoint, decoder, lora, memory, sharding
 from forget_jax.lm import tokenizer as tokenizers
-from forget_jax.training.loop import LoopConfig
-from forget_jax.training.step import OptimizerConfig
+from forget_jax.lm.config import SWITCHES
+from forget_jax.training.loop import LoopConfig, Task
+from forget_jax.training.optimizer import OptimizerConfig, Schedule
 
 COMPUTING = ("float32", "bfloat16")
 
@@ -41,41 +49,178 @@ def load(config: ConfigDict) -> tuple[decoder.DecoderConfig, Any, Any]:
     print(special.line(bos=config.data.bos, eos=config.data.eos), file=sys.stderr)
     model = dataclasses.replace(checkpoint.config_of(path), dtype=config.model.dtype)
     checkpoint.check_tokenizer(model, tokenizer, path)
-    wanted = _memory(config, model)
+    wanted = memory_plan(config, model, config.get("tasks_together", 1) or 1)
     print(wanted.line(), file=sys.stderr)
     memory.check(wanted, model)
-    return model, checkpoint.load(path)[1], tokenizer
+    return model, read(path)[1], tokenizer
 
 
-def _memory(config: ConfigDict, model: decoder.DecoderConfig) -> memory.Plan:
-    """The plan of the larger of training and scoring."""
+def read(path: PathLike) -> tuple[decoder.DecoderConfig, Any]:
+    """A checkpoint, laid out over the entered mesh."""
+    if sharding.current() is None:
+        return checkpoint.load(path)
+    shapes = checkpoint.shapes(checkpoint.config_of(path))
+    where = sharding.over_mesh(shapes)
+    return checkpoint.load(path, sharding=where.__getitem__)
+
+
+@contextlib.contextmanager
+def mesh(config: ConfigDict) -> Iterator[None]:
+    """Enters the mesh of the mesh fields, if there are any and there is more than one device."""
+    made = sharding.make(sharding.MeshShape(**config.mesh)) if "mesh" in config else None
+    if made is None:
+        yield
+        return
+    sizes = ", ".join(f"{axis} {size}" for axis, size in made.shape.items() if size > 1)
+    print(f"mesh of {made.size} devices: {sizes}", file=sys.stderr)
+    with jax.set_mesh(made):
+        yield
+
+
+def memory_plan(config: ConfigDict, model: decoder.DecoderConfig, together: int) -> memory.Plan:
+    """The plan of the larger of training `together` tasks and scoring, for one device."""
     length = min(config.data.context or model.context, model.context)
+    size = sharding.sizes()
+    shards = size.get("fsdp", 1) * size.get("tensor", 1)
+    dtype = checkpoint.dtype_of(config.model.path)
     plans = []
+
+    def rows(count: int) -> int:
+        return -(-count // sharding.rows())
+
     if "train" in config:
         chosen = adapter(config)
-        together = config.get("tasks_together", 1) if chosen is not None else 1
+        tasks = -(-together // sharding.blocks()) if chosen is not None else 1
         plans.append(
-            memory.plan(model, config.train.microbatch, length, adapter=chosen, tasks=together)
+            memory.plan(
+                for_training(model, config.train),
+                rows(config.train.microbatch),
+                length,
+                dtype,
+                chosen,
+                tasks,
+                shards=shards,
+            )
         )
     if "score" in config:
-        plans.append(memory.plan(model, config.score.rows, length, train=False))
+        plans.append(
+            memory.plan(model, rows(config.score.rows), length, dtype, train=False, shards=shards)
+        )
     return max(plans, key=lambda plan: plan.total)
+
+
+def tasks_together(
+    config: ConfigDict, work: Workdir, model: decoder.DecoderConfig, count: int
+) -> int:
+    """How many tasks train together: the config's number, or (0) as many as the memory plan allows.
+
+    What was chosen is kept in the workdir: a run resumed elsewhere must keep its groups.
+    """
+    if adapter(config) is None:
+        return 1
+    if config.tasks_together:
+        return int(config.tasks_together)
+    kept = work / "groups.json"
+    if distributed.agreed(kept.exists()):
+        return int(files.read_json(kept)["tasks_together"])
+    chosen = count
+    while chosen > 1 and not memory.fits(memory_plan(config, model, chosen)):
+        chosen = -(-chosen // 2)
+    files.write_json(kept, {"tasks_together": chosen})
+    print(f"{chosen} of {count} tasks fit into memory together", file=sys.stderr)
+    return chosen
+
+
+def for_training(model: decoder.DecoderConfig, train: ConfigDict) -> decoder.DecoderConfig:
+    """The model as training computes it.
+
+    Raises:
+      UserError: train.remat names nothing there is.
+    """
+    allowed = SWITCHES["remat"]
+    if train.remat not in allowed:
+        raise UserError(
+            f"train.remat is {train.remat!r}{nearest(train.remat, allowed)}; it must be one of "
+            f"{', '.join(allowed)}"
+        )
+    return dataclasses.replace(model, remat=train.remat)
+
+
+OWN = {"steps": int, "lr": float, "schedule": str, "warmup": int, "seed": int, "patience": int}
+
+
+def own_values(train: ConfigDict, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What train.by_task sets, by task and field.
+
+    Raises:
+      UserError: an unknown task or field, or a value of another type.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for text in train.by_task:
+        where, equals, value = text.partition("=")
+        task, _, field = where.rpartition(".")
+        if not equals or field not in OWN:
+            raise UserError(
+                f"train.by_task takes NAME.FIELD=value with one of {', '.join(OWN)}, not {text!r}"
+            )
+        if task not in found:
+            raise UserError(
+                f"train.by_task names task {task!r}{nearest(task, names)}; there are "
+                f"{', '.join(names)}"
+            )
+        try:
+            found[task][field] = OWN[field](value)
+        except ValueError as e:
+            kind = "a whole number" if OWN[field] is int else "a number"
+            raise UserError(f"train.by_task: {where} takes {kind}, not {value!r}") from e
+        if OWN[field] is not str and not found[task][field] >= least(f"train.{field}"):
+            raise UserError(f"train.by_task: {text}: it must be {least(f'train.{field}')} or more")
+    return found
+
+
+def task(
+    train: ConfigDict, name: str, examples: Sequence[Encoded], seed: int, own: dict[str, Any]
+) -> Task:
+    """A task of the train fields, with its own values where it has some.
+
+    Its last train.heldout examples are kept out for held-out losses.
+    """
+    keep = len(examples) - train.heldout
+    if keep < 1:
+        raise UserError(
+            f"task {name} has {len(examples)} rows: too few to keep train.heldout={train.heldout} "
+            "of them out"
+        )
+    patience = own.get("patience", train.patience)
+    if patience and not train.heldout:
+        raise UserError("train.patience needs held-out losses: set train.heldout above 0")
+    schedule = Schedule(
+        own.get("lr", train.lr),
+        own.get("schedule", train.schedule),
+        own.get("warmup", train.warmup),
+    )
+    return Task(
+        name,
+        examples[:keep],
+        own.get("seed", seed),
+        own.get("steps", train.steps),
+        schedule=schedule,
+        heldout=examples[keep:],
+        patience=patience,
+    )
 
 
 def optimizer(train: ConfigDict) -> OptimizerConfig:
     """The optimizer of the train fields."""
-    return OptimizerConfig(
-        lr=train.lr,
-        schedule=train.schedule,
-        warmup=train.warmup,
-        clip=train.clip,
-        decay=train.decay,
-    )
+    schedule = Schedule(train.lr, train.schedule, train.warmup)
+    return OptimizerConfig(schedule, clip=train.clip, decay=train.decay)
 
 
 def loop(train: ConfigDict) -> LoopConfig:
     """The loop of the train fields."""
-    return LoopConfig(train.batch_size, train.microbatch, train.buckets, train.save_every)
+    return LoopConfig(
+        train.batch_size, train.microbatch, train.buckets, train.save_every, train.eval_every
+    )
 
 
 def adapter(config: ConfigDict) -> lora.LoRAConfig | None:

@@ -17,7 +17,7 @@ from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
-from forget_jax.lm import checkpoint, decoder
+from forget_jax.lm import checkpoint, decoder, sharding
 from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.progress import Progress
 from forget_jax.scoring import scorer
@@ -43,10 +43,10 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         heldout = tokenise.stream([encoded[i] for i in held], model.context)
         progress.at(3, f"{sum(len(b.ids) for b in blocks):,} tokens")
 
-    base = decoder.init(model, jax.random.key(config.train.seed))
+    base = _initial(model, config.train.seed)
     task = Task("pretrain", blocks, config.train.seed, config.train.steps)
-    trained = fleet.run_training(config, work, "pretrain", model, base, [task], "pretrain")
-    params = jax.tree.map(lambda x: x[0], trained)
+    outcome = fleet.run_training(config, work, "pretrain", model, base, [task], "pretrain")
+    params = jax.tree.map(lambda x: x[0], fleet.all_trained(outcome))
     nll_1xN = scorer.score(model, None, params, None, heldout, Buckets.of(heldout, 2))
     heldout_loss = float(nll_1xN.sum() / sum(e.tokens for e in heldout))
     unigram = unigram_loss(blocks, heldout, model.vocab_size)
@@ -69,6 +69,11 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         f"(unigram model {unigram:.2f}); model in {work / 'model'}",
         file=sys.stderr,
     )
+
+
+def _initial(model: decoder.DecoderConfig, seed: int) -> Any:
+    """Fresh parameters, laid out over the mesh."""
+    return jax.jit(lambda: sharding.constrain(decoder.init(model, jax.random.key(seed))))()
 
 
 def _tokenizer(work: Workdir, training: Sequence[Example], vocab_size: int) -> Any:

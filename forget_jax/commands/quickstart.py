@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from forget_jax import files
-from forget_jax.commands import report
+from forget_jax.commands import models, report
 from forget_jax.commands.workdir import Workdir
 from forget_jax.files import PathLike
 
@@ -28,7 +28,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
             c.model.path = base
         if stage in ("predict", "replay"):
             c.matrix.path = matrix
-        importlib.import_module(f"forget_jax.commands.{stage}").run(c, work / stage)
+        with models.mesh(c):
+            importlib.import_module(f"forget_jax.commands.{stage}").run(c, work / stage)
         work.tick()
     ended = {stage: files.read_json(work / stage / "summary.json") for stage in STAGES}
     seconds = {stage: ended[stage]["seconds"] for stage in STAGES}

@@ -59,8 +59,16 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
                      [upstream[i] for i in pool])
             )  # fmt: skip
     evaluated = [upstream[i] for i in held] + [e for rows in heldout.values() for e in rows]
-    scored, useful = fleet.train_and_score(config, work, "replay", model, params, jobs, evaluated)
-    _finish(work, config, list(heldout), scored, len(held), {n: len(r) for n, r in heldout.items()},
+    done = fleet.train_and_score(config, work, "replay", model, params, jobs, evaluated)
+    if done.figures["failed"]:
+        raise UserError(
+            f"the loss of {', '.join(done.figures['failed'])} was not finite, so strategies cannot "
+            f"be compared; {fleet.ADVICE}"
+        )
+    assert done.table is not None
+    counts = {name: len(rows) for name, rows in heldout.items()}
+    useful = done.figures["useful_fraction"]
+    _finish(work, config, list(heldout), done.table, len(held), counts,
             {"useful_fraction": useful, "over_context": cut, "candidates": len(pool),
              "observed": len(observed)})  # fmt: skip
 

@@ -149,13 +149,12 @@ def _measure(config: ConfigDict, work: Workdir) -> pd.DataFrame:
         kept = work / "points" / f"{mark}.json"
         if not kept.exists():
             tasks = [dataclasses.replace(job, steps=mark) for job in jobs]
-            trained = fleet.run_training(
+            outcome = fleet.run_training(
                 grid, work, "scaling", model, params, tasks, f"train {len(jobs)} runs to {mark}"
             )
             scale_M = jnp.array([job.scale for job in jobs], jnp.float32)
-            measured = _points(
-                grid, model, params, scale_updates(trained, scale_M), rows[keep:], upstream, mark
-            )
+            trained = scale_updates(fleet.all_trained(outcome), scale_M)
+            measured = _points(grid, model, params, trained, rows[keep:], upstream, mark)
             files.write_json(
                 kept,
                 [

@@ -1,7 +1,9 @@
 """A run's directory: config.json, metrics.jsonl, summary.json, and the rules of resuming."""
 
 import json
+import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,11 +20,14 @@ class Metrics:
     A killed run loses only records that its newest checkpoint will produce again.
     """
 
-    def __init__(self, path: PathLike):
+    def __init__(self, path: PathLike, parts: Sequence[PathLike] = ()):
+        """Reads what an earlier start has written, and the files of other parts of the run."""
         self.path = Path(path)
         self.records: list[dict[str, Any]] = []
-        if self.path.exists():
-            self.records = [json.loads(line) for line in self.path.read_text().splitlines()]
+        for file in (*parts, self.path):
+            if Path(file).exists():
+                lines = Path(file).read_text().splitlines()
+                self.records += [json.loads(line) for line in lines]
         self._written = time.monotonic()
 
     def resume(self, stage: str, step: int) -> None:
@@ -59,6 +64,9 @@ class Workdir:
         self.command = command
         self.began = time.monotonic()
         wanted = {"command": command, **json.loads(files.dump_json(plain(config)))}
+        # Parts of one run share its config and its directory, but no file that both write.
+        self.part, self.parts = _part(wanted.pop("part", ""))
+        own = f"-{self.part}-of-{self.parts}" if self.parts else ""
         kept = self.path / "config.json"
         if kept.exists():
             found = files.read_json(kept)
@@ -74,7 +82,9 @@ class Workdir:
                 )
         else:
             files.write_json(kept, wanted)
-        self.metrics = Metrics(self.path / "metrics.jsonl")
+        others = [] if own else sorted(self.path.glob("metrics-*-of-*.jsonl"))
+        self.metrics = Metrics(self.path / f"metrics{own}.jsonl", others)
+        self._clock = self.path / f"seconds{own}.json"
 
     def __truediv__(self, name: str) -> files.Path:
         return self.path / name
@@ -87,15 +97,18 @@ class Workdir:
 
     def seconds(self) -> float:
         """Time this run has taken, over all its starts."""
-        clock = self.path / "seconds.json"
-        before = files.read_json(clock) if clock.exists() else 0.0
+        before = files.read_json(self._clock) if self._clock.exists() else 0.0
         return before + time.monotonic() - self.began
 
     def tick(self) -> None:
         """Keeps the time taken so far, for a run that is stopped and resumed."""
         seconds = self.seconds()
         self.began = time.monotonic()
-        files.write_json(self.path / "seconds.json", seconds)
+        files.write_json(self._clock, seconds)
+
+    def has_part(self, number: int) -> bool:
+        """Whether a piece of work is this part's to do; without parts, all of it is."""
+        return not self.parts or number % self.parts == self.part
 
     def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
         """Writes metrics and, last of all, the summary that marks the run as done."""
@@ -104,6 +117,16 @@ class Workdir:
         summary = {"command": self.command, **summary}
         files.write_json(self.path / "summary.json", summary)
         return summary
+
+
+def _part(text: str) -> tuple[int, int]:
+    """`2/8`, the third of eight parts, as numbers; (0, 0) for the whole."""
+    if not text:
+        return 0, 0
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise UserError(f"part is {text!r}; it must be I/N with I from 0 to N-1, such as 0/8")
+    return int(found[1]), int(found[2])
 
 
 def _difference(found: Any, wanted: Any, prefix: str = "") -> str:

@@ -135,6 +135,14 @@ def config_of(path: files.PathLike) -> DecoderConfig:
     return _config(folder(path), os.fspath(path))
 
 
+def dtype_of(path: files.PathLike) -> str:
+    """The dtype of the embedding, which stands for most of a checkpoint's parameters."""
+    local = folder(path)
+    config, tensors = _config(local, os.fspath(path)), Tensors(local)
+    _, found = names(config, tensors.where, os.fspath(path))["embed"]
+    return str(_own_dtype([tensors.slice(n) for n in found]))
+
+
 def raw_config(path: files.PathLike) -> dict[str, Any]:
     """The `config.json` of a checkpoint as it stands, to keep beside changed weights."""
     return dict(files.read_json(folder(path) / "config.json"))

@@ -9,6 +9,7 @@ SWITCHES = {
     "qk_norm": ("", "head", "full"),
     "position": ("rotary", "alibi", "learned"),
     "activation": ("silu", "gelu", "gelu_tanh", "relu"),
+    "remat": ("none", "dots", "full"),
 }
 
 
@@ -19,7 +20,8 @@ class DecoderConfig:
     Attributes:
       context: the most tokens a row may have, special tokens included.
       dtype: of activations and matrix products; parameters keep the dtype they were given.
-      remat: recompute each layer's activations in the backward pass.
+      remat: what the backward pass computes again: nothing (`none`), all but the products with
+        weights (`dots`), or each layer from its input (`full`).
       unroll: layers per iteration of the scan; 0 means all (faster on CPU, slower to compile).
       family: whose names and layouts a checkpoint of it has; the decoder itself never asks.
       norm: `rms` or `layer`, with a learned scale and bias or without.
@@ -51,7 +53,7 @@ class DecoderConfig:
     rope_theta: float = 10000.0
     tied_head: bool = True
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     unroll: int = 1
     family: str = "llama"
     norm: str = "rms"

@@ -19,6 +19,7 @@ from forget_jax.lm.attention import attend
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.lora import delta
 from forget_jax.lm.positions import alibi_slopes, rotary, rotate
+from forget_jax.lm.sharding import constrain_rows
 
 __all__ = ["Decoder", "DecoderConfig", "Params", "empty_cache", "head_kernel", "hidden", "init"]
 
@@ -178,6 +179,14 @@ class Layer(nn.Module):
         return h_BxLxD + mlp(mlp_norm(h_BxLxD), task_BxM), cache
 
 
+def _remat(what: str) -> Any:
+    """The layer as the backward pass is to see it."""
+    if what == "none":
+        return Layer
+    kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if what == "dots" else None
+    return nn.remat(Layer, prevent_cse=False, policy=kept)
+
+
 class Decoder(nn.Module):
     """Token ids to final hidden states; `logprob` turns these into log-probabilities."""
 
@@ -198,8 +207,8 @@ class Decoder(nn.Module):
           ids_BxL: int32 token ids, right-padded with any id.
           position_BxL: int32 positions; None counts from 0 in every row.
           segment_BxL: packed-example ids, 0 for padding; None for one example per row.
-          task_BxM: one-hot fp32 choice of adapter per row; None where the adapters have no task
-            axis (or there are none).
+          task_BxM: one-hot fp32 choice of adapter per row (or task_TxBxM, see `lora.delta`); None
+            where the adapters have no task axis (or there are none).
           cache: keys and values of earlier tokens, from `empty_cache`; None to use none.
 
         Returns:
@@ -210,13 +219,13 @@ class Decoder(nn.Module):
         if position_BxL is None:
             position_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
         embedding = self.param("embed", normal, (c.vocab_size, c.width), jnp.float32)
-        h_BxLxD = embedding[ids_BxL].astype(jnp.float32)
+        h_BxLxD = constrain_rows(embedding[ids_BxL].astype(jnp.float32))
         if c.position == "learned":
             table = self.param("embed_position", normal, (c.context, c.width), jnp.float32)
             h_BxLxD += table[position_BxL].astype(jnp.float32)
         rope = rotary(c, position_BxL) if c.position == "rotary" else None
         layers = nn.scan(
-            nn.remat(Layer, prevent_cse=False) if c.remat else Layer,
+            _remat(c.remat),
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),

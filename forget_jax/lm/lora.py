@@ -98,20 +98,53 @@ def scaled(config: LoRAConfig, adapters: Adapters) -> Adapters:
     return walk(adapters, "")
 
 
+@jax.custom_vjp
+def _choose(task_TxBxM: jax.Array, x_TxMxDxF: jax.Array) -> jax.Array:
+    """Every row's own matrix, by a one-hot product.
+
+    Its transpose adds the rows' gradients per task. There 0 x NaN would carry what is not finite in
+    one task's rows to all tasks, so such values are taken out of the product and given back to
+    their own task alone.
+    """
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.einsum("tbm,tmdf->tbdf", task_TxBxM, x_TxMxDxF, precision=exact)
+
+
+def _choose_backward(
+    task_TxBxM: jax.Array, gradient_TxBxDxF: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    finite_TxBxDxF = jnp.isfinite(gradient_TxBxDxF)
+    clean_TxBxDxF = jnp.where(finite_TxBxDxF, gradient_TxBxDxF, 0)
+    bad_TxBx1 = ~jnp.all(finite_TxBxDxF, axis=(2, 3))[..., None]
+    bad_TxM = jnp.any((task_TxBxM > 0) & bad_TxBx1, axis=1)
+    exact = jax.lax.Precision.HIGHEST
+    sums_TxMxDxF = jnp.einsum("tbm,tbdf->tmdf", task_TxBxM, clean_TxBxDxF, precision=exact)
+    return jnp.zeros_like(task_TxBxM), jnp.where(bad_TxM[..., None, None], jnp.nan, sums_TxMxDxF)
+
+
+_choose.defvjp(lambda task, x: (_choose(task, x), task), _choose_backward)
+
+
 def delta(x_BxLxD: jax.Array, a: jax.Array, b: jax.Array, task_BxM: jax.Array | None) -> jax.Array:
     """The low-rank update x·a·b, BxLxF in the dtype of `x`.
 
     With a task axis (`a` MxDxr, `b` MxrxF), each row takes its own task's matrices by a one-hot
     product: exact, and its transpose sums the gradients per task in a fixed order, where a gather's
-    would be a scatter-add.
+    would be a scatter-add. Rows and tasks may come in T blocks that never mix (task_TxBxM, with
+    T·B rows and T·M tasks): on a mesh each block lies on its own devices, which need no other's.
     """
     dtype = x_BxLxD.dtype
     if task_BxM is None:
         return (x_BxLxD @ a.astype(dtype)) @ b.astype(dtype)
-    exact = jax.lax.Precision.HIGHEST
-    a_BxDxr = jnp.einsum("bm,mdr->bdr", task_BxM, a, precision=exact).astype(dtype)
-    b_BxrxF = jnp.einsum("bm,mrf->brf", task_BxM, b, precision=exact).astype(dtype)
-    return jnp.einsum("blr,brf->blf", jnp.einsum("bld,bdr->blr", x_BxLxD, a_BxDxr), b_BxrxF)
+    task_TxBxM = task_BxM if task_BxM.ndim == 3 else task_BxM[None]
+    T, B, M = task_TxBxM.shape
+
+    def of_rows(x: jax.Array) -> jax.Array:
+        return _choose(task_TxBxM, x.reshape(T, M, *x.shape[1:])).astype(dtype)
+
+    x_TxBxLxD = x_BxLxD.reshape(T, B, *x_BxLxD.shape[1:])
+    y_TxBxLxF = jnp.matmul(jnp.matmul(x_TxBxLxD, of_rows(a)), of_rows(b))
+    return y_TxBxLxF.reshape(*x_BxLxD.shape[:2], -1)
 
 
 def merge(config: LoRAConfig, params: dict[str, Any], adapters: Adapters) -> dict[str, Any]:

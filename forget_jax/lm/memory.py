@@ -141,7 +141,10 @@ def activation_bytes_per_token(config: DecoderConfig, length: int, train: bool) 
     boundary = 4 * c.width
     if not train:
         return layer + 2 * boundary
-    return c.layers * boundary + layer if c.remat else c.layers * layer
+    if c.remat == "none":
+        return c.layers * layer
+    products = 4 * (qkv + 2 * c.width + (2 if c.gated else 1) * c.mlp_width)
+    return c.layers * (boundary + (products if c.remat == "dots" else 0)) + layer
 
 
 def available() -> int:
@@ -154,6 +157,11 @@ def available() -> int:
     return machine // jax.local_device_count()
 
 
+def fits(wanted: Plan, has: int | None = None) -> bool:
+    """Whether a plan takes at most 90 % of what a device has."""
+    return wanted.total <= USABLE * (available() if has is None else has)
+
+
 def check(wanted: Plan, config: DecoderConfig, has: int | None = None) -> None:
     """Refuses a plan that cannot fit, and says what would help most.
 
@@ -161,14 +169,14 @@ def check(wanted: Plan, config: DecoderConfig, has: int | None = None) -> None:
       UserError: the plan takes more than 90 % of the device's memory.
     """
     has = available() if has is None else has
-    if wanted.total <= USABLE * has:
+    if fits(wanted, has):
         return
     fixed = wanted.parameters + wanted.trainable + wanted.optimizer
     advice = []
     if wanted.activations + wanted.logits > fixed:
         advice.append("fewer rows at a time (train.microbatch, score.rows) or a shorter context")
-        if wanted.optimizer and not config.remat:
-            advice.append("recomputing activations (remat)")
+        if wanted.optimizer and config.remat != "full":
+            advice.append("recomputing activations (train.remat=full)")
     if wanted.optimizer > wanted.parameters:
         advice.append("a smaller lora.rank or fewer tasks together")
     if fixed > USABLE * has:

@@ -86,20 +86,20 @@ def current() -> Mesh | None:
     return None if mesh.empty else mesh
 
 
-def _sizes() -> dict[str, int]:
+def sizes() -> dict[str, int]:
     """Devices along each axis of the entered mesh; empty without one."""
     return dict(jax.sharding.get_abstract_mesh().shape)
 
 
 def blocks() -> int:
     """How many blocks of tasks lie on different devices: the size of the `task` axis."""
-    return _sizes().get("task", 1)
+    return sizes().get("task", 1)
 
 
 def rows() -> int:
     """Into how many parts the rows of a batch are cut; a batch must have a multiple of it."""
-    sizes = _sizes()
-    return int(np.prod([sizes.get(axis, 1) for axis in ROWS]))
+    size_of = sizes()
+    return int(np.prod([size_of.get(axis, 1) for axis in ROWS]))
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -128,10 +128,10 @@ def spec(path: str, shape: Sequence[int]) -> P:
         axes = ("task", *axes)
     if len(shape) != len(axes):
         raise UserError(f"the sharding rule of {path} is for {len(axes)} axes, not {tuple(shape)}")
-    sizes = _sizes()
+    size_of = sizes()
     return P(
         *(
-            axis if axis and size % sizes.get(axis, 1) == 0 else None
+            axis if axis and size % size_of.get(axis, 1) == 0 else None
             for axis, size in zip(axes, shape, strict=True)
         )
     )
@@ -147,12 +147,19 @@ def shardings(tree: Tree) -> Tree:
     )
 
 
+def over_mesh(shapes: dict[str, tuple[int, ...]]) -> dict[str, NamedSharding]:
+    """The sharding on the entered mesh of every parameter path and shape."""
+    mesh = current()
+    assert mesh is not None
+    return {path: NamedSharding(mesh, spec(path, shape)) for path, shape in shapes.items()}
+
+
 def whole(tree: Tree) -> list[str]:
     """Paths of matrices that stay whole along a mesh axis because it does not divide them."""
-    sizes = _sizes()
+    size_of = sizes()
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        wanted = [a for a in _rule(_name(path)) if a and sizes.get(a, 1) > 1]
+        wanted = [a for a in _rule(_name(path)) if a and size_of.get(a, 1) > 1]
         given = [a for a in spec(_name(path), leaf.shape) if a and a != "task"]
         if len(given) < len(wanted):
             found.append(_name(path))
@@ -161,7 +168,7 @@ def whole(tree: Tree) -> list[str]:
 
 def constrain(tree: Tree) -> Tree:
     """Inside a compiled function: every leaf as its rule says."""
-    if not _sizes():
+    if not sizes():
         return tree
     return jax.tree.map_with_path(
         lambda path, x: jax.lax.with_sharding_constraint(x, spec(_name(path), x.shape)), tree
@@ -170,14 +177,21 @@ def constrain(tree: Tree) -> Tree:
 
 def constrain_rows(x_B: jax.Array) -> jax.Array:
     """Inside a compiled function: the leading axis is that of a batch's rows."""
-    return jax.lax.with_sharding_constraint(x_B, P(ROWS)) if _sizes() else x_B
+    return jax.lax.with_sharding_constraint(x_B, P(ROWS)) if sizes() else x_B
 
 
 def replicate(tree: Tree) -> Tree:
     """Inside a compiled function: every device, and so every process, has the whole of it."""
-    if not _sizes():
+    if not sizes():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, P()), tree)
+
+
+def fetch(tree: Tree) -> Tree:
+    """A tree of device arrays on the host of every process."""
+    if current() is not None:
+        tree = jax.jit(replicate)(tree)
+    return jax.tree.map(np.asarray, tree)
 
 
 def put(tree: Tree) -> Tree:

@@ -6,102 +6,20 @@ the gradient of the summed loss holds every task's gradient side by side, and th
 vmapped over tasks.
 """
 
-import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from forget_jax.data.batches import Batch
-from forget_jax.lm import decoder, lora
+from forget_jax.lm import decoder, lora, sharding
 from forget_jax.lm.logprob import target_logprobs
+from forget_jax.training.optimizer import OptimizerConfig, direction
+from forget_jax.training.state import Accumulated, TrainState
 
 Tree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with a warmed-up schedule and gradient clipping.
-
-    Attributes:
-      lr: the peak learning rate.
-      schedule: `constant`, `linear` (to zero) or `cosine` (to zero).
-      warmup: steps of linear warm-up.
-      clip: the largest global norm of a task's gradient; 0 leaves it as it is.
-      decay: decoupled weight decay.
-    """
-
-    lr: float = 1e-4
-    schedule: str = "linear"
-    warmup: int = 0
-    clip: float = 1.0
-    decay: float = 0.0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-
-
-SCHEDULES = ("constant", "linear", "cosine")
-
-
-class TrainState(NamedTuple):
-    """What training changes; every leaf has the task axis first.
-
-    Attributes:
-      trainable: adapters (or full parameters), fp32.
-      optimizer: Adam's moments.
-      step_M: updates done.
-    """
-
-    trainable: Tree
-    optimizer: Tree
-    step_M: jax.Array
-
-
-class Accumulated(NamedTuple):
-    """Sums over one step's microbatches: gradients of the summed NLL, NLL and target tokens."""
-
-    grads: Tree
-    nll_M: jax.Array
-    tokens_M: jax.Array
-
-
-def learning_rate(config: OptimizerConfig, step: jax.Array, total: jax.Array) -> jax.Array:
-    """The learning rate of update number `step` (from 0) of `total`."""
-    warm = jnp.minimum(1.0, (step + 1) / max(1, config.warmup)) if config.warmup else 1.0
-    left = 1 - jnp.clip((step - config.warmup) / jnp.maximum(1, total - config.warmup), 0, 1)
-    shape = {
-        "constant": jnp.ones_like(left),
-        "linear": left,
-        "cosine": 0.5 * (1 - jnp.cos(jnp.pi * left)),
-    }[config.schedule]
-    return config.lr * warm * shape
-
-
-def _direction(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The update for a learning rate of one; the schedule multiplies it per task."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
-        optax.scale_by_adam(config.b1, config.b2, config.eps),
-        optax.add_decayed_weights(config.decay) if config.decay else optax.identity(),
-    )
-
-
-def init_state(config: OptimizerConfig, trainable: Tree) -> TrainState:
-    """A fresh state for a trainable tree with a leading task axis."""
-    tasks = jax.tree.leaves(trainable)[0].shape[0]
-    optimizer = jax.vmap(_direction(config).init)(trainable)
-    return TrainState(trainable, optimizer, jnp.zeros(tasks, jnp.int32))
-
-
-def zero_accumulated(trainable: Tree) -> Accumulated:
-    """An empty sum of microbatches."""
-    tasks = jax.tree.leaves(trainable)[0].shape[0]
-    return Accumulated(  # separate zeros: the buffers are donated
-        jax.tree.map(jnp.zeros_like, trainable), jnp.zeros(tasks), jnp.zeros(tasks)
-    )
 
 
 def scale_updates(adapters: Tree, scale_M: jax.Array) -> Tree:
@@ -117,14 +35,14 @@ def _row_nll(
     trainable: Tree,
     base: Tree,
     batch: Batch,
-    task_BxM: jax.Array,
+    task_TxBxM: jax.Array,
     scale_M: jax.Array,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
-    """Summed NLL of each row's targets, fp32 (B,)."""
+    """Summed NLL of each row's targets, fp32 (T·B,)."""
     if adapter is not None:
         trainable = scale_updates(trainable, scale_M)
-    one = task_BxM.shape[1] == 1
+    one = scale_M.shape[0] == 1
     if one:
         trainable = jax.tree.map(lambda x: x[0], trainable)
     params = trainable if adapter is None else base
@@ -135,11 +53,23 @@ def _row_nll(
         batch.ids_BxL,
         batch.position_BxL,
         batch.segment_BxL,
-        None if one else task_BxM,
+        None if one else task_TxBxM,
         dropout_key,
     )
     logp_BxT = target_logprobs(h_BxLxD, decoder.head_kernel(params), batch.at_BxT, batch.target_BxT)
     return -jnp.sum(logp_BxT * batch.weight_BxT, axis=1)
+
+
+def _choice(seat_R: jax.Array, tasks: int) -> jax.Array:
+    """One-hot seats task_TxBxM of R = T·B rows that come in T blocks; -1 chooses none."""
+    T = sharding.blocks()
+    return jax.nn.one_hot(seat_R.reshape(T, -1), tasks // T, dtype=jnp.float32)
+
+
+def _by_task(value_R: jax.Array, task_TxBxM: jax.Array) -> jax.Array:
+    """Sums of a value over each task's rows."""
+    value_TxBx1 = value_R.reshape(*task_TxBxM.shape[:2], 1)
+    return jnp.where(task_TxBxM > 0, value_TxBx1, 0).sum(1).reshape(-1)  # NaN stays in its task
 
 
 @functools.partial(jax.jit, static_argnames=("model", "adapter"), donate_argnames=("total",))
@@ -150,7 +80,7 @@ def accumulate(
     base: Tree,
     total: Accumulated,
     batch: Batch,
-    task_B: jax.Array,
+    seat_R: jax.Array,
     scale_M: jax.Array,
     dropout_key: jax.Array | None = None,
 ) -> Accumulated:
@@ -158,57 +88,97 @@ def accumulate(
 
     Args:
       adapter: None trains all parameters (`base` is then unused).
-      task_B: which task each row belongs to; -1 for padding rows.
+      seat_R: which task of its block each row belongs to; -1 for padding rows. There are as many
+        blocks as the mesh's `task` axis has devices: one without a mesh.
       scale_M: a factor on each task's low-rank update, beside the adapter's own scaling.
       dropout_key: switches the dropout on the adapters' input on (`model.lora_dropout`).
     """
-    tasks = jax.tree.leaves(trainable)[0].shape[0]
-    task_BxM = jax.nn.one_hot(task_B, tasks, dtype=jnp.float32)
+    task_TxBxM = _choice(seat_R, scale_M.shape[0])
 
     def loss(trainable: Tree) -> tuple[jax.Array, jax.Array]:
-        nll_B = _row_nll(model, adapter, trainable, base, batch, task_BxM, scale_M, dropout_key)
-        return jnp.sum(nll_B), nll_B
+        nll_R = _row_nll(model, adapter, trainable, base, batch, task_TxBxM, scale_M, dropout_key)
+        return jnp.sum(nll_R), nll_R
 
-    grads, nll_B = jax.grad(loss, has_aux=True)(trainable)
-    return Accumulated(
-        jax.tree.map(jnp.add, total.grads, grads),
-        total.nll_M + nll_B @ task_BxM,
-        total.tokens_M + batch.weight_BxT.sum(1) @ task_BxM,
+    grads, nll_R = jax.grad(loss, has_aux=True)(trainable)
+    return sharding.constrain(
+        Accumulated(
+            jax.tree.map(jnp.add, total.grads, grads),
+            total.nll_M + _by_task(nll_R, task_TxBxM),
+            total.tokens_M + _by_task(batch.weight_BxT.sum(1), task_TxBxM),
+        )
     )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "adapter"))
+def heldout(
+    model: decoder.DecoderConfig,
+    adapter: lora.LoRAConfig | None,
+    trainable: Tree,
+    base: Tree,
+    batch: Batch,
+    seat_R: jax.Array,
+    scale_M: jax.Array,
+) -> jax.Array:
+    """NLL and target tokens of a batch by task (2, M), on every device; see `accumulate`."""
+    task_TxBxM = _choice(seat_R, scale_M.shape[0])
+    nll_R = _row_nll(model, adapter, trainable, base, batch, task_TxBxM, scale_M, None)
+    sums = _by_task(nll_R, task_TxBxM), _by_task(batch.weight_BxT.sum(1), task_TxBxM)
+    return sharding.replicate(jnp.stack(sums))
 
 
 @functools.partial(jax.jit, static_argnames=("config",), donate_argnames=("state", "total"))
 def update(
-    config: OptimizerConfig, state: TrainState, total: Accumulated, steps_M: jax.Array
+    config: OptimizerConfig,
+    state: TrainState,
+    total: Accumulated,
+    lr_M: jax.Array,
+    running_M: jax.Array,
+    stop_D: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array], Accumulated]:
-    """One optimizer update per task; tasks that have done their `steps_M` stay as they are.
+    """One optimizer update of every running task with a finite loss; the others stay as they are.
+
+    Args:
+      stop_D: above 0 where a process was asked to stop.
 
     Returns:
-      The new state; metrics per task (`loss_M` in nats per target token, `grad_norm_M`); and the
-      sums, set back to zero in place.
+      The new state; metrics, on every device: per task `loss_M` in nats per target token,
+      `grad_norm_M` and `alive_M`, and `stop`, the largest of `stop_D`; and the sums, set back to
+      zero in place.
     """
-    direction = _direction(config)
+    adamw = direction(config)
 
-    def one_task(trainable, optimizer, step, grads, tokens, steps):  # type: ignore[no-untyped-def]
+    def one_task(trainable, optimizer, step, alive, grads, nll, tokens, lr, running):  # type: ignore[no-untyped-def]
         grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
-        change, new_optimizer = direction.update(grads, optimizer, trainable)
-        lr = learning_rate(config, step, steps)
-        active = step < steps
+        norm = optax.tree.norm(grads)
+        alive = alive & (jnp.isfinite(nll) & jnp.isfinite(norm) | ~running)
+        change, new_optimizer = adamw.update(grads, optimizer, trainable)
         new = jax.tree.map(lambda p, d: p - lr * d, trainable, change)
+        # Adapters must stay finite: every row's is chosen by a product with all of them.
+        alive &= jnp.isfinite(optax.tree.norm(new)) | ~running
+        active = alive & running
 
         def keep(new, old):  # type: ignore[no-untyped-def]
             return jax.tree.map(lambda n, o: jnp.where(active, n, o), new, old)
 
-        return (
-            keep(new, trainable),
-            keep(new_optimizer, optimizer),
-            step + active,
-            optax.tree.norm(grads),
-        )
+        return keep(new, trainable), keep(new_optimizer, optimizer), step + active, alive, norm
 
-    trainable, optimizer, step_M, norm_M = jax.vmap(one_task)(
-        state.trainable, state.optimizer, state.step_M, total.grads, total.tokens_M, steps_M
+    trainable, optimizer, step_M, alive_M, norm_M = jax.vmap(one_task)(
+        state.trainable,
+        state.optimizer,
+        state.step_M,
+        state.alive_M,
+        total.grads,
+        total.nll_M,
+        total.tokens_M,
+        lr_M,
+        running_M,
     )
-    metrics = {"loss_M": total.nll_M / jnp.maximum(total.tokens_M, 1), "grad_norm_M": norm_M}
+    metrics = {
+        "loss_M": total.nll_M / jnp.maximum(total.tokens_M, 1),
+        "grad_norm_M": norm_M,
+        "alive_M": alive_M,
+        "stop": jnp.max(stop_D),
+    }
+    state = TrainState(trainable, optimizer, step_M, alive_M, state.best)
     zero = jax.tree.map(jnp.zeros_like, total)
-    return TrainState(trainable, optimizer, step_M), metrics, zero
+    return sharding.constrain(state), sharding.replicate(metrics), sharding.constrain(zero)

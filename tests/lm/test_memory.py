@@ -30,7 +30,7 @@ def compilers_figure(config, rows, length, train):
     return f.lower(zeros, params, ids).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
 @pytest.mark.parametrize("train", [False, True])
 def test_activation_estimate_is_near_the_compilers(remat, train):
     config = dataclasses.replace(CONFIG, remat=remat)

@@ -6,24 +6,27 @@ import numpy as np
 import pytest
 
 from forget_jax.errors import UserError
+from forget_jax.training import state as states
 from forget_jax.training import step as steps
 from forget_jax.training.checkpoints import Checkpoints
+from forget_jax.training.optimizer import OptimizerConfig
 
-CONFIG = steps.OptimizerConfig(lr=0.1, schedule="constant")
+CONFIG = OptimizerConfig()
 
 
 @pytest.fixture
 def state():
     rng = np.random.default_rng(0)
     tree = {"a": jnp.array(rng.normal(size=(2, 400, 300)), jnp.float32)}
-    return steps.init_state(CONFIG, tree)
+    return states.init_state(CONFIG, tree)
 
 
 def advance(state):
-    total = steps.Accumulated(
+    total = states.Accumulated(
         jax.tree.map(jnp.ones_like, state.trainable), jnp.ones(2), jnp.ones(2)
     )
-    return steps.update(CONFIG, state, total, jnp.array([99, 99]))[0]
+    rate, running = np.full(2, 0.1, np.float32), np.ones(2, bool)
+    return steps.update(CONFIG, state, total, rate, running, np.zeros(1))[0]
 
 
 def same(a, b):

@@ -7,9 +7,12 @@ import optax
 import pytest
 
 from forget_jax.training import step as steps
+from forget_jax.training.optimizer import SCHEDULES, OptimizerConfig, Schedule
+from forget_jax.training.state import Accumulated, init_state, zero_like
 
 TOTAL = np.array([9, 5])
 TOKENS = np.array([7.0, 3.0])
+STOP = np.zeros(1)
 
 
 def tree(rng, tasks=None):
@@ -18,33 +21,32 @@ def tree(rng, tasks=None):
 
 
 def optax_schedule(config, total):
-    w = config.warmup
+    lr, w = config.schedule.lr, config.schedule.warmup
     after = {
-        "constant": optax.constant_schedule(config.lr),
-        "linear": optax.linear_schedule(config.lr, 0.0, total - w),
-        "cosine": optax.cosine_decay_schedule(config.lr, total - w),
-    }[config.schedule]
+        "constant": optax.constant_schedule(lr),
+        "linear": optax.linear_schedule(lr, 0.0, total - w),
+        "cosine": optax.cosine_decay_schedule(lr, total - w),
+    }[config.schedule.kind]
     if not w:
         return after
-    return optax.join_schedules(
-        [optax.linear_schedule(config.lr / w, config.lr, w - 1), after], [w]
-    )
+    return optax.join_schedules([optax.linear_schedule(lr / w, lr, w - 1), after], [w])
 
 
-@pytest.mark.parametrize("schedule", steps.SCHEDULES)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(("warmup", "clip", "decay"), [(3, 0.7, 0.1), (0, 0.0, 0.0)])
 def test_updates_are_those_of_optax(schedule, warmup, clip, decay):
     rng = np.random.default_rng(0)
-    config = steps.OptimizerConfig(0.1, schedule, warmup, clip, decay)
+    config = OptimizerConfig(Schedule(0.1, schedule, warmup), clip, decay)
     start = tree(rng, tasks=2)
     grads = [tree(rng, tasks=2) for _ in range(TOTAL.max())]
 
-    state = steps.init_state(config, jax.tree.map(jnp.array, start))
+    state = init_state(config, jax.tree.map(jnp.array, start))
     ours, norms = [], []
-    for g in grads:
+    for number, g in enumerate(grads):
+        rate = np.array([config.schedule.rate(number, int(n)) for n in TOTAL], np.float32)
         summed = jax.tree.map(lambda x: jnp.array(x * TOKENS[:, None, None], jnp.float32), g)
-        total = steps.Accumulated(summed, jnp.zeros(2), jnp.array(TOKENS))
-        state, metrics, zeroed = steps.update(config, state, total, jnp.array(TOTAL))
+        total = Accumulated(summed, jnp.zeros(2), jnp.array(TOKENS))
+        state, metrics, zeroed = steps.update(config, state, total, rate, number < TOTAL, STOP)
         ours.append(jax.tree.map(np.asarray, state.trainable))
         norms.append(np.asarray(metrics["grad_norm_M"]))
         assert all((np.asarray(x) == 0).all() for x in jax.tree.leaves(zeroed))
@@ -70,11 +72,11 @@ def test_updates_are_those_of_optax(schedule, warmup, clip, decay):
 
 
 def test_loss_is_per_target_token():
-    config = steps.OptimizerConfig()
+    config = OptimizerConfig()
     start = tree(np.random.default_rng(0), tasks=2)
-    state = steps.init_state(config, jax.tree.map(jnp.array, start))
-    total = steps.zero_accumulated(state.trainable)._replace(
+    state = init_state(config, jax.tree.map(jnp.array, start))
+    total = zero_like(state)._replace(
         nll_M=jnp.array([14.0, 9.0]), tokens_M=jnp.array(TOKENS, jnp.float32)
     )
-    _, metrics, _ = steps.update(config, state, total, jnp.array([1, 1]))
+    _, metrics, _ = steps.update(config, state, total, np.ones(2), np.ones(2, bool), STOP)
     assert metrics["loss_M"].tolist() == [2.0, 3.0]

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from forget_jax.data import order
-from forget_jax.data.batches import Buckets
+from forget_jax.data.batches import Buckets, assemble
 from forget_jax.lm import decoder, lora
 from forget_jax.scoring import scorer
 from forget_jax.training import step as steps
 from forget_jax.training.loop import LoopConfig, StepPlan, Task, train
-from forget_jax.training.step import OptimizerConfig
+from forget_jax.training.optimizer import OptimizerConfig, Schedule
+from forget_jax.training.state import init_state, zero_like
 
 ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|attn/v|mlp/down)")
-OPTIMIZER = OptimizerConfig(lr=0.02, schedule="cosine", warmup=1, clip=1.0, decay=0.01)
+OPTIMIZER = OptimizerConfig(Schedule(0.02, "cosine", 1), clip=1.0, decay=0.01)
 LOOP = LoopConfig(batch_size=4, microbatch=3, buckets=2)  # 12 rows a step in microbatches of 3
 
 
@@ -40,10 +41,10 @@ def tasks(random_examples):
 def fit(tiny_config, tiny_params, tasks, **kwargs):
     records = []
     loop = kwargs.pop("loop", LOOP)
-    tree = train(
+    done = train(
         tiny_config, ADAPTER, tiny_params, tasks, OPTIMIZER, loop, log=records.append, **kwargs
     )
-    return jax.tree.map(np.asarray, tree), records
+    return jax.tree.map(np.asarray, done.trainable), records
 
 
 @pytest.fixture(scope="module")
@@ -133,16 +134,44 @@ def test_microbatch_size_does_not_matter(together, tiny_config, tiny_params, tas
 def test_every_step_holds_each_running_tasks_batch(tasks):
     plan = StepPlan(tasks, LOOP)
     for number in range(max(task.steps for task in tasks)):
-        batches = list(plan.microbatches(number))
-        rows = np.concatenate([task_B[task_B >= 0] for _, task_B, _ in batches])
+        parts = list(plan.microbatches(number))
+        seats = np.append(plan.seats(number), -1)  # the last is that of padding
         running = [m for m, task in enumerate(tasks) if number < task.steps]
-        assert np.bincount(rows, minlength=3).tolist() == [
+        rows = np.concatenate([seats[part.seat_R] for part in parts])
+        assert np.bincount(rows[rows >= 0], minlength=3).tolist() == [
             LOOP.batch_size * (m in running) for m in range(3)
         ]
-        for batch, task_B, real in batches:
-            assert len(task_B) == len(batch.ids_BxL) == LOOP.microbatch
-            assert real <= batch.ids_BxL.size
-            assert (batch.weight_BxT[task_B < 0] == 0).all()
+        for part in parts:
+            assert len(part.seat_R) == len(part.rows) == part.shape.rows == LOOP.microbatch
+            assert part.real <= part.shape.rows * part.shape.length
+            for row, seat in zip(part.rows, part.seat_R, strict=True):
+                assert (row == ()) == (seat < 0)
+                assert not row or plan.task_of[row[0]] == seats[seat]
+
+
+def test_finished_tasks_leave_their_seats(random_examples):
+    tasks = [Task(f"t{m}", random_examples(m, [8] * 4), m, 2 + 2 * m) for m in range(5)]
+    plan = StepPlan(tasks, LOOP)
+    assert plan.seat_counts == (5, 3, 2, 1)
+    assert [plan.seats(n).tolist() for n in (0, 3, 4, 6, 7, 8, 9)] == [
+        [0, 1, 2, 3, 4],
+        [0, 1, 2, 3, 4],
+        [2, 3, 4],
+        [3, 4],
+        [3, 4],
+        [4],
+        [4],
+    ]
+    before = [plan.seats(n).tolist() for n in range(5)]
+    plan.stop(3, 5)  # the steps before are as they were
+    assert [plan.seats(n).tolist() for n in range(5)] == before
+    assert plan.seats(5).tolist() == [2, 4] and plan.seats(6).tolist() == [4]
+    blocks = StepPlan(tasks, LOOP, blocks=2)
+    assert blocks.seat_counts == (6, 4, 2) and blocks.seats(0).tolist() == [0, 1, 2, 3, 4, -1]
+    for part in blocks.microbatches(0):
+        at = blocks.seats(0).reshape(2, 3)
+        for r, (row, seat) in enumerate(zip(part.rows, part.seat_R, strict=True)):
+            assert not row or at[r * 2 // len(part.rows), seat] == blocks.task_of[row[0]]
 
 
 def test_useful_fraction_counts_padding(random_examples):
@@ -160,12 +189,13 @@ def test_summed_gradients_are_those_of_one_whole_batch(tiny_config, tiny_params,
     adapters = jax.tree.map(lambda x: x + 0.03, adapters)  # b away from zero, so a has a gradient
     plan = StepPlan([task], dataclasses.replace(LOOP, buckets=1))
     stacked = jax.tree.map(lambda x: x[None], adapters)
-    total = steps.zero_accumulated(stacked)
+    total = zero_like(init_state(OPTIMIZER, stacked))
     microbatches = list(plan.microbatches(0))
     assert len(microbatches) == 2
-    for batch, task_B, _ in microbatches:
+    for part in microbatches:
+        batch = assemble(plan.examples, part.shape, part.rows)
         total = steps.accumulate(
-            tiny_config, ADAPTER, stacked, tiny_params, total, batch, task_B, jnp.ones(1)
+            tiny_config, ADAPTER, stacked, tiny_params, total, batch, part.seat_R, jnp.ones(1)
         )
     rows = [task.examples[i] for i in plan.rows(0)]
     ids = np.zeros((len(rows), 64), np.int32)
@@ -193,7 +223,7 @@ def test_a_tasks_scale_is_a_factor_on_its_alpha(tiny_config, tiny_params, tasks)
     ours, _ = fit(tiny_config, tiny_params, [halved], loop=loop)
     half_alpha = dataclasses.replace(ADAPTER, alpha=ADAPTER.alpha / 2)
     theirs = train(tiny_config, half_alpha, tiny_params, [tasks[1]], OPTIMIZER, loop)
-    assert relative(only(ours, "b"), only(theirs, "b")) < 1e-5
+    assert relative(only(ours, "b"), only(theirs.trainable, "b")) < 1e-5
 
 
 def test_a_task_of_lower_rank_leaves_the_rest_at_zero(tiny_config, tiny_params, tasks):

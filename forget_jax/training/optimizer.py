@@ -1,0 +1,62 @@
+"""AdamW with a learning rate of its own for every task."""
+
+import dataclasses
+import math
+
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """The learning rate of a task over its own number of steps.
+
+    Attributes:
+      lr: the peak.
+      kind: `constant`, `linear` (to zero) or `cosine` (to zero), after the warm-up.
+      warmup: steps of linear warm-up.
+    """
+
+    lr: float = 1e-4
+    kind: str = "linear"
+    warmup: int = 0
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of update number `step` (from 0) of `total`."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        left = 1 - min(1.0, max(0.0, (step - self.warmup) / max(1, total - self.warmup)))
+        shape = {
+            "constant": 1.0,
+            "linear": left,
+            "cosine": 0.5 * (1 - math.cos(math.pi * left)),
+        }[self.kind]
+        return self.lr * warm * shape
+
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with gradient clipping.
+
+    Attributes:
+      schedule: of tasks that have none of their own; nothing compiled depends on it.
+      clip: the largest global norm of a task's gradient; 0 leaves it as it is.
+      decay: decoupled weight decay.
+    """
+
+    schedule: Schedule = dataclasses.field(default=Schedule(), compare=False)
+    clip: float = 1.0
+    decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+def direction(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The update for a learning rate of one; each task's schedule multiplies it."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.decay) if config.decay else optax.identity(),
+    )

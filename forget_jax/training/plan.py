@@ -1,0 +1,204 @@
+"""Which rows make up each step of a run: a pure function of tasks, config and step number.
+
+Tasks sit in seats, a fixed number of them at a time; rows name the seat they train. When few enough
+tasks are left, they move into half as many seats, so that finished ones cost nothing.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from forget_jax.data import order
+from forget_jax.data.batches import Buckets, Shape
+from forget_jax.data.tokenise import Encoded
+from forget_jax.training.optimizer import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One data set to train on, with its own seed and number of steps.
+
+    Attributes:
+      order: indices into the examples in the order they are consumed, at least steps x batch_size
+        of them; None reshuffles every epoch by the seed.
+      rank: trains only this many of the adapter's ranks, the others stay zero; 0 trains all. So
+        tasks of different ranks train together.
+      scale: a factor on the task's low-rank update, beside the adapter's own scaling.
+      schedule: its own learning rate; None takes the run's.
+      heldout: examples whose loss decides when the task stops early and which step is kept.
+      patience: stops after this many held-out losses in a row without a new best; 0 never does.
+    """
+
+    name: str
+    examples: Sequence[Encoded]
+    seed: int
+    steps: int
+    order: np.ndarray | None = None
+    rank: int = 0
+    scale: float = 1.0
+    schedule: Schedule | None = None
+    heldout: Sequence[Encoded] = ()
+    patience: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How steps are cut into microbatches and how often the run is saved.
+
+    Attributes:
+      batch_size: examples of each task in a step.
+      microbatch: rows of a microbatch.
+      buckets: the most row lengths to compile for.
+      save_every: steps between checkpoints; 0 saves only the end.
+      eval_every: steps between held-out losses.
+    """
+
+    batch_size: int = 8
+    microbatch: int = 8
+    buckets: int = 4
+    save_every: int = 0
+    eval_every: int = 50
+
+
+class Microbatch(NamedTuple):
+    """Rows that are computed together.
+
+    Attributes:
+      rows: per row the example's index in the plan, () for padding; in blocks, one after the other.
+      seat_R: int32, the seat of each row within its block; -1 for padding.
+      real: tokens that are not padding.
+    """
+
+    shape: Shape
+    rows: list[tuple[int, ...]]
+    seat_R: np.ndarray
+    real: int
+
+
+def _seat_counts(tasks: int, blocks: int) -> tuple[int, ...]:
+    """How many seats there may be: all tasks', then half of it again and again, in whole blocks."""
+    counts = [-(-tasks // blocks) * blocks]
+    while counts[-1] > blocks:
+        counts.append(-(-counts[-1] // (2 * blocks)) * blocks)
+    return tuple(counts)
+
+
+class StepPlan:
+    """The plan of a run; `stop` takes a task out before its number of steps is done.
+
+    Args:
+      blocks: blocks of seats whose rows stay apart: the devices of the mesh's `task` axis.
+    """
+
+    def __init__(self, tasks: Sequence[Task], config: LoopConfig, blocks: int = 1):
+        self.tasks, self.config, self.blocks = tasks, config, blocks
+        self.examples = [e for task in tasks for e in task.examples]
+        self.offset = np.cumsum([0] + [len(task.examples) for task in tasks])
+        self.task_of = np.repeat(np.arange(len(tasks)), [len(t.examples) for t in tasks])
+        self.lengths = np.array([len(e.ids) for e in self.examples])
+        self.buckets = Buckets.of(self.examples, config.buckets)
+        self.seat_counts = _seat_counts(len(tasks), blocks)
+        self.stopped_M = np.full(len(tasks), np.iinfo(np.int32).max, np.int32)
+
+    @property
+    def end_M(self) -> np.ndarray:
+        """The first step without each task."""
+        return np.minimum([task.steps for task in self.tasks], self.stopped_M)
+
+    def stop(self, m: int, step: int) -> None:
+        """Ends a task before `step`, unless it ends sooner."""
+        self.stopped_M[m] = min(self.stopped_M[m], step)
+
+    @property
+    def total(self) -> int:
+        """Steps until the last task ends."""
+        return int(self.end_M.max())
+
+    def running(self, step: int) -> np.ndarray:
+        """Indices of the tasks that take part in a step."""
+        return np.flatnonzero(step < self.end_M)
+
+    def seats(self, step: int) -> np.ndarray:
+        """The task in every seat at a step, -1 for none.
+
+        Depends on the step and on when tasks end alone, so that a resumed run computes just what an
+        undisturbed one does.
+        """
+        ends = self.end_M
+
+        def count(step: int) -> int:
+            return min(n for n in self.seat_counts if n >= np.count_nonzero(step < ends))
+
+        now = count(step)
+        since = min(s for s in {0, *ends.tolist()} if s <= step and count(s) == now)
+        seated = np.arange(len(self.tasks)) if now == self.seat_counts[0] else self.running(since)
+        return np.pad(seated, (0, now - len(seated)), constant_values=-1)
+
+    def rows_of(self, m: int, step: int) -> np.ndarray:
+        """Indices into `examples` of one task's rows at a step."""
+        task, start, size = self.tasks[m], step * self.config.batch_size, self.config.batch_size
+        if task.order is not None:
+            return self.offset[m] + task.order[start : start + size]
+        return self.offset[m] + order.rows(task.seed, len(task.examples), start, size)
+
+    def rows(self, step: int) -> np.ndarray:
+        """Indices into `examples` of all rows of a step, of the tasks that still run."""
+        return np.concatenate([self.rows_of(m, step) for m in self.running(step)])
+
+    def microbatches(self, step: int) -> Iterator[Microbatch]:
+        """A step's microbatches, sorted by length, longest first."""
+        seats, index = self.seats(step), self.rows(step)
+        return cut(
+            index,
+            self.lengths,
+            self.task_of,
+            seats.reshape(self.blocks, -1),
+            self.buckets,
+            self.config.microbatch,
+        )
+
+    def names(self, m: int, step: int) -> list[str]:
+        """The names of a task's examples at a step."""
+        return [self.examples[i].name for i in self.rows_of(m, step)]
+
+    def useful_fraction(self, sample: int = 10) -> float:
+        """Real tokens over tokens computed, in the first steps."""
+        sizes = [
+            (part.real, part.shape.rows * part.shape.length)
+            for step in range(min(sample, self.total))
+            for part in self.microbatches(step)
+        ]
+        return sum(real for real, _ in sizes) / sum(size for _, size in sizes)
+
+
+def cut(
+    index: np.ndarray,
+    lengths: np.ndarray,
+    task_of: np.ndarray,
+    seats_TxS: np.ndarray,
+    buckets: Buckets,
+    rows: int,
+) -> Iterator[Microbatch]:
+    """Cuts rows into microbatches of `rows`: the longest of every block, then the next longest.
+
+    Args:
+      index: which examples; `lengths` and `task_of` say of each example how long and whose it is.
+      seats_TxS: the task in each seat of each block.
+    """
+    place = {int(m): (t, s) for (t, s), m in np.ndenumerate(seats_TxS) if m >= 0}
+    T, size = len(seats_TxS), max(1, rows // len(seats_TxS))
+    mine: list[list[int]] = [[] for _ in range(T)]
+    for i in index[np.argsort(-lengths[index], kind="stable")]:
+        mine[place[int(task_of[i])][0]].append(int(i))
+    for start in range(0, max(map(len, mine)), size):
+        chosen = [block[start : start + size] for block in mine]
+        seat_R = np.full(T * size, -1, np.int32)
+        filled: list[tuple[int, ...]] = [()] * (T * size)
+        for t, block in enumerate(chosen):
+            for r, i in enumerate(block):
+                seat_R[t * size + r] = place[int(task_of[i])][1]
+                filled[t * size + r] = (i,)
+        here = lengths[[i for block in chosen for i in block]]
+        yield Microbatch(buckets.shape(int(here.max()), T * size), filled, seat_R, int(here.sum()))

@@ -1,0 +1,121 @@
+"""What training changes, and how the tasks that still train are taken out of it and put back."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from forget_jax.lm import sharding
+from forget_jax.training.optimizer import OptimizerConfig, direction
+
+Tree = Any
+
+
+class Best(NamedTuple):
+    """Each task's trainable tree where its held-out loss was least, that loss, and when."""
+
+    trainable: Tree
+    loss_M: jax.Array
+    step_M: jax.Array
+
+
+class TrainState(NamedTuple):
+    """What training changes; every leaf has the task axis first.
+
+    Attributes:
+      trainable: adapters (or full parameters), fp32.
+      optimizer: Adam's moments.
+      step_M: updates done.
+      alive_M: whether every loss so far was finite; a task stays at its last finite update.
+      best: where held-out losses are taken, else None.
+    """
+
+    trainable: Tree
+    optimizer: Tree
+    step_M: jax.Array
+    alive_M: jax.Array
+    best: Best | None = None
+
+
+def init_state(config: OptimizerConfig, trainable: Tree, keep_best: bool = False) -> TrainState:
+    """A fresh state for a trainable tree with a leading task axis."""
+    M = jax.tree.leaves(trainable)[0].shape[0]
+    none_M = jnp.zeros(M, jnp.int32)
+    best = Best(jax.tree.map(jnp.copy, trainable), jnp.full(M, jnp.inf), none_M)
+    optimizer = jax.vmap(direction(config).init)(trainable)
+    alive_M = jnp.ones(M, bool)
+    return TrainState(trainable, optimizer, none_M, alive_M, best if keep_best else None)
+
+
+class Accumulated(NamedTuple):
+    """Sums over one step's microbatches: gradients of the summed NLL, NLL and target tokens."""
+
+    grads: Tree
+    nll_M: jax.Array
+    tokens_M: jax.Array
+
+
+@jax.jit
+def zero_like(state: TrainState) -> Accumulated:
+    """An empty sum of microbatches, beside a state."""
+    M = state.step_M.shape[0]
+    grads = jax.tree.map(jnp.zeros_like, state.trainable)
+    return sharding.constrain(Accumulated(grads, jnp.zeros(M), jnp.zeros(M)))
+
+
+@functools.partial(jax.jit, static_argnames=("count",))
+def _resized(state: TrainState, count: int) -> TrainState:
+    def one(x: jax.Array) -> jax.Array:
+        more = count - x.shape[0]
+        return jnp.pad(x, [(0, max(0, more))] + [(0, 0)] * (x.ndim - 1), mode="edge")[:count]
+
+    return sharding.constrain(jax.tree.map(one, state))
+
+
+def resize(state: TrainState, count: int) -> TrainState:
+    """The state with its task axis cut to, or filled up to, a length."""
+    return state if state.step_M.shape[0] == count else _resized(state, count)
+
+
+@jax.jit
+def result(state: TrainState) -> tuple[Tree, jax.Array]:
+    """What was trained, task axis first, and the updates behind it: the best where it is kept."""
+    if state.best is None:
+        return state.trainable, state.step_M
+    kept_M = jnp.isfinite(state.best.loss_M)
+
+    def choose(best: jax.Array, last: jax.Array) -> jax.Array:
+        return jnp.where(kept_M.reshape(-1, *[1] * (best.ndim - 1)), best, last)
+
+    trainable = jax.tree.map(choose, state.best.trainable, state.trainable)
+    return sharding.constrain(trainable), choose(state.best.step_M, state.step_M)
+
+
+@functools.partial(jax.jit, donate_argnames=("state",))
+def keep_best(state: TrainState, loss_M: jax.Array) -> TrainState:
+    """Takes over every task whose held-out loss is below its best; NaN leaves it as it is."""
+    assert state.best is not None
+    better_M = (loss_M < state.best.loss_M) & state.alive_M
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(better_M.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    now = Best(state.trainable, loss_M, state.step_M)
+    return sharding.constrain(state._replace(best=jax.tree.map(choose, now, state.best)))
+
+
+@jax.jit
+def take(full: TrainState, task_S: jax.Array) -> TrainState:
+    """The state of the tasks in S seats; an empty seat (-1) holds a copy of the first task's."""
+    return sharding.constrain(jax.tree.map(lambda x: x[jnp.maximum(task_S, 0)], full))
+
+
+@functools.partial(jax.jit, donate_argnames=("full",))
+def give_back(full: TrainState, seated: TrainState, task_S: jax.Array) -> TrainState:
+    """The whole state with the tasks in seats put back into it."""
+    M = full.step_M.shape[0]
+    at_S = jnp.where(task_S < 0, M, task_S)
+    return sharding.constrain(
+        jax.tree.map(lambda x, new: x.at[at_S].set(new, mode="drop"), full, seated)
+    )
