@@ -8,6 +8,7 @@ from forget_jax.associations.evaluation import evaluate, paired_difference
 from forget_jax.associations.statistics import (
     additive_r2,
     column_r2,
+    logistic_f1,
     rank_r2,
     row_r2,
     shrunken_additive_r2,
@@ -19,6 +20,7 @@ __all__ = [
     "column_r2",
     "complete",
     "evaluate",
+    "logistic_f1",
     "paired_difference",
     "predict_rows",
     "rank_r2",

@@ -1,7 +1,8 @@
 """The association matrix with its names, and reading and writing it: zarr, npz, csv and json.
 
 A zarr store is an xarray data set with the variable `forgetting` over the dimensions `task` and
-`example`, whose string coordinates name them; `source` (optional) says where each example is from.
+`example`, whose string coordinates name them; `source` (optional) says where each example is from,
+the variable's attribute `metric` (optional) what was measured.
 """
 
 import dataclasses
@@ -26,12 +27,15 @@ class Matrix:
       tasks: M distinct names.
       examples: N distinct names.
       sources: N names of where the examples are from, or none.
+      metric: what an entry is: `nll` (nats a token) or `exact_match` (1: a right answer that became
+        wrong, 0: one that did not); empty where that is not known.
     """
 
     z_MxN: np.ndarray
     tasks: tuple[str, ...]
     examples: tuple[str, ...]
     sources: tuple[str, ...] = ()
+    metric: str = ""
 
     def __post_init__(self) -> None:
         """Names and shape must agree; names are distinct."""
@@ -111,14 +115,16 @@ def save(path: files.PathLike, matrix: Matrix) -> None:
     }
     if matrix.sources:
         coordinates["source"] = ("example", np.array(matrix.sources, object))
-    data = xr.Dataset({"forgetting": (("task", "example"), matrix.z_MxN)}, coordinates)
+    attributes = {"metric": matrix.metric} if matrix.metric else {}
+    forgetting = (("task", "example"), matrix.z_MxN, attributes)
+    data = xr.Dataset({"forgetting": forgetting}, coordinates)
     try:
         data.to_zarr(os.fspath(path), mode="w", consolidated=False)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}") from e
 
 
-def _matrix(z: Any, tasks: Any, examples: Any, sources: Any) -> Matrix:
+def _matrix(z: Any, tasks: Any, examples: Any, sources: Any, metric: str = "") -> Matrix:
     z_MxN = checks.as_matrix(z)
     m, n = z_MxN.shape
     return Matrix(
@@ -128,6 +134,7 @@ def _matrix(z: Any, tasks: Any, examples: Any, sources: Any) -> Matrix:
         if examples is not None
         else tuple(f"example_{j}" for j in range(n)),
         tuple(map(str, sources)) if sources is not None else (),
+        metric,
     )
 
 
@@ -139,6 +146,7 @@ def _zarr(path: files.Path) -> tuple[Any, ...]:
             if "forgetting" not in data or set(data["forgetting"].dims) != {"task", "example"}:
                 raise UserError("no variable `forgetting` over `task` and `example`")
             z = data["forgetting"].transpose("task", "example").to_numpy()
+            metric = str(data["forgetting"].attrs.get("metric", ""))
             names = [
                 data[name].to_numpy() if name in data.coords else None
                 for name in ("task", "example", "source")
@@ -147,7 +155,7 @@ def _zarr(path: files.Path) -> tuple[Any, ...]:
         raise
     except (ValueError, KeyError, TypeError, FileNotFoundError) as e:
         raise UserError(f"not a zarr store of a matrix ({e})") from e
-    return z, *names
+    return z, *names, metric
 
 
 def _npz(path: files.Path) -> tuple[Any, ...]:

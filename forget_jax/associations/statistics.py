@@ -4,11 +4,13 @@ R² = 1 − mean (z − ẑ)² / mean (z − mean z)², with one mean over the w
 section 3). Everything runs in float64 on the host, from the M × M Gram matrix.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from forget_jax.associations import checks
+from forget_jax.errors import UserError
 
 
 def _total(z_MxN: np.ndarray) -> float:
@@ -101,3 +103,32 @@ def shrunken_additive_r2(z: Any, shrink_rows: float = 15.0, shrink_columns: floa
         column = (column_sum - row.sum()) / (m + shrink_columns)
         row = (row_sum - column.sum()) / (n + shrink_rows)
     return _explained(z_MxN, row, column)
+
+
+def logistic_f1(z: Any, max_rank: int) -> list[float]:
+    """F1 of logistic factors fitted to a whole matrix of zeros and ones, ranks 1 to `max_rank`.
+
+    An entry counts as forgotten where its fitted probability is above 0.5 (arXiv 2406.14026,
+    section 3, on exact match); NaN where neither the matrix nor the fit holds any.
+
+    Raises:
+      UserError: missing entries, others than 0 and 1, or a rank beyond the matrix.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from forget_jax.associations.completion.methods import resolve
+
+    z_MxN = checks.as_complete(z)
+    if not np.isin(z_MxN, (0, 1)).all():
+        raise UserError("F1 of logistic factors needs a matrix of zeros and ones")
+    forgotten = z_MxN > 0
+    found = []
+    for rank in range(1, max_rank + 1):
+        method, static, traced = resolve("logistic", {"rank": rank}, *z_MxN.shape)
+        fit = jax.jit(functools.partial(method.fill, **dict(static)))
+        p = fit(jnp.asarray(z_MxN), jnp.ones(z_MxN.shape, bool), jax.random.key(0), **traced)
+        fitted = np.asarray(p) > 0.5
+        either = int(forgotten.sum() + fitted.sum())
+        found.append(2 * int((forgotten & fitted).sum()) / either if either else float("nan"))
+    return found

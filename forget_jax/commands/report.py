@@ -116,9 +116,14 @@ def _associate(work: Path, summary: dict[str, Any]) -> list[Section]:
             found.sources,
             [texts[name] for name in found.examples],
             repeat=summary["test_retest"],
+            metric=found.metric or "nll",
         ),
         rank_section(
-            summary["r2_rank"], summary["r2_additive"], summary["r2_row"], summary["r2_column"]
+            summary["r2_rank"],
+            summary["r2_additive"],
+            summary["r2_row"],
+            summary["r2_column"],
+            f1_rank=summary.get("f1_rank", ()),
         ),
         _training(work, "associate", "Training on the tasks"),
     ]

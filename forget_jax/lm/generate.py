@@ -207,3 +207,35 @@ def _first_stop(
 def cut_at(text: str, stop: Sequence[str]) -> str:
     """The text before the first stop string."""
     return text[: min((text.find(s) for s in stop if s in text), default=len(text))]
+
+
+def answers(
+    config: DecoderConfig,
+    params: Params,
+    adapters: Params | None,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: Any,
+    max_new_tokens: int,
+    stop: Sequence[str] = (),
+    batch_size: int = 32,
+) -> list[str]:
+    """The text that greedy decoding puts after each prompt, up to EOS, a stop string or the length.
+
+    Args and errors are those of `greedy`; special tokens are no part of the text.
+    """
+
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=True)
+
+    new = greedy(
+        config,
+        params,
+        adapters,
+        prompts,
+        max_new_tokens,
+        tokenizer.eos_token_id,
+        batch_size,
+        stop=stop,
+        decode=decode,
+    )
+    return [cut_at(decode(ids), stop) for ids in new]

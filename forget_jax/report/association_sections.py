@@ -22,6 +22,20 @@ from forget_jax.report.section import (
 
 _EXCERPT = 280
 
+# What an entry is, by metric: its unit, and what the picture's caption says of it.
+_METRICS = {
+    "nll": (
+        "nats",
+        "z is the mean loss after fine-tuning minus the base model's: red is forgotten, blue is "
+        "improved.",
+    ),
+    "exact_match": (
+        "answers",
+        "The columns are the examples that the base model answered correctly (exact match); z is 1 "
+        "(red) where the fine-tuned model's answer is wrong, and 0 where it is still right.",
+    ),
+}
+
 
 def matrix_section(
     z_MxN: np.ndarray,
@@ -32,15 +46,17 @@ def matrix_section(
     n_top: int = 12,
     repeat: float | None = None,
     seeds: int = 1,
+    metric: str = "nll",
 ) -> Section:
     """What each task made the model forget.
 
     Args:
-      z_MxN: forgetting in nats per token, rows are tasks; NaN where nothing was measured.
+      z_MxN: forgetting, rows are tasks; NaN where nothing was measured.
       tasks, examples, sources: M, N and N names; a source groups examples.
       texts: the examples' texts, to show excerpts of the `n_top` most forgotten.
       repeat: correlation of z between two runs of the same tasks under different seeds.
       seeds: how many seeds were averaged in every entry.
+      metric: `nll` (z in nats per token) or `exact_match` (z is 0 or 1).
 
     Raises:
       UserError: lengths that do not fit the matrix, or an empty matrix.
@@ -55,11 +71,11 @@ def matrix_section(
         )
     shape = f"{count(len(tasks), 'task')} × {count(len(examples), 'upstream example')}"
     alt = f"Heatmap of forgetting: {shape}. The tables below hold the means of its rows and groups."
-    picture, notes = heatmap("forgetting-heatmap", z_MxN, tasks, examples, sources, alt)
+    unit, meaning = _METRICS[metric]
+    picture, notes = heatmap("forgetting-heatmap", z_MxN, tasks, examples, sources, alt, unit)
     shown = Figure(
         title="Forgetting z, task by example",
-        caption=f"{shape}, {count(seeds, 'seed')} an entry. z is the mean loss after fine-tuning "
-        "minus the base model's: red is forgotten, blue is improved. Colours saturate at "
+        caption=f"{shape}, {count(seeds, 'seed')} an entry. {meaning} Colours saturate at "
         f"±{number(robust_range(z_MxN))}, the 98th percentile of |z|. " + " ".join(notes),
         alt=alt,
         markup=picture,
@@ -76,7 +92,7 @@ def matrix_section(
     return Section(
         key="matrix",
         title="What was forgotten",
-        lead=_matrix_lead(z_MxN, tasks, repeat, seeds),
+        lead=_matrix_lead(z_MxN, tasks, repeat, seeds, metric),
         figures=(shown,),
         tables=tuple(tables),
         texts=top,
@@ -84,16 +100,25 @@ def matrix_section(
     )
 
 
-def _matrix_lead(z_MxN: np.ndarray, tasks: Sequence[str], repeat: float | None, seeds: int) -> str:
+def _matrix_lead(
+    z_MxN: np.ndarray, tasks: Sequence[str], repeat: float | None, seeds: int, metric: str
+) -> str:
     known = np.isfinite(z_MxN)
     if not known.any():
         return "No entry of the matrix has been measured yet."
     z, mean_M = z_MxN[known], finite_mean(z_MxN, axis=1)
-    lead = (
-        f"Over {count(z.size, 'measured entry').replace('entrys', 'entries')} the loss on upstream "
-        f"examples changed by {number(z.mean(), sign=True)} nats a token on average, and "
-        f"{percent(float((z > 0).mean()))} of the entries rose (z > 0: forgotten)."
-    )
+    entries = count(z.size, "measured entry").replace("entrys", "entries")
+    if metric == "exact_match":
+        lead = (
+            f"By exact match: of {entries}, each an answer that the base model gave correctly, "
+            f"{percent(float(z.mean()))} were wrong after fine-tuning (z = 1: forgotten)."
+        )
+    else:
+        lead = (
+            f"Over {entries} the loss on upstream examples changed by "
+            f"{number(z.mean(), sign=True)} nats a token on average, and "
+            f"{percent(float((z > 0).mean()))} of the entries rose (z > 0: forgotten)."
+        )
     if len(tasks) > 1:
         most, least = int(np.nanargmax(mean_M)), int(np.nanargmin(mean_M))
         lead += (
@@ -154,9 +179,17 @@ def _most_forgotten(
 
 
 def rank_section(
-    r2_rank: Sequence[float], r2_additive: float, r2_row: float, r2_column: float, seeds: int = 1
+    r2_rank: Sequence[float],
+    r2_additive: float,
+    r2_row: float,
+    r2_column: float,
+    seeds: int = 1,
+    f1_rank: Sequence[float] = (),
 ) -> Section:
-    """How much of the matrix few components explain; `r2_rank[k]` is R² of the rank k + 1 SVD."""
+    """How much of the matrix few components explain; `r2_rank[k]` is R² of the rank k + 1 SVD.
+
+    `f1_rank[k]`, for a matrix of zeros and ones, is the F1 of logistic factors of rank k + 1.
+    """
     r2_rank, rest = _floats(r2_rank), _floats((r2_additive, r2_row, r2_column))
     r2_additive, r2_row, r2_column = rest
     ranks = list(range(1, len(r2_rank) + 1))
@@ -205,7 +238,12 @@ def rank_section(
     fits += [("task mean + example mean", r2_additive), ("task mean only", r2_row)]
     fits += [("example mean only", r2_column)]
     table = Table("R² of each fit", ("fit", "R²"), tuple(fits))
-    return Section("rank", "How low its rank is", lead, (figure,), (table,))
+    tables = [table]
+    if f1_rank:
+        rows = [(f"rank {k + 1}", f1) for k, f1 in enumerate(_floats(f1_rank))]
+        note = "Forgotten is what the fitted probability puts above 0.5; fits to the matrix itself."
+        tables.append(Table("F1 of logistic factors", ("fit", "F1"), tuple(rows), note=note))
+    return Section("rank", "How low its rank is", lead, (figure,), tuple(tables))
 
 
 def methods_section(

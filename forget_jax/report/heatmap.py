@@ -47,6 +47,7 @@ def heatmap(
     examples: Sequence[str],
     sources: Sequence[str],
     alt: str,
+    unit: str = "nats",
 ) -> tuple[Markup, list[str]]:
     """The picture's HTML, and what a reader must know of how it was arranged, a sentence each."""
     notes = ["Within a source, examples are ordered by their mean z."]
@@ -68,6 +69,7 @@ def heatmap(
         "heatmap.html",
         key=key,
         alt=alt,
+        unit=unit,
         png=_png(shown, limit, row_px),
         names=list(zip(short_names(names, 26), names, strict=True)),
         row_px=row_px,

@@ -1,5 +1,6 @@
-"""Exact match of generated answers, strict or with SQuAD's normalisation."""
+"""Exact match and F1 of generated answers, strict or with SQuAD's normalisation."""
 
+import collections
 import re
 import string
 from collections.abc import Sequence
@@ -23,3 +24,21 @@ def is_correct(prediction: str, accepted: Sequence[str], normaliser: str = "stri
     """Whether a prediction equals any accepted answer after normalisation."""
     normal = NORMALISERS[normaliser]
     return normal(prediction) in {normal(a) for a in accepted}
+
+
+def f1(prediction: str, accepted: Sequence[str], normaliser: str = "squad") -> float:
+    """Words that a prediction shares with an answer, as F1, over the best answer accepted.
+
+    As in SQuAD (Rajpurkar et al. 2016): bags of words after normalisation; where either has no
+    word, 1 if both have none and else 0.
+    """
+    normal = NORMALISERS[normaliser]
+    predicted = normal(prediction).split()
+    return max((_f1(predicted, normal(answer).split()) for answer in accepted), default=0.0)
+
+
+def _f1(predicted: list[str], wanted: list[str]) -> float:
+    if not predicted or not wanted:
+        return float(predicted == wanted)
+    common = (collections.Counter(predicted) & collections.Counter(wanted)).total()
+    return 2 * common / (len(predicted) + len(wanted))

@@ -55,6 +55,7 @@ def test_finetune_writes_an_adapter(finished, finetune_arguments):
     assert {f.name for f in (work / "adapter").iterdir()} == {
         "adapter_config.json",
         "adapter_model.safetensors",
+        "base_fingerprint.json",
     }
 
 
