@@ -43,11 +43,6 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.exact_match.max_new_tokens = 32 if builtin else 512
     c.exact_match.cut = "blank_line"
     c.exact_match.normaliser = "squad"
-    c.metric = "nll"
-    c.exact_match = ConfigDict()
-    c.exact_match.max_new_tokens = 32 if builtin else 512
-    c.exact_match.cut = "blank_line"
-    c.exact_match.normaliser = "squad"
 
     c.data = parts.data()
     c.data.context = 128

@@ -45,7 +45,6 @@ LEAST: dict[str, float] = {
     "repeat_tasks": 0,
     "r2_ranks": 1,
     "exact_match.max_new_tokens": 1,
-    "exact_match.max_new_tokens": 1,
     "replay.ratio": 0,
     "replay.temperature": 0,
     "replay.observed": 1,
