@@ -40,9 +40,9 @@ COMMANDS = {
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
                   [--distributed=auto|HOST:PORT,COUNT,INDEX]
 
-NAME is a config of configs/ or the path of a .py file. --distributed joins the processes of one run:
-auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of process 0, the number of
-processes, and the number of this one from 0. launch/ holds scripts that start them.
+NAME is a config of configs/ or the path of a .py file. --distributed joins the processes of one
+run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of process 0, the number
+of processes, and the number of this one from 0. launch/ holds scripts that start them.
 
 Commands (each with --help for its fields and their defaults):
 """
@@ -208,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         said += "; start the same command again to resume"
     except BrokenPipeError:  # the reader has gone, as in `forget-jax score --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = int(distributed.count() > 1)  # the other processes must not wait for this one
     except Exception as e:
         status = 1
         if distributed.lost_peer(e):

@@ -41,12 +41,12 @@ def _state() -> Any:
 
 def index() -> int:
     """The number of this process, from 0. Unlike `jax.process_index` it starts no backend."""
-    return _state().process_id
+    return _state().process_id if "jax" in sys.modules else 0
 
 
 def count() -> int:
     """How many processes share this run."""
-    return _state().num_processes
+    return _state().num_processes if "jax" in sys.modules else 1
 
 
 def is_writer() -> bool:
@@ -87,11 +87,10 @@ def initialise(spec: str) -> None:
         cluster_detection_method="deactivate",
         initialization_timeout=START_SECONDS,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        shutdown_timeout_seconds=FOREVER_MS // 1000,  # process 0 may write for long at the end
+        shutdown_timeout_seconds=3600,  # process 0 may write for long at the end
     )
     _one_line_at_abort(
-        "lost another process, or failed itself (see above); start the same command again: it "
-        "resumes"
+        "lost another process, or was aborted (see above); start the same command again to resume"
     )
 
 

@@ -1,18 +1,21 @@
 """All file access, local folders and `gs://` alike: atomic writes, no append.
 
 A run must survive `kill -9` at any moment, so a file is either absent, old or complete. On a local
-disk that takes a temporary file and a rename; an object store's write is atomic by itself.
+disk that takes a temporary file and a rename; an object store's write is atomic by itself. In a run
+of many processes only process 0 writes and removes.
 """
 
 import json
 import math
 import os
 import re
+import socket
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from forget_jax import distributed
 from forget_jax.errors import UserError
 
 Path = epath.Path
@@ -26,13 +29,16 @@ def is_local(path: PathLike) -> bool:
 
 def write_bytes(path: PathLike, data: bytes) -> None:
     """Writes a whole file atomically; a full or read-only disk is a UserError naming the file."""
+    if not distributed.is_writer():
+        return
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not is_local(target):
             target.write_bytes(data)
             return
-        temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+        # other machines may write the same file, such as parts of one sweep
+        temporary = target.parent / f".{target.name}.{socket.gethostname()}.{os.getpid()}.tmp"
         try:
             with open(temporary, "wb") as f:  # noqa: PTH123 - fsync needs the descriptor
                 f.write(data)
@@ -47,6 +53,12 @@ def write_bytes(path: PathLike, data: bytes) -> None:
             f"cannot write {path}: {e.strerror or e}; free space or choose another --workdir, then "
             "start the same command again: it resumes"
         ) from e
+
+
+def remove(path: PathLike) -> None:
+    """Removes a file, if it is there."""
+    if distributed.is_writer():
+        Path(path).unlink(missing_ok=True)
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
-from forget_jax import files
+from forget_jax import distributed, files
 from forget_jax.associations import matrix
 from forget_jax.commands.workdir import Metrics, Workdir
 from forget_jax.errors import UserError
@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
 
 def has_ended(work: Workdir) -> bool:
     """Whether the run has ended before; says so, and makes its page if that is missing."""
-    if not work.done:
+    if not distributed.agreed(work.done is not None):
         return False
     if not (work / "report.html").exists():
         build(work.path)
@@ -47,12 +47,14 @@ def has_ended(work: Workdir) -> bool:
 
 
 def build(workdir: PathLike) -> Path:
-    """Writes report.html and returns its path.
+    """Writes report.html and returns its path; of many processes only process 0 does.
 
     Raises:
       UserError: the workdir holds no run that has ended.
     """
     work = Path(workdir)
+    if not distributed.is_writer():
+        return work / "report.html"
     if not (work / "summary.json").exists():
         raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
     summary = files.read_json(work / "summary.json")

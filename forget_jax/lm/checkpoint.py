@@ -299,8 +299,7 @@ def save(
             used = 0
         shards[-1].append(row)
         used += size(row[1])
-    if (target / "config.json").exists():
-        (target / "config.json").unlink()  # until all is there again, the folder is unfinished
+    files.remove(target / "config.json")  # until all is there again, the folder is unfinished
     weight_map: dict[str, str] = {}
     for i, shard in enumerate(shards):
         file = SINGLE if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"

@@ -115,8 +115,7 @@ def save(
         "init_lora_weights": True,
     }
     target = files.Path(path)
-    if (target / CONFIG).exists():
-        (target / CONFIG).unlink()
+    files.remove(target / CONFIG)  # until all is there again, the folder is unfinished
     files.write_bytes(target / TENSORS, to_bytes(tensors, {"format": "pt"}))
     if base_name is not None:
         fingerprint.write(target, base_name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax import files
+from forget_jax import distributed, files
 from forget_jax.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -94,13 +94,18 @@ def check_finite(x: np.ndarray, name: str, where: str) -> None:
 
 
 def write_tensors(file: files.Path, tensors: dict[str, np.ndarray]) -> None:
-    """Writes one safetensors file atomically, straight to a local disk or through memory."""
+    """Writes one safetensors file atomically, straight to a local disk or through memory.
+
+    In a run of many processes only process 0 writes.
+    """
     from safetensors.numpy import save as to_bytes
     from safetensors.numpy import save_file
 
     metadata = {"format": "pt"}
     if not files.is_local(file):
         files.write_bytes(file, to_bytes(tensors, metadata))
+        return
+    if not distributed.is_writer():
         return
     try:
         LocalPath(file).parent.mkdir(parents=True, exist_ok=True)
