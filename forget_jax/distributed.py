@@ -104,6 +104,8 @@ def _parse(spec: str) -> tuple[str, int, int, None]:
     host, port, processes, own = found[1], *map(int, found.groups()[1:])
     if not 0 < port < 65536:
         raise UserError(f"--distributed={spec}: port {port} is not between 1 and 65535")
+    if not processes:
+        raise UserError(f"--distributed={spec}: COUNT is 0; it must be 1 or more")
     if not own < processes:
         raise UserError(
             f"--distributed={spec}: the INDEX of {processes} processes is between 0 and "

@@ -5,6 +5,7 @@ coordination service will listen a moment later; each other process says its num
 """
 
 import contextlib
+import os
 import socket
 import time
 
@@ -38,7 +39,7 @@ def _call(port: int, count: int, seconds: float) -> None:
         server = socket.create_server(("", port), family=family, dualstack_ipv6=dual)
     except OSError as e:
         raise UserError(
-            f"--distributed: process 0 cannot listen at port {port}: {e.strerror}"
+            f"--distributed: process 0 cannot listen at port {port}: {os.strerror(e.errno or 0)}"
         ) from e
     deadline = time.monotonic() + seconds
     present: set[int] = set()
