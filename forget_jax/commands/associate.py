@@ -65,8 +65,6 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     )
     kept = {e.name for e in encoded}
     upstream = [e for e in read if e.name in kept]
-    if config.metric == "exact_match":
-        recite_upstream.check(config, model, upstream)
     _write_texts(work, upstream)
 
     own = models.own_values(config.train, names)
@@ -75,29 +73,32 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         models.task(config.train, shown, training[n], _seed(config, n, repeat), own[n])
         for repeat, shown, n in [(0, n, n) for n in names] + [(1, _repeated(n), n) for n in again]
     ]
+
+    def recite(names: Sequence[str]) -> Recited:
+        return recite_upstream.recite(config, work, model, params, tokenizer, upstream, names)
+
+    if config.metric == "exact_match":
+        recite_upstream.check(config, model, upstream)
+        if work.has_part(0):
+            _mistakes(recite(["base"]))  # refuses a base that knows nothing before any training
+
     done = fleet.train_and_score(config, work, "associate", model, params, jobs, encoded)
+    lost = done.figures["failed"]
+    recited = None
+    if config.metric == "exact_match":
+        together = models.tasks_together(config, work, model, len(jobs))
+        mine = ["base"] if work.has_part(0) else []
+        mine += [j.name for i, j in enumerate(jobs) if work.has_part(i // together)]
+        recited = recite([n for n in mine if n not in lost])
     if done.table is None:
         print(
             f"part {config.part} is done; the same command without --config.part makes the matrix",
             file=sys.stderr,
         )
         return
-    scored, lost = done.table, done.figures["failed"]
     names = [n for n in names if n not in lost]
     again = [n for n in again if n in names and _repeated(n) not in lost]
-    if config.metric == "exact_match":
-        recited = recite_upstream.recite(
-            config,
-            work,
-            model,
-            params,
-            tokenizer,
-            upstream,
-            [j.name for j in jobs if j.name not in lost],
-        )
-        measured = _mistakes(recited)
-    else:
-        measured = _nll(scored)
+    measured = _nll(done.table) if recited is None else _mistakes(recited)
     _finish(
         work,
         config,
@@ -106,7 +107,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         upstream,
         measured,
         {
-            "base_nll_mean": _mean_nll(scored),
+            "base_nll_mean": _mean_nll(done.table),
             **done.figures,
             "over_context": cut,
         },

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from forget_jax import files
+from forget_jax import distributed, files
 from forget_jax.commands import models, texts
 from forget_jax.commands.workdir import Workdir
 from forget_jax.data import tokenise
 from forget_jax.data.examples import Example
 from forget_jax.errors import UserError, nearest
-from forget_jax.lm import checkpoint, decoder, generate, lora, peft
+from forget_jax.lm import decoder, generate, lora, peft, sharding
 from forget_jax.progress import Progress
 from forget_jax.scoring.exact_match import NORMALISERS, f1, is_correct
 
@@ -31,7 +31,7 @@ class Recited:
     """How well each of K models completes each of N examples.
 
     Attributes:
-      names: the models, `base` first.
+      names: the models.
       correct_KxN: bool, whether the answer matches exactly.
       f1_KxN: shared words with the best accepted answer.
       prompts_cut: prompts that lost their beginning to leave room for the answer.
@@ -79,18 +79,17 @@ def recite(
     params: Tree,
     tokenizer: Any,
     examples: Sequence[Example],
-    tasks: Sequence[str],
+    names: Sequence[str],
 ) -> Recited:
-    """Completes all examples under the base and each trained task, and judges; resumes.
+    """Completes all examples under each named model, and judges; resumes.
 
     Args:
-      tasks: whose adapters or models lie in the workdir.
+      names: `base`, or tasks whose adapters or models lie in the workdir.
     """
     c = config.exact_match
     prompts, cut = tokenise.prompts(
         examples, tokenizer, texts.template(config.data), model.context - c.max_new_tokens
     )
-    names = ("base", *tasks)
     correct_KxN = np.zeros((len(names), len(examples)), bool)
     f1_KxN = np.zeros((len(names), len(examples)))
     with Progress("recite", len(names), unit="model") as progress:
@@ -101,7 +100,7 @@ def recite(
                 correct_KxN[k, j] = is_correct(text, accepted, c.normaliser)
                 f1_KxN[k, j] = f1(text, accepted, c.normaliser)
             progress.at(k + 1, f"{correct_KxN[k].mean():.0%} exact")
-    return Recited(names, correct_KxN, f1_KxN, cut)
+    return Recited(tuple(names), correct_KxN, f1_KxN, cut)
 
 
 def _answers(
@@ -122,7 +121,7 @@ def _answers(
         chunk = slice(start, start + config.score.chunk)
         of = [e.name for e in examples[chunk]]
         kept = work / "answers" / files.safe_name(name) / f"{number}.json"
-        if not kept.exists():
+        if not distributed.agreed(kept.exists()):
             loaded = loaded or _weights(config, work, model, params, name)
             said = generate.answers(
                 model,
@@ -149,5 +148,6 @@ def _weights(
     if name == "base":
         return params, None
     if models.adapter(config) is None:
-        return checkpoint.load(folder)[1], None
-    return params, lora.scaled(*peft.load(folder, model, params, config.model.path))
+        return models.read(folder)[1], None
+    adapter, one = peft.load(folder, model, params, config.model.path)
+    return params, lora.scaled(adapter, sharding.put(one))
