@@ -24,6 +24,13 @@ def test_zarr_round_trip_keeps_numbers_names_and_sources(tmp_path):
     )
 
 
+def test_zarr_names_its_metric(tmp_path):
+    for metric in ("exact_match", ""):
+        wanted = matrix.Matrix(np.eye(2), ("a", "b"), ("x", "y"), metric=metric)
+        matrix.save(tmp_path / "m.zarr", wanted)
+        assert matrix.load(tmp_path / "m.zarr").metric == metric
+
+
 def test_npz_csv_and_json_hold_the_same_matrix(tmp_path):
     np.savez(tmp_path / "m.npz", z=Z, tasks=["a", "b"], examples=["x", "y", "z"])
     (tmp_path / "m.csv").write_text(",x,y,z\na,1,,3\nb,4,5,6\n")

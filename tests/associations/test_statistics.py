@@ -10,6 +10,7 @@ from forget_jax.associations import (
     additive_r2,
     column_r2,
     components,
+    logistic_f1,
     matrix,
     rank_r2,
     row_r2,
@@ -58,6 +59,41 @@ def test_r2_does_not_depend_on_unit_or_order(z):
     shuffled = 7 * z[rng.permutation(7)][:, rng.permutation(30)]
     np.testing.assert_allclose(rank_r2(shuffled, 3), rank_r2(z, 3), rtol=1e-10)
     assert additive_r2(shuffled) == pytest.approx(additive_r2(z))
+
+
+def test_logistic_f1_finds_a_planted_sign_pattern():
+    rng = np.random.default_rng(0)
+    z_MxN = (rng.normal(size=(40, 2)) @ rng.normal(size=(2, 300)) > 0).astype(float)
+    one, two = logistic_f1(z_MxN, 2)
+    assert two > 0.97 and one < two - 0.1
+    shuffled = rng.permuted(z_MxN, axis=1)
+    assert logistic_f1(shuffled, 1)[0] < one
+    assert np.isnan(logistic_f1(np.zeros((3, 4)), 1)[0])
+
+
+def test_logistic_f1_is_that_of_a_plain_loop():
+    """Full-batch ascent with the paper's settings, in float64 from the same start."""
+    import jax
+
+    from forget_jax.associations.completion import METHODS
+
+    z_MxN = (np.random.default_rng(1).random((6, 30)) < 0.4).astype(float)
+    s = METHODS["logistic"].settings
+    start = s["spread"] * np.asarray(jax.random.normal(jax.random.key(0), (36, 2)), np.float64)
+    row, column = start[:6].copy(), start[6:].copy()
+    for _ in range(s["steps"]):
+        left = z_MxN - 1 / (1 + np.exp(-row @ column.T))
+        column += s["rate"] * (left.T @ row - 2 * s["reg"] * column)
+        left = z_MxN - 1 / (1 + np.exp(-row @ column.T))
+        row += s["rate"] * (left @ column - 2 * s["reg"] * row)
+    fitted = row @ column.T > 0
+    wanted = 2 * (fitted & (z_MxN > 0)).sum() / (fitted.sum() + z_MxN.sum())
+    assert logistic_f1(z_MxN, 2)[1] == pytest.approx(wanted, abs=0.03)
+
+
+def test_logistic_f1_refuses_other_numbers():
+    with pytest.raises(UserError, match="zeros and ones"):
+        logistic_f1(np.full((2, 2), 0.5), 1)
 
 
 def test_the_released_matrix_has_the_measured_r2():

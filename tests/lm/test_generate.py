@@ -103,6 +103,24 @@ def test_eos_and_stop_strings_end_a_row(model, free):
     assert generate.cut_at(text(cut[1]), [mark]) == text(free[1])[: text(free[1]).index(mark)]
 
 
+def test_answers_are_texts_up_to_the_first_stop(model, free):
+    config, params, prompts = model
+    mark, eos = text(free[1][5:7]), free[7][2]
+
+    class Letters:
+        eos_token_id = eos
+
+        @staticmethod
+        def decode(ids, skip_special_tokens):
+            assert skip_special_tokens
+            return text(ids)
+
+    said = generate.answers(config, params, None, prompts, Letters, NEW, [mark], batch_size=3)
+    ended = [n[: n.index(eos)] if eos in n else n for n in free]
+    assert said == [text(n).split(mark)[0] for n in ended]
+    assert said[1] != text(ended[1]) and len(said[7]) <= 2
+
+
 def test_bad_prompts_are_named(model):
     config, params, _ = model
     with pytest.raises(UserError, match="prompt 1 is empty"):

@@ -147,3 +147,13 @@ def test_averaged_columns_are_means_of_their_examples():
 def test_shapes_that_do_not_fit(z, names):
     with pytest.raises(UserError, match="one task name a row"):
         report.matrix_section(z, ["a"] * len(z), ["b"] * names, ["c"] * names)
+
+
+def test_exact_match_is_called_by_its_name():
+    z_MxN = np.asarray([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
+    names = [list("ab"), list("wxyz"), ["s"] * 4]
+    section = report.matrix_section(z_MxN, *names, metric="exact_match")
+    assert "By exact match: of 8 measured entries" in section.lead and "38 %" in section.lead
+    html = report.page("t", [section, report.rank_section([0.5], 0.4, 0.1, 0.2, f1_rank=[0.7])], {})
+    assert "z in answers" in html and "nats" not in html and "F1 of logistic factors" in html
+    assert "z in nats" in report.page("t", [report.matrix_section(z_MxN, *names)], {})
