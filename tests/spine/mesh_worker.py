@@ -1,0 +1,70 @@
+"""Trains the same tasks on each mesh given, in a process of its own, and writes losses as JSON.
+
+    python mesh_worker.py OUT STEPS [--distributed=HOST:PORT,COUNT,INDEX] MESH [MESH ...]
+
+where a MESH is four numbers such as 2,1,2,2 for task, data, fsdp and tensor.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from forget_jax import distributed
+from forget_jax.data.tokenise import Encoded
+from forget_jax.lm import decoder, lora, sharding
+from forget_jax.training.loop import LoopConfig, Task, train
+from forget_jax.training.optimizer import OptimizerConfig, Schedule
+
+MODEL = decoder.DecoderConfig(
+    vocab_size=64, width=32, layers=2, heads=8, kv_heads=4, head_dim=4, mlp_width=48, context=32
+)
+
+
+def tasks(steps: int) -> list[Task]:
+    """Five ragged tasks; the last two end early, so that seats are given up."""
+    found = []
+    for m in range(5):
+        rng = np.random.default_rng(m)
+        examples = []
+        for i, n in enumerate(rng.integers(4 + 3 * m, 12 + 4 * m, 12)):
+            ids = rng.integers(0, 64, n).astype(np.int32)
+            examples.append(Encoded(f"{m}.{i}", "s", ids, np.arange(n) >= n // 2))
+        found.append(Task(f"t{m}", examples, m, steps if m < 3 else steps // 2))
+    return found
+
+
+def main() -> None:
+    steps, meshes = int(sys.argv[2]), [a for a in sys.argv[3:] if not a.startswith("--")]
+    spec = next((a.partition("=")[2] for a in sys.argv if a.startswith("--distributed")), "")
+    if spec:
+        distributed.initialise(spec)
+    params = jax.jit(decoder.init, static_argnums=0)(MODEL, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.asarray(x) * 3, params)
+    found = {}
+    for text in meshes:
+        shape = sharding.MeshShape(*map(int, text.split(",")))
+        mesh = sharding.make(shape) if text != "1" else None
+        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+            records = []
+            outcome = train(
+                MODEL,
+                lora.LoRAConfig(rank=2),
+                sharding.put(params),
+                tasks(steps),
+                OptimizerConfig(Schedule(1e-3, "cosine", 2)),
+                LoopConfig(batch_size=4, microbatch=8, buckets=1),
+                log=records.append,
+            )
+            adapters = sharding.fetch(outcome.trainable)
+        norm = float(np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(adapters))))
+        found[text] = {"losses": [r["loss"] for r in records], "norm": norm}
+    if distributed.is_writer():
+        Path(sys.argv[1]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
