@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from forget_jax import files
 from forget_jax.commands import fleet, models, report, texts
 from forget_jax.commands.workdir import Workdir
+from forget_jax.data import tokenise
 from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
@@ -42,6 +43,9 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         return examples, encoded
 
     facts = {"a": read(config.stage_a), "b": read(config.stage_b)}
+    prompts = {
+        which: _prompts(config, model, tokenizer, rows) for which, (rows, _) in facts.items()
+    }
     mix = read(config.mix)[1]
     stage = StageConfig(config.epochs, config.train.batch_size, config.ratio)
     lines = [(arm, seed) for seed in range(config.seeds) for arm in config.arms]
@@ -72,7 +76,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         kept = work / f"{key}.json"
         if not kept.exists():
             shown = where if key == "accuracy_a_after_a" else list(range(len(lines)))
-            exact = _recite(config, model, params, trained, facts[which], tokenizer, key, shown)
+            rows, asked = facts[which][0], prompts[which]
+            exact = _recite(config, model, params, trained, rows, asked, tokenizer, key, shown)
             nll = _answer_nll(config, model, params, trained, facts[which][1])
             files.write_json(kept, {key: exact, key.replace("accuracy", "answer_nll"): nll})
         measured |= files.read_json(kept)
@@ -91,8 +96,8 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
             },
             "by_seed": by_seed,
             "seeds": config.seeds,
-            "facts_a": len(facts["a"][1]),
-            "facts_b": len(facts["b"][1]),
+            "facts_a": len(facts["a"][0]),
+            "facts_b": len(facts["b"][0]),
             "seconds": work.seconds(),
         }
     )  # fmt: skip
@@ -160,12 +165,30 @@ def _answer_nll(
     return found
 
 
+def _prompts(
+    config: ConfigDict, model: Any, tokenizer: Any, facts: Sequence[Example]
+) -> list[list[int]]:
+    """What the facts are recited from, as token ids."""
+    for e in facts:
+        if e.completion is None:
+            raise UserError(f"{e.name} is no fact to recite: it has no prompt and completion")
+    most = model.context - config.max_new_tokens
+    prompts, cut = tokenise.prompts(facts, tokenizer, texts.template(config.data), most)
+    if cut:
+        raise UserError(
+            f"{cut} facts leave no room for max_new_tokens={config.max_new_tokens} in the model's "
+            f"context of {model.context}"
+        )
+    return prompts
+
+
 def _recite(
     config: ConfigDict,
     model: Any,
     params: Tree,
     trained: Sequence[Tree],
-    facts: tuple[list[Example], list[Encoded]],
+    facts: Sequence[Example],
+    prompts: Sequence[Sequence[int]],
     tokenizer: Any,
     what: str,
     shown: Sequence[int],
@@ -174,26 +197,23 @@ def _recite(
 
     `shown` numbers the models; equal numbers are one model, recited once.
     """
-    examples, encoded = facts
-    prompts = [e.ids[: int(np.argmax(e.is_target))].tolist() for e in encoded]
     adapter = models.adapter(config)
     found: dict[int, float] = {}
     with Progress(what, len(shown), unit="model") as progress:
         for i, number in enumerate(shown):
             if number not in found:
                 tree = trained[i]
-                outputs = generate.greedy(
+                said = generate.answers(
                     model,
                     tree if adapter is None else params,
                     None if adapter is None else lora.scaled(adapter, tree),
                     prompts,
+                    tokenizer,
                     config.max_new_tokens,
-                    tokenizer.eos_token_id,
                 )
-                texts_out = tokenizer.batch_decode(outputs, skip_special_tokens=True)
                 right = [
                     is_correct(text, (e.completion or "", *e.answers))
-                    for text, e in zip(texts_out, examples, strict=True)
+                    for text, e in zip(said, facts, strict=True)
                 ]
                 found[number] = float(np.mean(right))
             progress.at(i + 1, f"{found[number]:.0%} exact")
