@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.errors import UserError
+from forget_jax.lm import sharding
 from forget_jax.lm.decoder import DecoderConfig, Params, empty_cache, head_kernel, hidden_and_cache
 from forget_jax.lm.logprob import logits
 
@@ -88,7 +89,8 @@ def _decode(
 
     start = (jnp.zeros((), jnp.int32), state, jnp.full((B, steps), -1, jnp.int32))
     _, state, out_BxT = jax.lax.while_loop(going, step, start)
-    return state, out_BxT
+    # every process looks at what was said
+    return {**state, "done_B": sharding.replicate(state["done_B"])}, sharding.replicate(out_BxT)
 
 
 def _bucket(n: int, smallest: int) -> int:
@@ -189,7 +191,7 @@ def _continue(
                     rows[r], finished[r] = (rows[r] + kept)[:cut], True
                     continue
             rows[r] += kept
-        state["done_B"] = jnp.asarray(finished)
+        state["done_B"] = finished  # on the host: the same on every process
         if finished.all():
             break
     return rows
