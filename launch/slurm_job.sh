@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The job that launch/slurm.sh submits: runs the words given on all tasks of the allocation, each
+# part of an array its own share, and queues itself again where the time limit stopped the run.
+
+words=("$@")
+if [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then
+  words+=("--config.part=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
+fi
+# A process that fails says so, and the others end by themselves; srun only sees to it that they do.
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=120 "${words[@]}"
+status=$?
+# 130: saved and stopped because it was told to. Cancelled jobs are told to as well, but long before
+# their time limit.
+if [[ $status == 130 && $(date +%s) -ge $((${SLURM_JOB_END_TIME:-0} - 300)) ]]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
