@@ -32,7 +32,7 @@ def train() -> ConfigDict:
     c = ConfigDict()
     c.steps = 100
     c.batch_size = 8
-    c.microbatch = 8
+    c.microbatch = 0
     c.buckets = 6
     c.lr = 2e-4
     c.schedule = "linear"
@@ -79,4 +79,5 @@ def score() -> ConfigDict:
     c.buckets = 6
     c.chunk = 1024
     c.packing = False
+    c.adapters_together = 0
     return c

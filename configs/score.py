@@ -14,5 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data = parts.data()
     c.data.path = ()
     c.score = parts.score()
+    c.score.per_token = False
+    c.score.measures = False
     c.mesh = parts.mesh()
     return c

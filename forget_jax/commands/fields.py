@@ -28,7 +28,8 @@ MEANING = {
     "data.heldout": "share of the examples kept out of training for the held-out loss",
     "train.steps": "optimizer steps",
     "train.batch_size": "examples of a task in a step",
-    "train.microbatch": "rows on the device at a time",
+    "train.microbatch": "rows of the longest bucket on the device at a time (shorter ones: as many "
+    "tokens); 0: what suits the device",
     "train.buckets": "the most row lengths to compile for",
     "train.lr": "peak learning rate",
     "train.schedule": "learning rate after warm-up: constant, linear or cosine",
@@ -61,6 +62,9 @@ MEANING = {
     "score.buckets": "the most row lengths to compile for",
     "score.chunk": "examples between two writes of the table; the grain of resuming",
     "score.packing": "pack several examples into a row",
+    "score.adapters_together": "adapters scored at a time; 0: as many as fit into memory",
+    "score.per_token": "keep the log-probability of every target token, `logp` in scores.zarr",
+    "score.measures": "also soft and argmax cross-entropy to the base, KL and top-1 agreement",
     "tasks": "data sets to fine-tune on, one task each, each with rows [a:b]",
     "tasks_together": "tasks trained and scored together; 0: as many as fit into memory",
     "part": "I/N: only every N-th group of tasks from I on; a last start without it makes the "

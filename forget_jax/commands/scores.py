@@ -1,6 +1,10 @@
 """The table of scores of a run: made once, filled chunk by chunk, checked before it is used."""
 
+import concurrent.futures
+import dataclasses
 import functools
+import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,30 +13,54 @@ import numpy as np
 import xarray as xr
 from ml_collections import ConfigDict
 
-from forget_jax import files
+from forget_jax import distributed
 from forget_jax.commands.workdir import Workdir
+from forget_jax.data import windows
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
-from forget_jax.lm import decoder, lora
+from forget_jax.lm import decoder, lora, memory, sharding
 from forget_jax.progress import Progress
-from forget_jax.scoring import scorer, store
+from forget_jax.scoring import divergence, scorer, store
+from forget_jax.scoring.stream import Layout, stream
+
+NLL = "nll_sum"
 
 
 class Table:
-    """scores.zarr of one run and the examples that are its columns."""
+    """scores.zarr of one run and the examples that are its columns.
+
+    An example in windows has several rows and one column: its figures are sums over its windows.
+    """
 
     def __init__(
         self, work: Workdir, models: Sequence[str], encoded: Sequence[Encoded], score: ConfigDict
     ):
         self.path = work / "scores.zarr"
-        self.models, self.encoded, self.score = models, encoded, score
-        self.buckets = Buckets.of(encoded, score.buckets)
-        made = work / "scores.json"  # marks a table made in full
-        if not made.exists():
-            names, sources = [e.name for e in encoded], [e.source for e in encoded]
-            store.create(self.path, models, names, sources, score.chunk)
-            files.write_json(made, {"models": len(models), "examples": len(encoded)})
+        self.models, self.encoded, self.score = list(models), encoded, score
+        self.layout = Layout.of(
+            encoded, Buckets.of(encoded, score.buckets), score.rows, score.packing
+        )
+        self.owner_R = windows.owners([e.name for e in encoded])
+        self.first_R = windows.firsts(self.owner_R)
+        self.tokens_N = np.add.reduceat([e.tokens for e in encoded], self.first_R, dtype=np.int32)
+        self.measures, self.per_token = score.get("measures", False), score.get("per_token", False)
+        self.tokens_done, self.seconds = 0, 0.0  # of this start: for the rate
+        sums = [_column(m) for m in divergence.MEASURES] if self.measures else [NLL]
+        names = [encoded[r].name for r in self.first_R]
+        if len(set(names)) < len(names):
+            raise UserError("an example is named twice: every column needs a name of its own")
+        if distributed.is_writer():
+            store.create(
+                self.path,
+                models,
+                names,
+                [encoded[r].source for r in self.first_R],
+                score.chunk,
+                sums,
+                int(self.tokens_N.max()) if self.per_token else 0,
+            )
+        distributed.barrier("the table of scores is there")
 
     def fill(
         self,
@@ -41,37 +69,219 @@ class Table:
         params: Any,
         adapters_K: Any,
         names: Sequence[str],
+        base: Any = None,
     ) -> None:
-        """Scores every chunk of the named models (adjacent rows) that is not scored yet."""
-        first = list(self.models).index(names[0])
-        rows = slice(first, first + len(names))
-        done_N = (store.read(self.path).tokens.values[rows] >= 0).all(0)
-        what = names[0] if len(names) == 1 else f"{len(names)} models"
-        with Progress(f"score {what}", len(done_N), int(done_N.sum()), "example") as progress:
-            for start in range(0, len(done_N), self.score.chunk):
-                columns = slice(start, start + self.score.chunk)
-                if done_N[columns].all():
-                    continue
-                chunk = self.encoded[columns]
-                before = int(done_N.sum())
-                nll_KxN = scorer.score(
-                    model,
-                    adapter,
-                    params,
-                    adapters_K,
-                    chunk,
-                    self.buckets,
-                    self.score.rows,
-                    self.score.packing,
-                    on_batch=functools.partial(_moved, progress, before),
-                )
-                tokens_KxN = np.tile(np.array([e.tokens for e in chunk], np.int32), (len(names), 1))
-                store.write(self.path, rows, columns, nll_KxN, tokens_KxN)
-                done_N[columns] = True
+        """Scores every chunk of the named models that is not scored yet.
+
+        Args:
+          names: of the adapters in order; of `params` alone where there are none.
+          base: the parameters that measures compare with; None for `params`.
+        """
+        rows = [self.models.index(name) for name in names]
+        if adapters_K is None:
+            self._fill(model, adapter, params, None, rows, base)
+            return
+        if isinstance(jax.tree.leaves(adapters_K)[0], np.ndarray):
+            adapters_K = sharding.put(adapters_K)
+        together = self._together(model, adapter, params, len(rows))
+        for start in range(0, len(rows), together):
+            # a last, smaller group is filled up, so that nothing is compiled for it
+            chosen = np.minimum(np.arange(start, start + together), len(rows) - 1)
+            some = adapters_K if together == len(rows) else _take(adapters_K, chosen)
+            self._fill(model, adapter, params, some, rows[start : start + together], base)
+
+    def _together(
+        self, model: decoder.DecoderConfig, adapter: lora.LoRAConfig | None, params: Any, count: int
+    ) -> int:
+        """How many adapters are scored at a time; groups differ by at most one."""
+        most = self.score.adapters_together or count
+        size = sharding.sizes()
+        shards = size.get("fsdp", 1) * size.get("tensor", 1)
+        rows, length = self.layout.rows // sharding.rows(), self.layout.buckets.edges[-1]
+        dtype = str(jax.tree.leaves(params)[0].dtype)
+
+        def fits(count: int) -> bool:
+            at_once = rows if scorer.at_a_time() else rows * count
+            plan = memory.plan(
+                model, at_once, length, dtype, adapter, count, train=False, shards=shards
+            )
+            return memory.fits(plan)
+
+        while not self.score.adapters_together and most > 1 and not distributed.agreed(fits(most)):
+            most = -(-most // 2)
+        return -(-count // -(-count // most))
+
+    def _fill(
+        self,
+        model: decoder.DecoderConfig,
+        adapter: lora.LoRAConfig | None,
+        params: Any,
+        adapters_K: Any,
+        rows: Sequence[int],
+        base: Any,
+    ) -> None:
+        """The chunks that are not scored yet of one group of models; may hold more adapters."""
+        done_C = distributed.agreed(store.done(self.path, rows, self.score.chunk))
+        chunks = [(c, self._rows_of(c)) for c in np.flatnonzero(~done_C).tolist()]
+        if not chunks:
+            return
+        arrays: tuple[Any, ...] = (params, adapters_K)
+        fn = functools.partial(scorer.score_batch, model, adapter, per_token=self.per_token)
+        if self.measures:
+            arrays = (params if base is None else base, *arrays)
+            fn = functools.partial(divergence.diverge_batch, model, adapter, self.per_token)
+        left = sum(len(examples) for _, examples in chunks)
+        before = len(self.encoded) - left
+        what = self.models[rows[0]] if len(rows) == 1 else f"{len(rows)} models"
+        began, writing = time.monotonic(), None
+        bad: list[tuple[int, int]] = []
+        with (
+            Progress(f"score {what}", len(self.encoded), before, "example") as progress,
+            concurrent.futures.ThreadPoolExecutor(1, "write") as writer,
+        ):
+            moved = functools.partial(_moved, progress, before)
+            for c, found in stream(fn, arrays, chunks, self.layout, moved):
+                figures = self._figures(fn, arrays, c, found, len(rows))
+                bad += [(rows[k], self._at(c).start + j) for k, j in _not_finite(figures[NLL])]
+                if c % distributed.count() == distributed.index():
+                    if writing is not None:
+                        writing.result()
+                    tokens_C = self.tokens_N[self._at(c)]
+                    writing = writer.submit(
+                        store.write, self.path, rows, self._at(c), figures, tokens_C
+                    )
+            if writing is not None:
+                writing.result()
+        self.seconds += time.monotonic() - began
+        self.tokens_done += len(rows) * sum(len(e.ids) for _, chunk in chunks for e in chunk)
+        say_not_finite([(self.models[row], self.encoded[self.first_R[j]].name) for row, j in bad])
+        distributed.barrier("scores are written")
+
+    def _at(self, c: int) -> slice:
+        """The columns of a chunk."""
+        return slice(c * self.score.chunk, min((c + 1) * self.score.chunk, len(self.first_R)))
+
+    def _rows_of(self, c: int) -> Sequence[Encoded]:
+        """The rows of tokens of a chunk's examples."""
+        first, end = np.searchsorted(self.owner_R, [self._at(c).start, self._at(c).stop])
+        return self.encoded[first:end]
+
+    def _figures(
+        self,
+        fn: functools.partial[Any],
+        arrays: tuple[Any, ...],
+        c: int,
+        found: dict[str, np.ndarray],
+        count: int,
+    ) -> dict[str, np.ndarray]:
+        """A chunk's columns of the table for the first `count` models, from figures of its rows."""
+        rows = self._rows_of(c)
+        first_NLL = found["nll" if self.measures else NLL]
+        bad_R = ~np.isfinite(first_NLL).all(0)
+        if self.layout.packed is not None and bad_R.any():
+            # what is not finite in one example spoils its neighbours in the row: each alone
+            alone = dataclasses.replace(self.layout, packed=None)
+            some = [e for e, bad in zip(rows, bad_R, strict=True) if bad]
+            ((_, again),) = stream(fn, arrays, [(0, some)], alone)
+            for name, values in again.items():
+                where = (slice(None), bad_R) + (slice(values.shape[2]),) * (values.ndim - 2)
+                found[name][where] = values
+        owner_R = windows.owners([e.name for e in rows])
+        figures = {}
+        for name, values in found.items():
+            if name == "logp":
+                figures[name] = self._per_token(rows, owner_R, values[:count])
+            else:
+                figures[_column(name)] = windows.summed(values[:count], owner_R)
+        nll = figures[NLL]
+        figures[NLL] = np.where(np.isfinite(nll), nll, np.nan)
+        return figures
+
+    def _per_token(
+        self, rows: Sequence[Encoded], owner_R: np.ndarray, logp_KxRxT: np.ndarray
+    ) -> np.ndarray:
+        """Log-probabilities of every example's targets, those of its windows joined, KxCxT."""
+        shape = (len(logp_KxRxT), owner_R[-1] + 1, int(self.tokens_N.max()))
+        joined = np.full(shape, np.nan, np.float32)
+        ends = np.zeros(shape[1], int)
+        for r, (e, j) in enumerate(zip(rows, owner_R, strict=True)):
+            joined[:, j, ends[j] : ends[j] + e.tokens] = logp_KxRxT[:, r, : e.tokens]
+            ends[j] += e.tokens
+        return joined
+
+    def useful_fraction(self) -> float:
+        """Real tokens over tokens computed, over the whole table."""
+        real = sum(len(e.ids) for e in self.encoded)
+        chunks = range(-(-len(self.first_R) // self.score.chunk))
+        plans = (self.layout.plan(self._rows_of(c)) for c in chunks)
+        return real / sum(shape.rows * shape.length for plan in plans for shape, _ in plan)
+
+    def order_dependence(
+        self,
+        model: decoder.DecoderConfig,
+        adapter: lora.LoRAConfig | None,
+        params: Any,
+        adapters_K: Any,
+        names: Sequence[str],
+        most: int = 64,
+    ) -> dict[str, float]:
+        """How far scores move when the same examples are batched otherwise.
+
+        The first examples are scored again, last first, in one bucket of twice the rows.
+
+        Returns:
+          The largest and the median change of an NLL and, with adapters, of a forgetting z (the
+          first of `names` is the base), and the median |z|, all in nats a token.
+        """
+        N = min(most, len(self.first_R))
+        rows = self.encoded[: int(np.searchsorted(self.owner_R, N))]
+        turned = Layout.of(rows[::-1], Buckets.of(rows, 1), 2 * self.score.rows)
+        fn = functools.partial(scorer.score_batch, model, adapter)
+        if adapters_K is not None:
+            adapters_K = sharding.put(adapters_K)
+        ((_, found),) = stream(fn, (params, adapters_K), [(0, rows[::-1])], turned)
+        again_KxN = windows.summed(found[NLL][:, ::-1], self.owner_R[: len(rows)])
+        with store.read(self.path) as table:
+            first_KxN = table[NLL].values[[self.models.index(n) for n in names], :N]
+        first_KxN, again_KxN = first_KxN / self.tokens_N[:N], again_KxN / self.tokens_N[:N]
+        figures = {"examples": N, **_moves("nll", np.abs(again_KxN - first_KxN))}
+        if len(names) > 1:
+            z_KxN, z_again_KxN = first_KxN[1:] - first_KxN[0], again_KxN[1:] - again_KxN[0]
+            figures |= _moves("z", np.abs(z_again_KxN - z_KxN))
+            figures["z_median"] = float(np.nanmedian(np.abs(z_KxN)))
+        return figures
+
+
+def _moves(what: str, moved: np.ndarray) -> dict[str, float]:
+    return {
+        f"{what}_moved_most": float(np.nanmax(moved)),
+        f"{what}_moved_median": float(np.nanmedian(moved)),
+    }
+
+
+def _column(measure: str) -> str:
+    """The column of a measure's sums."""
+    return measure if measure == NLL else f"{measure}_sum"
+
+
+def _take(adapters_K: Any, chosen: np.ndarray) -> Any:
+    return jax.tree.map(lambda x: x[chosen], adapters_K)
 
 
 def _moved(progress: Progress, before: int, done: int) -> None:
     progress.at(before + done)
+
+
+def _not_finite(nll_KxC: np.ndarray) -> list[tuple[int, int]]:
+    return [(int(k), int(j)) for k, j in np.argwhere(~np.isfinite(nll_KxC))]
+
+
+def say_not_finite(cells: Sequence[tuple[str, str]], most: int = 3) -> None:
+    """One line on the (model, example) cells whose NLL is not finite, the first few named."""
+    if cells:
+        named = ", ".join(f"{example} under {model}" for model, example in cells[:most])
+        more = f" and {len(cells) - most} more" if len(cells) > most else ""
+        print(f"the NLL is not finite, and missing in the table, of {named}{more}", file=sys.stderr)
 
 
 def check_complete(scored: xr.Dataset) -> None:

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.data import batches
 from forget_jax.data.batches import Batch, Buckets
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import decoder, logprob, lora
-from forget_jax.scoring.scorer import over_adapters, plan
+from forget_jax.lm import decoder, logprob, lora, sharding
+from forget_jax.scoring import scorer
+from forget_jax.scoring.stream import Layout, stream
 
 Tree = Any
 
@@ -26,23 +26,33 @@ Tree = Any
 MEASURES = ("nll", "soft", "argmax", "kl", "agree")
 
 
-@functools.partial(jax.jit, static_argnames=("model", "adapter", "chunk_logits"))
+@functools.partial(jax.jit, static_argnames=("model", "adapter", "per_token", "chunk_logits"))
 def diverge_batch(
     model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig,
+    adapter: lora.LoRAConfig | None,
+    per_token: bool,
+    base: Tree,
     params: Tree,
-    adapters_K: Tree,
+    adapters_K: Tree | None,
     batch: Batch,
     chunk_logits: int = logprob.CHUNK_LOGITS,
-) -> jax.Array:
-    """Summed measures of every example of a batch under every adapter: KxBxSx5, fp32."""
+) -> dict[str, jax.Array]:
+    """Every measure of every example of a batch under every adapter: KxBxS, fp32.
+
+    Args:
+      per_token: give every target's log-probability too, as `logp` (K, B, T).
+      base: parameters of the model that is compared with.
+      params: parameters that the adapters belong to, the base's own or a fine-tuned model's.
+      adapters_K: a stack of adapters, or None for `params` alone (K = 1).
+    """
     B, T = batch.at_BxT.shape
-    S = batch.example_BxS.shape[1]
-    head_DxV = decoder.head_kernel(params)
-    C = max(1, min(T, chunk_logits // (2 * B * head_DxV.shape[1])))
+    heads = [decoder.head_kernel(tree) for tree in (base, params)]
+    C = max(1, min(T, chunk_logits // (2 * B * heads[0].shape[1])))
+    if adapters_K is not None and not scorer.at_a_time():
+        C = max(1, C // jax.tree.leaves(adapters_K)[0].shape[0])
     n = -(-T // C)
 
-    def targets_nxBxCxD(tree: Tree | None) -> jax.Array:
+    def targets_nxBxCxD(params: Tree, tree: Tree | None) -> jax.Array:
         h_BxLxD = decoder.hidden(
             model, params, tree, batch.ids_BxL, batch.position_BxL, batch.segment_BxL
         )
@@ -54,10 +64,10 @@ def diverge_batch(
         x_BxT = jnp.pad(x_BxT, pad)
         return jnp.moveaxis(x_BxT.reshape(B, n, C, *x_BxT.shape[2:]), 1, 0)
 
-    def compare(args: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def compare(args: tuple[jax.Array, jax.Array, jax.Array]) -> dict[str, jax.Array]:
         base_BxCxD, tuned_BxCxD, target_BxC = args
-        p_BxCxV = jax.nn.log_softmax(logprob.logits(base_BxCxD, head_DxV))
-        q_BxCxV = jax.nn.log_softmax(logprob.logits(tuned_BxCxD, head_DxV))
+        p_BxCxV = jax.nn.log_softmax(logprob.logits(base_BxCxD, heads[0]))
+        q_BxCxV = jax.nn.log_softmax(logprob.logits(tuned_BxCxD, heads[1]))
         probability_BxCxV = jnp.exp(p_BxCxV)
         best_BxC = jnp.argmax(p_BxCxV, -1)
 
@@ -67,28 +77,34 @@ def diverge_batch(
         soft = -jnp.sum(probability_BxCxV * q_BxCxV, -1)
         kl = jnp.sum(probability_BxCxV * (p_BxCxV - q_BxCxV), -1)
         agree = (jnp.argmax(q_BxCxV, -1) == best_BxC).astype(jnp.float32)
-        return jnp.stack([-at(target_BxC), soft, -at(best_BxC), kl, agree], -1)
+        return dict(zip(MEASURES, (-at(target_BxC), soft, -at(best_BxC), kl, agree), strict=True))
 
-    base_nxBxCxD = targets_nxBxCxD(None)
+    base_nxBxCxD = targets_nxBxCxD(base, None)
     target_nxBxC = chunks(batch.target_BxT)
-    weight_BxTxS = jax.nn.one_hot(batch.slot_BxT, S) * batch.weight_BxT[:, :, None]
 
-    def one(adapters: Tree) -> jax.Array:
-        tuned_nxBxCxD = targets_nxBxCxD(lora.scaled(adapter, adapters))
+    def one(adapters: Tree | None) -> dict[str, jax.Array]:
+        tree = None if adapters is None or adapter is None else lora.scaled(adapter, adapters)
+        tuned_nxBxCxD = targets_nxBxCxD(params, tree)
         measured = jax.lax.map(compare, (base_nxBxCxD, tuned_nxBxCxD, target_nxBxC))
-        measured_BxTx5 = jnp.moveaxis(measured, 0, 1).reshape(B, n * C, len(MEASURES))[:, :T]
-        return jnp.einsum(
-            "btm,bts->bsm", measured_BxTx5, weight_BxTxS, precision=jax.lax.Precision.HIGHEST
-        )
+        measured_BxT = {
+            name: jnp.moveaxis(x_nxBxC, 0, 1).reshape(B, -1)[:, :T]
+            for name, x_nxBxC in measured.items()
+        }
+        sums = {name: scorer.by_example(x_BxT, batch) for name, x_BxT in measured_BxT.items()}
+        return sums | ({"logp": -measured_BxT["nll"]} if per_token else {})
 
-    return over_adapters(one, adapters_K)
+    if adapters_K is None:
+        measured = jax.tree.map(lambda x: x[None], one(None))
+    else:
+        measured = scorer.over_adapters(one, adapters_K)
+    return sharding.replicate(measured)
 
 
 def diverge(
     model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig,
+    adapter: lora.LoRAConfig | None,
     params: Tree,
-    adapters_K: Tree,
+    adapters_K: Tree | None,
     encoded: Sequence[Encoded],
     buckets: Buckets,
     rows: int = 8,
@@ -99,14 +115,7 @@ def diverge(
     Args:
       on_batch: called with the number of examples done so far.
     """
-    K = jax.tree.leaves(adapters_K)[0].shape[0]
-    sums_KxNx5 = np.full((K, len(encoded), len(MEASURES)), np.nan)
-    done = 0
-    for shape, chosen in plan(encoded, buckets, rows):
-        batch = batches.assemble(encoded, shape, chosen)
-        sums_KxBxSx5 = np.asarray(diverge_batch(model, adapter, params, adapters_K, batch))
-        real_BxS = batch.example_BxS >= 0
-        sums_KxNx5[:, batch.example_BxS[real_BxS]] = sums_KxBxSx5[:, real_BxS]
-        done += int(real_BxS.sum())
-        on_batch(done)
-    return {name: sums_KxNx5[:, :, m] for m, name in enumerate(MEASURES)}
+    fn = functools.partial(diverge_batch, model, adapter, False)
+    layout = Layout.of(encoded, buckets, rows)
+    ((_, found),) = stream(fn, (params, params, adapters_K), [(0, encoded)], layout, on_batch)
+    return found

@@ -12,73 +12,92 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.data import batches
 from forget_jax.data.batches import Batch, Buckets, Shape
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import decoder, lora
-from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm import decoder, logprob, lora, sharding
+from forget_jax.scoring.stream import Layout, stream
 
 Tree = Any
 
 
-def over_adapters(fn: Callable[[Tree], jax.Array], adapters_K: Tree) -> jax.Array:
-    """Maps over the leading axis of a stack of adapters: the one place that decides how.
+def at_a_time() -> bool:
+    """Whether adapters are scored one after the other rather than side by side.
 
     On accelerators `vmap` shares the base's matrix products among adapters; on CPU one adapter
-    after the other is faster.
+    after the other is faster (docs/scoring.md has the figures).
     """
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(fn, adapters_K)
-    return jax.vmap(fn)(adapters_K)
+    return jax.default_backend() == "cpu"
 
 
-@functools.partial(jax.jit, static_argnames=("model", "adapter"))
+def over_adapters(fn: Callable[[Tree], Any], adapters_K: Tree) -> Any:
+    """Maps over the leading axis of a stack of adapters: the one place that decides how."""
+    return jax.lax.map(fn, adapters_K) if at_a_time() else jax.vmap(fn)(adapters_K)
+
+
+def chunk_logits(adapters_K: Tree | None) -> int:
+    """How many logits one adapter may have alive, so that all together keep within the bound."""
+    if adapters_K is None or at_a_time():
+        return logprob.CHUNK_LOGITS
+    return logprob.CHUNK_LOGITS // jax.tree.leaves(adapters_K)[0].shape[0]
+
+
+def by_example(values_BxT: jax.Array, batch: Batch) -> jax.Array:
+    """Sums over the targets of each of a row's examples, BxS in fp32.
+
+    A choice rather than a product with 0 and 1: what is not finite stays with its own example.
+    """
+    S = batch.example_BxS.shape[1]
+    weight_BxT = jnp.where(batch.weight_BxT > 0, values_BxT, 0)
+    if S == 1:
+        return weight_BxT.sum(1, keepdims=True)
+    mine_BxTxS = batch.slot_BxT[:, :, None] == jnp.arange(S)
+    return jnp.where(mine_BxTxS, weight_BxT[:, :, None], 0).sum(1)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "adapter", "per_token"))
 def score_batch(
     model: decoder.DecoderConfig,
     adapter: lora.LoRAConfig | None,
     params: Tree,
     adapters_K: Tree | None,
     batch: Batch,
-) -> jax.Array:
+    per_token: bool = False,
+) -> dict[str, jax.Array]:
     """Summed NLL in nats of every example of a batch under every adapter.
 
     Args:
       adapters_K: a stack of adapters, or None for the model alone (K = 1).
+      per_token: give every target's log-probability too.
 
     Returns:
-      nll_KxBxS, fp32; zero in slots without an example.
+      `nll_sum` (K, B, S), fp32, zero in slots without an example; with `per_token` also `logp`
+      (K, B, T), fp32, in the order of `batch.target_BxT`.
     """
-    S = batch.example_BxS.shape[1]
-    chosen_BxTxS = jax.nn.one_hot(batch.slot_BxT, S) * batch.weight_BxT[:, :, None]
+    many = chunk_logits(adapters_K)
 
-    def one(adapters: Tree | None) -> jax.Array:
+    def one(adapters: Tree | None) -> dict[str, jax.Array]:
         tree = None if adapters is None or adapter is None else lora.scaled(adapter, adapters)
         h_BxLxD = decoder.hidden(
             model, params, tree, batch.ids_BxL, batch.position_BxL, batch.segment_BxL
         )
-        logp_BxT = target_logprobs(
-            h_BxLxD, decoder.head_kernel(params), batch.at_BxT, batch.target_BxT
+        logp_BxT = logprob.target_logprobs(
+            h_BxLxD, decoder.head_kernel(params), batch.at_BxT, batch.target_BxT, many
         )
-        return -jnp.einsum(
-            "bt,bts->bs", logp_BxT, chosen_BxTxS, precision=jax.lax.Precision.HIGHEST
-        )
+        found = {"nll_sum": by_example(-logp_BxT, batch)}
+        return found | ({"logp": logp_BxT} if per_token else {})
 
-    return one(None)[None] if adapters_K is None else over_adapters(one, adapters_K)
+    if adapters_K is None:
+        scored = jax.tree.map(lambda x: x[None], one(None))
+    else:
+        scored = over_adapters(one, adapters_K)
+    return sharding.replicate(scored)
 
 
 def plan(
     encoded: Sequence[Encoded], buckets: Buckets, rows: int, packing: bool = False
 ) -> list[tuple[Shape, list[tuple[int, ...]]]]:
-    """How a set of examples becomes batches.
-
-    Args:
-      rows: rows of a batch of the longest bucket; shorter ones hold more, up to as many tokens.
-      packing: put several examples into a row (kernels must honour segment ids).
-    """
-    lengths = [len(e.ids) for e in encoded]
-    if packing:
-        return batches.packed(lengths, [e.tokens for e in encoded], buckets.edges[-1], rows)
-    return batches.bucketed(lengths, buckets, rows, rows * buckets.edges[-1])
+    """How a set of examples becomes batches; arguments as for `Layout.of`."""
+    return Layout.of(encoded, buckets, rows, packing).plan(encoded)
 
 
 def score(
@@ -92,9 +111,7 @@ def score(
     packing: bool = False,
     on_batch: Callable[[int], None] = lambda examples: None,
 ) -> np.ndarray:
-    """Scores all examples under all adapters.
-
-    The next batch is dispatched before the last one is fetched.
+    """Scores all examples under all adapters, in memory.
 
     Args:
       on_batch: called with the number of examples done so far.
@@ -102,24 +119,7 @@ def score(
     Returns:
       nll_KxN, float64, in nats summed over each example's targets.
     """
-    K = 1 if adapters_K is None else jax.tree.leaves(adapters_K)[0].shape[0]
-    nll_KxN = np.full((K, len(encoded)), np.nan)
-    waiting: list[tuple[jax.Array, np.ndarray]] = []
-    done = 0
-
-    def fetch() -> None:
-        nonlocal done
-        nll_KxBxS, example_BxS = waiting.pop(0)
-        real = example_BxS >= 0
-        nll_KxN[:, example_BxS[real]] = np.asarray(nll_KxBxS)[:, real]
-        done += int(real.sum())
-        on_batch(done)
-
-    for shape, chosen in plan(encoded, buckets, rows, packing):
-        batch = batches.assemble(encoded, shape, chosen)
-        waiting.append((score_batch(model, adapter, params, adapters_K, batch), batch.example_BxS))
-        if len(waiting) > 1:
-            fetch()
-    while waiting:
-        fetch()
-    return nll_KxN
+    layout = Layout.of(encoded, buckets, rows, packing)
+    fn = functools.partial(score_batch, model, adapter)
+    ((_, found),) = stream(fn, (params, adapters_K), [(0, encoded)], layout, on_batch)
+    return found["nll_sum"]

@@ -93,13 +93,29 @@ def test_every_target_is_predicted_once_from_its_own_past(examples, buckets, row
         assert sorted(seen[i]) == np.flatnonzero(e.is_target).tolist()
 
 
-@given(examples=example_sets(), rows=st.integers(1, 4))
-def test_packed_rows_hold_at_most_their_length(examples, rows):
-    lengths = [len(e.ids) for e in examples]
-    plan = batches.packed(lengths, [e.tokens for e in examples], max(lengths), rows)
-    packed = [row for _, chosen in plan for row in chosen]
-    assert all(sum(lengths[i] for i in row) <= max(lengths) for row in packed)
+@given(examples=example_sets(), rows=st.integers(1, 4), row_tokens=st.integers(1, 200))
+def test_packed_rows_keep_within_their_shape(examples, rows, row_tokens):
+    lengths, tokens = [len(e.ids) for e in examples], [e.tokens for e in examples]
+    shape = batches.packed_shape(lengths, tokens, row_tokens, rows)
+    assert shape.rows % rows == 0
+    plan = batches.packed(lengths, tokens, shape)
+    packed = [row for of, chosen in plan for row in chosen if of == shape]
+    assert all(sum(lengths[i] for i in row) <= shape.length for row in packed)
+    assert all(sum(tokens[i] for i in row) <= shape.targets for row in packed)
+    assert all(1 <= len(row) <= shape.slots for row in packed)
     assert sorted(i for row in packed for i in row) == list(range(len(examples)))
+
+
+@pytest.mark.parametrize("low", [2, 10, 60])
+def test_fifty_thousand_examples_pack_densely_at_once(low):
+    rng = np.random.default_rng(low)
+    lengths = rng.integers(low, 128, 50_000).tolist()
+    tokens = [max(1, n // 2) for n in lengths]
+    shape = batches.packed_shape(lengths, tokens, 4096)
+    chunks = [slice(i, i + 1024) for i in range(0, 50_000, 1024)]
+    plans = [p for c in chunks for p in batches.packed(lengths[c], tokens[c], shape)]
+    assert {s for s, _ in plans} == {shape}
+    assert sum(lengths) / (len(plans) * shape.rows * shape.length) >= 0.92
 
 
 @given(examples=example_sets(), length=st.integers(2, 30))
