@@ -25,7 +25,6 @@ def get_config(arg: str = "builtin") -> ConfigDict:
     c.train = parts.train()
     del c.train.steps
     c.train.batch_size = 32
-    c.train.microbatch = 32
     c.train.buckets = 2
     c.train.lr = 1e-3
     c.train.schedule = "cosine"

@@ -14,7 +14,6 @@ def get_config() -> ConfigDict:
     c.pretrain.model.context = context
     c.pretrain.train.steps = 320
     c.pretrain.train.batch_size = 16
-    c.pretrain.train.microbatch = 16
 
     c.associate = associate.get_config()
 
@@ -39,7 +38,6 @@ def get_config() -> ConfigDict:
     c.factoids.ratio = 1.0
     c.factoids.epochs = 40
     c.factoids.train.batch_size = 16
-    c.factoids.train.microbatch = 16
     c.factoids.train.lr = 3e-3
 
     for stage in (c.associate, c.replay, c.scaling):

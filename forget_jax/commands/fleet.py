@@ -60,8 +60,7 @@ def train_and_score(
     for number, group in enumerate(groups):
         if not work.has_part(number):
             continue
-        plan = StepPlan(group, models.loop(config.train), sharding.blocks())
-        useful.append(plan.useful_fraction())
+        useful.append(StepPlan(group, models.loop(config.train)).useful_fraction())
         trained, lost = _trained(config, work, f"{stage}/{number}", model, params, group)
         failed |= lost
         _score(config, work, model, params, table, group, trained, number == 0)

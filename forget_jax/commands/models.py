@@ -22,6 +22,7 @@ from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.lm.config import SWITCHES
 from forget_jax.training.loop import LoopConfig, Task
 from forget_jax.training.optimizer import OptimizerConfig, Schedule
+from forget_jax.training.plan import microbatch_tokens
 
 COMPUTING = ("float32", "bfloat16")
 
@@ -90,11 +91,12 @@ def memory_plan(config: ConfigDict, model: decoder.DecoderConfig, together: int)
 
     if "train" in config:
         chosen = adapter(config)
+        tokens = microbatch_tokens(config.train.microbatch, length, sharding.rows())
         tasks = -(-together // sharding.blocks()) if chosen is not None else 1
         plans.append(
             memory.plan(
                 for_training(model, config.train),
-                rows(config.train.microbatch),
+                rows(-(-tokens // length)),
                 length,
                 dtype,
                 chosen,

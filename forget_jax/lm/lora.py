@@ -99,6 +99,34 @@ def scaled(config: LoRAConfig, adapters: Adapters) -> Adapters:
 
 
 @jax.custom_vjp
+def _low_rank(x_NxD: jax.Array, a_Dxr: jax.Array, b_rxF: jax.Array) -> jax.Array:
+    """X·a·b, with any leading axes in common.
+
+    Its own backward pass transposes the narrow operands only: x, which XLA would copy on CPU, and
+    the gradient of the output stay as they lie.
+    """
+    return (x_NxD @ a_Dxr) @ b_rxF
+
+
+def _low_rank_forward(
+    x_NxD: jax.Array, a_Dxr: jax.Array, b_rxF: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    xa_Nxr = x_NxD @ a_Dxr
+    return xa_Nxr @ b_rxF, (x_NxD, xa_Nxr, a_Dxr, b_rxF)
+
+
+def _low_rank_backward(
+    saved: tuple[jax.Array, ...], g_NxF: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x_NxD, xa_Nxr, a_Dxr, b_rxF = saved
+    g_Nxr = g_NxF @ b_rxF.mT
+    return g_Nxr @ a_Dxr.mT, (g_Nxr.mT @ x_NxD).mT, xa_Nxr.mT @ g_NxF
+
+
+_low_rank.defvjp(_low_rank_forward, _low_rank_backward)
+
+
+@jax.custom_vjp
 def _choose(task_TxBxM: jax.Array, x_TxMxDxF: jax.Array) -> jax.Array:
     """Every row's own matrix, by a one-hot product.
 
@@ -135,7 +163,8 @@ def delta(x_BxLxD: jax.Array, a: jax.Array, b: jax.Array, task_BxM: jax.Array | 
     """
     dtype = x_BxLxD.dtype
     if task_BxM is None:
-        return (x_BxLxD @ a.astype(dtype)) @ b.astype(dtype)
+        x_NxD = x_BxLxD.reshape(-1, x_BxLxD.shape[-1])
+        return _low_rank(x_NxD, a.astype(dtype), b.astype(dtype)).reshape(*x_BxLxD.shape[:2], -1)
     task_TxBxM = task_BxM if task_BxM.ndim == 3 else task_BxM[None]
     T, B, M = task_TxBxM.shape
 
@@ -143,7 +172,7 @@ def delta(x_BxLxD: jax.Array, a: jax.Array, b: jax.Array, task_BxM: jax.Array | 
         return _choose(task_TxBxM, x.reshape(T, M, *x.shape[1:])).astype(dtype)
 
     x_TxBxLxD = x_BxLxD.reshape(T, B, *x_BxLxD.shape[1:])
-    y_TxBxLxF = jnp.matmul(jnp.matmul(x_TxBxLxD, of_rows(a)), of_rows(b))
+    y_TxBxLxF = _low_rank(x_TxBxLxD, of_rows(a), of_rows(b))
     return y_TxBxLxF.reshape(*x_BxLxD.shape[:2], -1)
 
 

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from forget_jax.data import order
@@ -49,14 +50,16 @@ class LoopConfig:
 
     Attributes:
       batch_size: examples of each task in a step.
-      microbatch: rows of a microbatch.
+      microbatch: rows of the longest bucket computed at a time; shorter ones have more, up to as
+        many tokens. 0: on a CPU 512 tokens, which compute at full speed already, and 8 rows on
+        every other device.
       buckets: the most row lengths to compile for.
       save_every: steps between checkpoints; 0 saves only the end.
       eval_every: steps between held-out losses.
     """
 
     batch_size: int = 8
-    microbatch: int = 8
+    microbatch: int = 0
     buckets: int = 4
     save_every: int = 0
     eval_every: int = 50
@@ -85,20 +88,32 @@ def _seat_counts(tasks: int, blocks: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def microbatch_tokens(microbatch: int, longest: int, devices: int = 1) -> int:
+    """Tokens computed at a time over the devices that share rows; see `LoopConfig.microbatch`."""
+    if microbatch:
+        return microbatch * longest
+    return devices * (max(longest, 512) if jax.default_backend() == "cpu" else 8 * longest)
+
+
 class StepPlan:
     """The plan of a run; `stop` takes a task out before its number of steps is done.
 
     Args:
       blocks: blocks of seats whose rows stay apart: the devices of the mesh's `task` axis.
+      multiple: over how many devices the rows of a block are cut.
     """
 
-    def __init__(self, tasks: Sequence[Task], config: LoopConfig, blocks: int = 1):
-        self.tasks, self.config, self.blocks = tasks, config, blocks
+    def __init__(
+        self, tasks: Sequence[Task], config: LoopConfig, blocks: int = 1, multiple: int = 1
+    ):
+        self.tasks, self.config, self.blocks, self.multiple = tasks, config, blocks, multiple
         self.examples = [e for task in tasks for e in task.examples]
         self.offset = np.cumsum([0] + [len(task.examples) for task in tasks])
         self.task_of = np.repeat(np.arange(len(tasks)), [len(t.examples) for t in tasks])
         self.lengths = np.array([len(e.ids) for e in self.examples])
         self.buckets = Buckets.of(self.examples, config.buckets)
+        devices = blocks * multiple
+        self.tokens = microbatch_tokens(config.microbatch, self.buckets.edges[-1], devices)
         self.seat_counts = _seat_counts(len(tasks), blocks)
         self.stopped_M = np.full(len(tasks), np.iinfo(np.int32).max, np.int32)
 
@@ -156,7 +171,8 @@ class StepPlan:
             self.task_of,
             seats.reshape(self.blocks, -1),
             self.buckets,
-            self.config.microbatch,
+            self.tokens,
+            self.multiple,
         )
 
     def names(self, m: int, step: int) -> list[str]:
@@ -179,20 +195,31 @@ def cut(
     task_of: np.ndarray,
     seats_TxS: np.ndarray,
     buckets: Buckets,
-    rows: int,
+    tokens: int,
+    multiple: int = 1,
 ) -> Iterator[Microbatch]:
-    """Cuts rows into microbatches of `rows`: the longest of every block, then the next longest.
+    """Cuts rows, longest first, into microbatches that compute the fewest tokens.
+
+    A microbatch has as many rows as fit into `tokens` at its length, rounded down to a power of
+    two, or half or a quarter of that: few shapes, of which dynamic programming takes the best.
 
     Args:
       index: which examples; `lengths` and `task_of` say of each example how long and whose it is.
       seats_TxS: the task in each seat of each block.
+      multiple: of which the rows of a block must be a multiple.
     """
     place = {int(m): (t, s) for (t, s), m in np.ndenumerate(seats_TxS) if m >= 0}
-    T, size = len(seats_TxS), max(1, rows // len(seats_TxS))
+    T = len(seats_TxS)
     mine: list[list[int]] = [[] for _ in range(T)]
     for i in index[np.argsort(-lengths[index], kind="stable")]:
         mine[place[int(task_of[i])][0]].append(int(i))
-    for start in range(0, max(map(len, mine)), size):
+    longest = max(map(len, mine))
+    length_N = np.zeros(longest, int)  # the longest of each block's n-th rows
+    for block in mine:
+        length_N[: len(block)] = np.maximum(length_N[: len(block)], lengths[block])
+    edge_N = [buckets.edge(int(n)) for n in length_N]
+    start = 0
+    for size in _sizes(edge_N, tokens // T, multiple):
         chosen = [block[start : start + size] for block in mine]
         seat_R = np.full(T * size, -1, np.int32)
         filled: list[tuple[int, ...]] = [()] * (T * size)
@@ -200,5 +227,33 @@ def cut(
             for r, i in enumerate(block):
                 seat_R[t * size + r] = place[int(task_of[i])][1]
                 filled[t * size + r] = (i,)
-        here = lengths[[i for block in chosen for i in block]]
-        yield Microbatch(buckets.shape(int(here.max()), T * size), filled, seat_R, int(here.sum()))
+        real = int(lengths[[i for block in chosen for i in block]].sum())
+        yield Microbatch(buckets.shape(int(length_N[start]), T * size), filled, seat_R, real)
+        start += size
+
+
+def _sizes(edge_N: Sequence[int], tokens: int, multiple: int) -> list[int]:
+    """Rows of each microbatch over rows of falling length, for the least computed tokens.
+
+    Every microbatch also costs a sixteenth of `tokens`, for what does not grow with it.
+    """
+    count = len(edge_N)
+    cost = np.full(count + 1, np.inf)
+    cost[count] = 0
+    size_at = [0] * count
+    for i in reversed(range(count)):
+        most = multiple * max(1, _power_of_two(tokens // (edge_N[i] * multiple)))
+        for size in sorted({max(multiple, most // part) for part in (1, 2, 4)}):
+            here = size * edge_N[i] + tokens / 16 + cost[min(count, i + size)]
+            if here < cost[i]:
+                cost[i], size_at[i] = here, size
+    sizes, i = [], 0
+    while i < count:
+        sizes.append(size_at[i])
+        i += size_at[i]
+    return sizes
+
+
+def _power_of_two(n: int) -> int:
+    """The largest one that is at most n; 0 for 0."""
+    return 1 << (n.bit_length() - 1) if n else 0

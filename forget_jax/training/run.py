@@ -21,7 +21,7 @@ from forget_jax.training.plan import LoopConfig, Microbatch, StepPlan, Task, cut
 from forget_jax.training.state import TrainState
 
 Tree = Any
-LOOK_AHEAD = 1000  # steps whose shapes are compiled before the first of them
+LOOK_AHEAD = 200  # steps whose shapes are compiled before the first of them
 
 
 class Failure(NamedTuple):
@@ -115,7 +115,8 @@ class Run:
         self.model, self.adapter, self.tasks = model, adapter, tasks
         self.optimizer, self.config, self.checkpoints = optimizer, config, checkpoints
         self.frozen = base if adapter is not None else {}
-        self.plan = StepPlan(tasks, config, sharding.blocks())
+        blocks = sharding.blocks()
+        self.plan = StepPlan(tasks, config, blocks, sharding.rows() // blocks)
         self.has_heldout = any(task.heldout for task in tasks)
         self.failures: dict[str, Failure] = {}
         self.failed_M = np.zeros(len(tasks), bool)
@@ -267,7 +268,8 @@ class Run:
             task_of,
             self.seats.reshape(self.plan.blocks, -1),
             buckets,
-            self.config.microbatch,
+            self.plan.tokens,
+            self.plan.multiple,
         )
         return [(sharding.feed(examples, part.shape, part.rows), part) for part in parts]
 
