@@ -12,7 +12,8 @@
 # The first process speaks on this terminal. SIGINT and SIGTERM ask all of them to save and stop.
 # When one dies the others are brought down; the exit status is that of the first that failed, and
 # the same command resumes. FORGET_JAX names the program if it is not `forget-jax`, such as
-# `python -m forget_jax`. Needs bash 5.1.
+# `python -m forget_jax`; GRACE_SECONDS (default 40) is how long the others have to end by
+# themselves. Needs bash 5.1.
 
 set -uo pipefail
 # shellcheck source=launch/common.sh
@@ -97,8 +98,9 @@ while ((${#pids[@]})); do
   for i in "${!pids[@]}"; do [[ ${pids[i]} != "$ended" ]] || unset "pids[i]"; done
   if ((status && !failed)); then
     failed=$status
-    # The others notice within their heartbeat; those that do not are made to end.
-    (sleep 40; tell TERM; sleep 40; tell KILL) &
+    # the others notice within their heartbeat; those that do not are made to end
+    grace=${GRACE_SECONDS:-40}
+    (sleep "$grace"; tell TERM; sleep "$grace"; tell KILL) &
     watch=$!
   fi
 done

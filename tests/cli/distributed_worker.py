@@ -1,4 +1,4 @@
-"""`forget-jax finetune` with a stand-in for the command: distributed_worker.py MODE ARGUMENTS...
+"""`forget-jax finetune` with a stand-in for the command: distributed_worker.py MODE finetune ...
 
 What a process does here is told by MODE; how it starts, writes, speaks and ends is the real
 command line's.
@@ -63,5 +63,4 @@ def run(config, workdir) -> None:
 stand_in = types.ModuleType("forget_jax.commands.finetune")
 stand_in.run = run
 sys.modules[stand_in.__name__] = stand_in
-sys.argv[1:] = [sys.argv[1], "finetune", *sys.argv[2:]]
 sys.exit(cli.main(sys.argv[2:]))

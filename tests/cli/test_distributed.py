@@ -36,6 +36,7 @@ class Pair:
                     sys.executable,
                     str(WORKER),
                     mode,
+                    "finetune",
                     f"--workdir={workdir}",
                     f"--distributed=127.0.0.1:{port},2,{i}",
                 ],
