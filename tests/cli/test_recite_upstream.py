@@ -143,6 +143,23 @@ def test_answers_are_kept_by_model_and_chunk(done, rows):
     assert [name for chunk in kept for name in chunk] == [f"known#{i}" for i in range(len(rows))]
 
 
+def test_parts_of_a_sweep_recite_their_own_tasks(arguments, done, tmp_path, run_cli):
+    work = tmp_path / "run"
+    there = {
+        "0/2": {"base", "reverse", "shout"},
+        "1/2": {"base", "reverse", "shout", "count", "reverse%20%28second%20seed%29"},
+    }
+    for part, wanted in there.items():
+        status, _, err = run_cli(*arguments, f"--config.part={part}", f"--workdir={work}")
+        assert status == 0, err
+        assert {f.name for f in (work / "answers").iterdir()} == wanted
+        assert not (work / "summary.json").exists()
+    before = {f: f.stat().st_mtime_ns for f in (work / "answers").rglob("*.json")}
+    assert run_cli(*arguments, f"--workdir={work}")[0] == 0
+    assert {f: f.stat().st_mtime_ns for f in (work / "answers").rglob("*.json")} == before
+    assert summary(work)["em"] == summary(done)["em"]
+
+
 KILL = """
 import os, signal, sys
 from forget_jax import cli, files
