@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax import files
+from forget_jax import distributed, files
 from forget_jax.associations import checks
 from forget_jax.errors import UserError
 
@@ -100,7 +100,7 @@ def load(path: files.PathLike) -> Matrix:
 
 
 def save(path: files.PathLike, matrix: Matrix) -> None:
-    """Writes a matrix as a zarr store, replacing what is there.
+    """Writes a matrix as a zarr store, replacing what is there; of many processes only the first.
 
     Raises:
       UserError: not a .zarr path, or the disk refuses.
@@ -109,6 +109,8 @@ def save(path: files.PathLike, matrix: Matrix) -> None:
 
     if files.Path(path).suffix != ".zarr":
         raise UserError(f"{path}: a matrix is written to a .zarr folder")
+    if not distributed.is_writer():
+        return
     coordinates: dict[str, Any] = {
         "task": ("task", np.array(matrix.tasks, object)),
         "example": ("example", np.array(matrix.examples, object)),
