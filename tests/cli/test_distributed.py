@@ -25,11 +25,22 @@ def free_port():
 
 
 class Pair:
-    """Two processes of one run."""
+    """Two processes of one run, which find each other by address or as a step of SLURM."""
 
-    def __init__(self, workdir, mode):
+    def __init__(self, workdir, mode, slurm=False):
         self.began = time.monotonic()
         port = free_port()
+
+        def step(i):
+            return {
+                "JAX_COORDINATOR_PORT": str(port),
+                "SLURM_JOB_ID": "1",
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_NTASKS": "2",
+                "SLURM_PROCID": str(i),
+                "SLURM_LOCALID": str(i),
+            }
+
         self.processes = [
             subprocess.Popen(
                 [
@@ -38,12 +49,12 @@ class Pair:
                     mode,
                     "finetune",
                     f"--workdir={workdir}",
-                    f"--distributed=127.0.0.1:{port},2,{i}",
+                    f"--distributed={'auto' if slurm else f'127.0.0.1:{port},2,{i}'}",
                 ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"JAX_PLATFORMS": "cpu"},
+                env=os.environ | {"JAX_PLATFORMS": "cpu"} | (step(i) if slurm else {}),
             )
             for i in range(2)
         ]
@@ -62,7 +73,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path):
-    return lambda mode: Pair(tmp_path / "run", mode)
+    return lambda mode, **how: Pair(tmp_path / "run", mode, **how)
 
 
 def said(err):
@@ -77,7 +88,7 @@ def test_they_agree_and_only_the_first_writes_and_speaks(pair, tmp_path):
     run.mkdir()
     (run / "kept").touch()
     (run / "gone").touch()
-    status, err, out = pair("agree").end()
+    status, err, out = pair("agree", slurm=True).end()
     assert status == [0, 0], err
     assert sorted(f.name for f in run.iterdir()) == ["0.json", "kept"]
     assert (run / "0.json").read_text().strip() == "2"
