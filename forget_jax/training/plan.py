@@ -88,6 +88,9 @@ def _seat_counts(tasks: int, blocks: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
+FEW = 12  # microbatches of a step
+
+
 def microbatch_tokens(microbatch: int, longest: int, devices: int = 1) -> int:
     """Tokens computed at a time over the devices that share rows; see `LoopConfig.microbatch`."""
     if microbatch:
@@ -201,7 +204,8 @@ def cut(
     """Cuts rows, longest first, into microbatches that compute the fewest tokens.
 
     A microbatch has as many rows as fit into `tokens` at its length, rounded down to a power of
-    two, or half or a quarter of that: few shapes, of which dynamic programming takes the best.
+    two. Where a step makes few microbatches, so that a half-empty one weighs much, it may have a quarter
+    of that: twice as many shapes to compile, of which dynamic programming takes the best.
 
     Args:
       index: which examples; `lengths` and `task_of` say of each example how long and whose it is.
@@ -237,13 +241,13 @@ def _sizes(edge_N: Sequence[int], tokens: int, multiple: int) -> list[int]:
 
     Every microbatch also costs a sixteenth of `tokens`, for what does not grow with it.
     """
-    count = len(edge_N)
+    count, few = len(edge_N), sum(edge_N) < FEW * tokens
     cost = np.full(count + 1, np.inf)
     cost[count] = 0
     size_at = [0] * count
     for i in reversed(range(count)):
         most = multiple * max(1, _power_of_two(tokens // (edge_N[i] * multiple)))
-        for size in sorted({max(multiple, most // part) for part in (1, 2, 4)}):
+        for size in {most, max(multiple, most // 4)} if few else {most}:
             here = size * edge_N[i] + tokens / 16 + cost[min(count, i + size)]
             if here < cost[i]:
                 cost[i], size_at[i] = here, size
