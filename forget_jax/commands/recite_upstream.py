@@ -4,7 +4,7 @@ Answers are kept by model and chunk as they are done, so a stopped run loses one
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,14 +92,18 @@ def recite(
     )
     correct_KxN = np.zeros((len(names), len(examples)), bool)
     f1_KxN = np.zeros((len(names), len(examples)))
-    with Progress("recite", len(names), unit="model") as progress:
+    total = len(names) * len(examples)
+    with Progress(f"recite under {len(names)} models", total, unit="answer") as progress:
         for k, name in enumerate(names):
-            said = _answers(config, work, model, params, tokenizer, examples, prompts, name)
+            said = []
+            for chunk in _answers(config, work, model, params, tokenizer, examples, prompts, name):
+                said += chunk
+                progress.at(k * len(examples) + len(said))
             for j, (text, e) in enumerate(zip(said, examples, strict=True)):
                 accepted = (e.completion or "", *e.answers)
                 correct_KxN[k, j] = is_correct(text, accepted, c.normaliser)
                 f1_KxN[k, j] = f1(text, accepted, c.normaliser)
-            progress.at(k + 1, f"{correct_KxN[k].mean():.0%} exact")
+            progress.at((k + 1) * len(examples), f"{correct_KxN[k].mean():.0%} exact")
     return Recited(tuple(names), correct_KxN, f1_KxN, cut)
 
 
@@ -112,11 +116,10 @@ def _answers(
     examples: Sequence[Example],
     prompts: Sequence[Sequence[int]],
     name: str,
-) -> list[str]:
+) -> Iterator[list[str]]:
     """One model's answers, chunk by chunk; its weights are read only where a chunk is missing."""
     c = config.exact_match
     loaded: tuple[Tree, Tree | None] | None = None
-    found: list[str] = []
     for number, start in enumerate(range(0, len(examples), config.score.chunk)):
         chunk = slice(start, start + config.score.chunk)
         of = [e.name for e in examples[chunk]]
@@ -136,8 +139,7 @@ def _answers(
             work.tick()
         else:
             said = list(files.read_json(kept).values())
-        found += said
-    return found
+        yield said
 
 
 def _weights(
