@@ -46,7 +46,8 @@ def train() -> ConfigDict:
     c.patience = 0
     c.by_task = ()
     c.remat = "none"
-    c.trace = ()
+    c.trace = 0
+    c.trace_steps = 3
     c.tensorboard = False
     return c
 
@@ -78,6 +79,6 @@ def score() -> ConfigDict:
     c.rows = 8
     c.buckets = 6
     c.chunk = 1024
-    c.packing = False
+    c.packing = "auto"
     c.adapters_together = 0
     return c

@@ -12,12 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from forget_jax import distributed, files
+from forget_jax.commands import texts
 from forget_jax.commands.limits import least
 from forget_jax.commands.workdir import Workdir
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
-from forget_jax.lm import checkpoint, decoder, lora, memory, sharding
+from forget_jax.lm import checkpoint, decoder, lora, memory, peak, sharding
 from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.lm.config import SWITCHES
 from forget_jax.training.loop import LoopConfig, Task
@@ -187,7 +188,7 @@ def task(
 
     Its last train.heldout examples are kept out for held-out losses.
     """
-    keep = len(examples) - train.heldout
+    keep = texts.held_out(examples, train.heldout)
     if keep < 1:
         raise UserError(
             f"task {name} has {len(examples)} rows: too few to keep train.heldout={train.heldout} "
@@ -243,13 +244,22 @@ def training_figures(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The headline figures of a training stage from its metric records.
 
     First and last loss are means over tasks and over the first and last tenth of the steps (at
-    least one): single steps are noisy. The rate is the median step's, so compilation is left out.
+    least one): single steps are noisy. Rates are the median step's, so compilation is left out;
+    `tokens_per_second` and `flops_per_second` count real tokens only, `real_tokens` is their share
+    of those computed, `mfu` the share of the matrix products measured here (lm/peak.py), and
+    `peak_memory` bytes of the fullest device, or of this process on CPU.
     """
-    losses = [float(np.mean(list(r["loss"].values()))) for r in records]
+    losses = [float(np.mean(list(r["loss"].values()))) for r in records if r["loss"]]
     tenth = max(1, len(losses) // 10)
+    devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
+    flops = float(np.median([r["flops"] / r["seconds"] for r in records]))
     return {
         "loss_first": float(np.mean(losses[:tenth])),
         "loss_last": float(np.mean(losses[-tenth:])),
         "tokens_per_second": float(np.median([r["tokens"] / r["seconds"] for r in records])),
+        "real_tokens": sum(r["tokens"] for r in records) / sum(r["computed"] for r in records),
+        "flops_per_second": flops,
+        "mfu": flops / (devices * peak.matmul()),
+        "peak_memory": peak.memory(),
         "steps": len(records),
     }

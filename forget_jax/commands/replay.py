@@ -48,7 +48,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     for spec in config.tasks:
         name = texts.task_name(spec)
         _, rows, _ = texts.read((spec,), config, model, tokenizer)
-        keep = len(rows) - max(1, round(len(rows) * c.task_heldout))
+        keep = texts.held_out(rows, max(1, round(len(rows) * c.task_heldout)))
         if keep < 1:
             raise UserError(f"task {name} has {len(rows)} rows: too few to hold some out")
         heldout[name] = rows[keep:]
@@ -58,7 +58,10 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
                 _job(config, name, rows[:keep], strategy, seed, z_J[strategy][pool],
                      [upstream[i] for i in pool])
             )  # fmt: skip
-    evaluated = [upstream[i] for i in held] + [e for rows in heldout.values() for e in rows]
+    scored = upstream
+    if not config.data.eos_scored:
+        _, scored, _ = texts.read(config.upstream, config, model, tokenizer, scored=True)
+    evaluated = [scored[i] for i in held] + [e for rows in heldout.values() for e in rows]
     done = fleet.train_and_score(config, work, "replay", model, params, jobs, evaluated)
     if done.figures["failed"]:
         raise UserError(
@@ -81,6 +84,8 @@ def _check(config: ConfigDict) -> None:
                 f"replay.strategies names {strategy!r}{nearest(strategy, STRATEGIES)}; there are "
                 f"{', '.join(STRATEGIES)}"
             )
+    if config.data.too_long == "windows":
+        raise UserError("replay mixes whole examples: set data.too_long=truncate, left or drop")
     if not c.strategies or not config.tasks:
         raise UserError("replay needs at least one task (tasks) and one of replay.strategies")
     for key, low, high in (("ratio", 0, 1), ("pool", 0, 1), ("task_heldout", 0, 1)):

@@ -16,6 +16,7 @@ from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 from forget_jax.report import (
     Section,
+    bench_section,
     factoids_section,
     matrix_section,
     methods_section,
@@ -175,6 +176,9 @@ def _quickstart(work: Path, summary: dict[str, Any]) -> list[Section]:
 
 SECTIONS: dict[str, Callable[[Path, dict[str, Any]], list[Section]]] = {
     "export": lambda work, summary: [],
+    "bench": lambda work, summary: [
+        bench_section(*(summary[key] for key in ("what", "rows", "ratio", "notes")))
+    ],
     "quickstart": _quickstart,
     "pretrain": _pretrain,
     "finetune": _finetune,

@@ -119,14 +119,14 @@ def _measure(config: ConfigDict, work: Workdir) -> pd.DataFrame:
     grid.lora = {**grid.lora, "rank": most, "alpha": float(most), "rslora": False}  # scale 1
     model, params, tokenizer = models.load(grid)
     _, rows, _ = texts.read((config.task,), config, model, tokenizer)
-    keep = len(rows) - max(1, round(len(rows) * config.task_heldout))
+    keep = texts.held_out(rows, max(1, round(len(rows) * config.task_heldout)))
     if config.metric not in divergence.MEASURES:
         raise UserError(
             f"metric is {config.metric!r}; it must be one of {', '.join(divergence.MEASURES)}"
         )
     if keep < 1:
         raise UserError(f"{config.task} has {len(rows)} rows: too few to hold some out")
-    _, upstream, _ = texts.read(config.upstream, config, model, tokenizer)
+    _, upstream, _ = texts.read(config.upstream, config, model, tokenizer, scored=True)
     marks = sorted(set(config.steps))
     settings = list(itertools.product(config.ranks, range(config.seeds)))
     jobs = [

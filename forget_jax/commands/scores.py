@@ -38,9 +38,12 @@ class Table:
     ):
         self.path = work / "scores.zarr"
         self.models, self.encoded, self.score = list(models), encoded, score
-        self.layout = Layout.of(
-            encoded, Buckets.of(encoded, score.buckets), score.rows, score.packing
-        )
+        self.buckets = Buckets.of(encoded, score.buckets)
+        self._layout: Layout | None = None
+        if score.packing not in scorer.PACKING:
+            raise UserError(
+                f"score.packing is {score.packing!r}; it must be one of {', '.join(scorer.PACKING)}"
+            )
         self.owner_R = windows.owners([e.name for e in encoded])
         self.first_R = windows.firsts(self.owner_R)
         self.tokens_N = np.add.reduceat([e.tokens for e in encoded], self.first_R, dtype=np.int32)
@@ -78,6 +81,10 @@ class Table:
           base: the parameters that measures compare with; None for `params`.
         """
         rows = [self.models.index(name) for name in names]
+        cut = (self.encoded, self.buckets, self.score.rows)
+        if self._layout is None:
+            packing = scorer.packs(self.score.packing, model, *cut)
+            self._layout = Layout.of(*cut, packing)
         if adapters_K is None:
             self._fill(model, adapter, params, None, rows, base)
             return
@@ -89,6 +96,12 @@ class Table:
             chosen = np.minimum(np.arange(start, start + together), len(rows) - 1)
             some = adapters_K if together == len(rows) else _take(adapters_K, chosen)
             self._fill(model, adapter, params, some, rows[start : start + together], base)
+
+    @property
+    def layout(self) -> Layout:
+        """How the examples become batches; settled by the first model that is scored."""
+        assert self._layout is not None
+        return self._layout
 
     def _together(
         self, model: decoder.DecoderConfig, adapter: lora.LoRAConfig | None, params: Any, count: int

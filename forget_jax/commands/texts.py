@@ -170,3 +170,14 @@ def _sources(examples: Sequence[Example], most: int = 3) -> list[str]:
     """The names of the first few sources."""
     names = list(dict.fromkeys(e.source for e in examples))
     return names[:most] + (["…"] if len(names) > most else [])
+
+
+def held_out(rows: Sequence[Encoded], count: int) -> int:
+    """Where to cut so that at least the last `count` rows are held out, no example on both sides.
+
+    Windows of one example are rows of one name.
+    """
+    keep = max(0, len(rows) - count)
+    while 0 < keep < len(rows) and rows[keep].name == rows[keep - 1].name:
+        keep -= 1
+    return keep

@@ -13,17 +13,12 @@ from forget_jax.errors import UserError
 class Watch:
     """Called with every record of a training; use as a context manager.
 
-    train.trace=A,B writes a trace of steps A to B to `trace/` of the workdir (open it with xprof or
-    Perfetto); train.tensorboard writes losses, gradient norms and rates to `tensorboard/`.
+    train.trace=A writes a trace of train.trace_steps steps from A on to `trace/` of the workdir (open
+    it with xprof or Perfetto); train.tensorboard writes losses, gradient norms and rates to `tensorboard/`.
     """
 
     def __init__(self, train: ConfigDict, work: Workdir, stage: str):
-        if len(train.trace) not in (0, 2) or list(train.trace) != sorted(train.trace):
-            raise UserError(
-                f"train.trace is {train.trace}; give the first and the last step, such as 10,12"
-            )
-        self.first = int(train.trace[0]) if train.trace else 0
-        self.last = int(train.trace[1]) if train.trace else 0
+        self.first, self.last = train.trace, train.trace + train.trace_steps - 1
         self.folder = work / "trace"
         self.tracing = False
         self.writer: Any = None

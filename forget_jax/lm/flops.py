@@ -10,7 +10,7 @@ utilisation from these figures cannot be raised by computing more.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -106,3 +106,10 @@ def training(config: DecoderConfig, done: Work, adapter: lora.LoRAConfig | None)
     else:
         per_token, head = 4.0 * linear + 6.0 * adapter_parameters(config, adapter), 2.0
     return per_token * done.tokens + 3 * _attention(config, done) + head * _head(config, done)
+
+
+def of_training(config: DecoderConfig, adapter: lora.LoRAConfig | None) -> Callable[[Work], float]:
+    """`training` as a function of the work alone, whose factors are worked out once."""
+    units = Work(tokens=1), Work(pairs=1), Work(targets=1)
+    token, pair, target = (training(config, unit, adapter) for unit in units)
+    return lambda done: token * done.tokens + pair * done.pairs + target * done.targets

@@ -139,6 +139,8 @@ class Reporter:
             "loss": losses,
             "grad_norm": norms,
             "tokens": step.tokens,
+            "computed": step.computed,
+            "flops": step.flops,
             "seconds": round(seconds, 6),
         }
         self.log(record if heldout is None else record | {"heldout": heldout})

@@ -114,6 +114,7 @@ class StepPlan:
         self.offset = np.cumsum([0] + [len(task.examples) for task in tasks])
         self.task_of = np.repeat(np.arange(len(tasks)), [len(t.examples) for t in tasks])
         self.lengths = np.array([len(e.ids) for e in self.examples])
+        self.targets = np.array([e.tokens for e in self.examples])
         self.buckets = Buckets.of(self.examples, config.buckets)
         devices = blocks * multiple
         self.tokens = microbatch_tokens(config.microbatch, self.buckets.edges[-1], devices)
@@ -204,7 +205,7 @@ def cut(
     """Cuts rows, longest first, into microbatches that compute the fewest tokens.
 
     A microbatch has as many rows as fit into `tokens` at its length, rounded down to a power of
-    two. Where a step makes few microbatches, so that a half-empty one weighs much, it may have a quarter
+    two. Where a step makes few of them, so that a half-empty one weighs much, it may have a quarter
     of that: twice as many shapes to compile, of which dynamic programming takes the best.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 
 from forget_jax.data.batches import Buckets
 from forget_jax.errors import UserError
-from forget_jax.lm import decoder, lora, sharding
+from forget_jax.lm import decoder, flops, lora, sharding
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
 from forget_jax.training.checkpoints import Checkpoints
@@ -25,7 +25,7 @@ LOOK_AHEAD = 200  # steps whose shapes are compiled before the first of them
 
 
 class Failure(NamedTuple):
-    """A task that stopped because its loss, or its gradient, was not finite.
+    """A task that stopped because its loss, or what an update makes of it, was not finite.
 
     Attributes:
       step: counted from 1.
@@ -40,8 +40,8 @@ class Failure(NamedTuple):
 
     def line(self, task: str) -> str:
         """One line for people."""
-        what = "gradient" if np.isfinite(self.loss) else "loss"
-        value = "not finite" if what == "gradient" else self.loss
+        what = "update" if np.isfinite(self.loss) else "loss"
+        value = "not finite" if what == "update" else self.loss
         names = ", ".join(self.examples[:8]) + (", …" if len(self.examples) > 8 else "")
         saved = (
             "there is no checkpoint before it"
@@ -52,12 +52,21 @@ class Failure(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step leaves to be fetched later: its number (from 1), seats, values and tokens."""
+    """What a step leaves to be fetched later.
+
+    Attributes:
+      number: of the step, from 1.
+      seats: the task in each.
+      tokens, computed: real tokens, and those computed with padding.
+      flops: the model's, by `lm.flops`.
+    """
 
     number: int
     seats: np.ndarray
     values: dict[str, jax.Array]
     tokens: int
+    computed: int
+    flops: float
 
 
 def fresh_trainable(
@@ -117,6 +126,7 @@ class Run:
         self.frozen = base if adapter is not None else {}
         blocks = sharding.blocks()
         self.plan = StepPlan(tasks, config, blocks, sharding.rows() // blocks)
+        self.flops = flops.of_training(model, adapter)
         self.has_heldout = any(task.heldout for task in tasks)
         self.failures: dict[str, Failure] = {}
         self.failed_M = np.zeros(len(tasks), bool)
@@ -205,7 +215,7 @@ class Run:
         """Dispatches one step; `stop` says that this process was asked to stop."""
         self._sit(self.plan.seats(self.number))
         running = set(self.plan.running(self.number).tolist())
-        tokens, scale_M = 0, self._scale_M(self.seats)
+        tokens, computed, scale_M = 0, 0, self._scale_M(self.seats)
         for i, part in enumerate(self.plan.microbatches(self.number)):
             batch = sharding.feed(self.plan.examples, part.shape, part.rows)
             self.sums = steps.accumulate(
@@ -220,6 +230,9 @@ class Run:
                 self._dropout_key(i),
             )
             tokens += part.real
+            computed += part.shape.rows * part.shape.length
+        rows = self.plan.rows(self.number)
+        done = flops.work(self.model, self.plan.lengths[rows], int(self.plan.targets[rows].sum()))
         self.seated, values, self.sums = steps.update(
             self.optimizer,
             self.seated,
@@ -229,7 +242,7 @@ class Run:
             sharding.spread(np.array([stop], np.float32)),
         )
         self.number += 1
-        return Metrics(self.number, self.seats, values, tokens)
+        return Metrics(self.number, self.seats, values, tokens, computed, self.flops(done))
 
     def fail(self, m: int, step: int, loss: float) -> Failure:
         """Takes a task out: its loss at `step` (from 1) was not finite.

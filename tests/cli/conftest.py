@@ -1,5 +1,6 @@
 """Command lines of runs that take seconds."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]], 
         return kept[key]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def figures() -> Callable[[Path], dict[str, Any]]:
+    """A function that gives a workdir's summary without what clock and machine decide."""
+    return _figures
+
+
+MEASURED = {"seconds", "tokens_per_second", "flops_per_second", "mfu", "peak_memory"}
+
+
+def _figures(work: Path) -> dict[str, Any]:
+    def untimed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: untimed(v) for k, v in value.items() if k not in MEASURED}
+        return value
+
+    found: dict[str, Any] = untimed(json.loads((work / "summary.json").read_text()))
+    return found

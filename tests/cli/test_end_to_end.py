@@ -13,15 +13,9 @@ import xarray as xr
 
 from forget_jax.commands import workdir as workdirs
 
-TIMES = {"seconds", "tokens_per_second"}
-
 
 def summary(work):
     return json.loads((work / "summary.json").read_text())
-
-
-def without_times(work):
-    return {k: v for k, v in summary(work).items() if k not in TIMES}
 
 
 def adapter_files(work):
@@ -184,12 +178,16 @@ def killed(moment, arguments, work):
     assert not (work / "summary.json").exists()
 
 
-def assert_same(work, undisturbed):
-    assert without_times(work) == without_times(undisturbed)
-    assert adapter_files(work) == adapter_files(undisturbed)
+@pytest.fixture
+def assert_same(figures):
+    def check(work, undisturbed):
+        assert figures(work) == figures(undisturbed)
+        assert adapter_files(work) == adapter_files(undisturbed)
+
+    return check
 
 
-def test_pretrain_killed_in_training(tiny_run, pretrain_arguments, tmp_path, run_cli):
+def test_pretrain_killed_in_training(tiny_run, assert_same, pretrain_arguments, tmp_path, run_cli):
     work = tmp_path / "run"
     killed("training", pretrain_arguments, work)
     status, _, err = run_cli(*pretrain_arguments, f"--workdir={work}")
@@ -198,7 +196,7 @@ def test_pretrain_killed_in_training(tiny_run, pretrain_arguments, tmp_path, run
 
 
 @pytest.mark.parametrize("moment", ["training", "adapters", "scores"])
-def test_associate_killed(moment, associated, associate_arguments, tmp_path, run_cli):
+def test_associate_killed(moment, assert_same, associated, associate_arguments, tmp_path, run_cli):
     work = tmp_path / "run"
     killed(moment, associate_arguments, work)
     status, _, err = run_cli(*associate_arguments, f"--workdir={work}")
@@ -211,7 +209,7 @@ def test_associate_killed(moment, associated, associate_arguments, tmp_path, run
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_signal_saves_and_resumes(
-    number, finished, finetune_arguments, tmp_path, run_cli, monkeypatch
+    assert_same, number, finished, finetune_arguments, tmp_path, run_cli, monkeypatch
 ):
     undisturbed = finished(finetune_arguments)
     add = workdirs.Metrics.add
@@ -236,7 +234,7 @@ def test_a_polite_signal_saves_and_resumes(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_outside_training_resumes_too(
-    number, associated, associate_arguments, tmp_path, run_cli, monkeypatch
+    assert_same, number, associated, associate_arguments, tmp_path, run_cli, monkeypatch
 ):
     from forget_jax.scoring import store
 

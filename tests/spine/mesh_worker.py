@@ -1,12 +1,15 @@
 """Trains the same tasks on each mesh given, in a process of its own, and writes losses as JSON.
 
-    python mesh_worker.py OUT STEPS [--distributed=HOST:PORT,COUNT,INDEX] MESH [MESH ...]
+    python mesh_worker.py OUT STEPS [--distributed=HOST:PORT,COUNT,INDEX]
+        [--checkpoints=FOLDER] [--die-after=STEP] MESH [MESH ...]
 
-where a MESH is four numbers such as 2,1,2,2 for task, data, fsdp and tensor.
+where a MESH is four numbers such as 2,1,2,2 for task, data, fsdp and tensor. With --die-after it
+ends without a word once the checkpoint of that step is written and another step is done.
 """
 
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import numpy as np
 from forget_jax import distributed
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import decoder, lora, sharding
+from forget_jax.training.checkpoints import Checkpoints
 from forget_jax.training.loop import LoopConfig, Task, train
 from forget_jax.training.optimizer import OptimizerConfig, Schedule
 
@@ -39,9 +43,10 @@ def tasks(steps: int) -> list[Task]:
 
 def main() -> None:
     steps, meshes = int(sys.argv[2]), [a for a in sys.argv[3:] if not a.startswith("--")]
-    spec = next((a.partition("=")[2] for a in sys.argv if a.startswith("--distributed")), "")
-    if spec:
-        distributed.initialise(spec)
+    options = dict(a[2:].split("=", 1) for a in sys.argv if a.startswith("--"))
+    if "distributed" in options:
+        distributed.initialise(options["distributed"])
+    folder, die_after = options.get("checkpoints"), int(options.get("die-after", steps))
     params = jax.jit(decoder.init, static_argnums=0)(MODEL, jax.random.key(0))
     params = jax.tree.map(lambda x: np.asarray(x) * 3, params)
     found = {}
@@ -50,20 +55,29 @@ def main() -> None:
         mesh = sharding.make(shape) if text != "1" else None
         with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
             records = []
+            checkpoints = Checkpoints(folder) if folder else None
+
+            def log(record, records=records, checkpoints=checkpoints):
+                records.append(record)
+                if record["step"] > die_after:
+                    checkpoints.wait()
+                    os._exit(9)
+
             outcome = train(
                 MODEL,
                 lora.LoRAConfig(rank=2),
                 sharding.put(params),
                 tasks(steps),
                 OptimizerConfig(Schedule(1e-3, "cosine", 2)),
-                LoopConfig(batch_size=4, microbatch=8, buckets=1),
-                log=records.append,
+                LoopConfig(batch_size=4, microbatch=8, buckets=1, save_every=die_after),
+                checkpoints,
+                log=log,
             )
             adapters = sharding.fetch(outcome.trainable)
-        norm = float(np.sqrt(sum((x**2).sum() for x in jax.tree.leaves(adapters))))
-        found[text] = {"losses": [r["loss"] for r in records], "norm": norm}
+        found[text] = {"losses": [r["loss"] for r in records]}
     if distributed.is_writer():
         Path(sys.argv[1]).write_text(json.dumps(found))
+        np.savez(f"{sys.argv[1]}.npz", *jax.tree.leaves(adapters))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 WORKER = Path(__file__).with_name("mesh_worker.py")
@@ -61,3 +62,41 @@ def test_fifty_steps_on_every_mesh_and_on_two_processes(tmp_path):
     two, where = tmp_path / "two.json", f"127.0.0.1:{free_port()}"
     runs = [start(two, 50, 4, f"--distributed={where},2,{i}", "2,1,2,2") for i in range(2)]
     assert worst(ended(two, *runs)["2,1,2,2"], found["1"]) < 1e-5
+
+
+def adapters(out: Path) -> list[np.ndarray]:
+    with np.load(f"{out}.npz") as kept:
+        return list(kept.values())
+
+
+def difference(ours: Path, theirs: Path) -> float:
+    """The relative Frobenius norm of the difference of all adapters."""
+    pairs = list(zip(adapters(ours), adapters(theirs), strict=True))
+    assert pairs
+    return np.sqrt(
+        sum(((x - y) ** 2).sum() for x, y in pairs) / sum((y**2).sum() for _, y in pairs)
+    )
+
+
+@pytest.mark.slow
+def test_resumed_on_fewer_devices_and_fewer_processes(tmp_path):
+    """A run dies after a checkpoint and goes on elsewhere, to the undisturbed run's adapters."""
+    whole, where = tmp_path / "whole.json", f"127.0.0.1:{free_port()}"
+    ended(whole, start(whole, 12, 8, "2,1,2,2"))
+    starts = {
+        "8 devices": [("2,1,2,2", 8, ())],
+        "2 processes": [("2,1,2,2", 4, (f"--distributed={where},2,{i}",)) for i in range(2)],
+    }
+    for name, processes in starts.items():
+        out, kept = tmp_path / "broken.json", f"--checkpoints={tmp_path / name}"
+        broken = [
+            start(out, 12, devices, kept, "--die-after=7", *extra, mesh)
+            for mesh, devices, extra in processes
+        ]
+        for run in broken:
+            _, err = run.communicate()
+            assert run.returncode == 9, err[-3000:]
+        resumed = tmp_path / "resumed.json"
+        found = ended(resumed, start(resumed, 12, 4, kept, "1,2,2,1"))
+        assert len(found["1,2,2,1"]["losses"]) == 5, name
+        assert difference(resumed, whole) < 1e-5, name
