@@ -14,7 +14,7 @@ import numpy as np
 
 from forget_jax.data.batches import Batch, Buckets, Shape
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import decoder, logprob, lora, sharding
+from forget_jax.lm import decoder, flops, logprob, lora, sharding
 from forget_jax.scoring.stream import Layout, stream
 
 Tree = Any
@@ -91,6 +91,40 @@ def score_batch(
     else:
         scored = over_adapters(one, adapters_K)
     return sharding.replicate(scored)
+
+
+PACKING = ("auto", "true", "false")
+
+
+def packs(
+    packing: str,
+    model: decoder.DecoderConfig,
+    encoded: Sequence[Encoded],
+    buckets: Buckets,
+    rows: int,
+) -> bool:
+    """Whether rows hold several examples: as said, or (`auto`) where that takes less arithmetic.
+
+    Packed rows have little padding, but all are as long as the longest example, and attention's
+    work grows with the square. Half precision on GPUs has a kernel that cannot keep the examples of
+    a row apart, and that is worth more than the padding: there `auto` never packs.
+    """
+    if packing != "auto":
+        return packing == "true"
+    if jax.default_backend() == "gpu" and model.dtype != "float32":
+        return False
+    apart, together = (_flops(model, plan(encoded, buckets, rows, p)) for p in (False, True))
+    return together < apart
+
+
+def _flops(
+    model: decoder.DecoderConfig, planned: Sequence[tuple[Shape, Sequence[tuple[int, ...]]]]
+) -> float:
+    """Arithmetic of a plan's batches, padding and masked pairs included."""
+    shapes = [shape for shape, _ in planned]
+    tokens = sum(s.rows * s.length for s in shapes)
+    pairs = sum(s.rows * s.length**2 for s in shapes)
+    return flops.scoring(model, flops.Work(tokens, pairs, sum(s.rows * s.targets for s in shapes)))
 
 
 def plan(
