@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["forget_jax", "forget_jax.*", "configs"]),
+    packages=find_packages(include=["forget_jax", "forget_jax.*", "configs", "benchmarks"]),
     package_data={"forget_jax": ["report/*.html", "py.typed"]},
     install_requires=[
         "jax>=0.10.2",

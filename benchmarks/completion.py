@@ -9,33 +9,26 @@ statistics of an 85 × 141,871 matrix. Without `--matrix` (the released OLMo-7B 
 `../shared/data/matrices/olmo-7b-dolma.json` by default) the first part is synthetic as well.
 """
 
-import argparse
 import functools
-import json
 import pathlib
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks import table
+from benchmarks.side import missing
 from forget_jax.associations import rank_r2
 from forget_jax.associations.evaluation import observed_columns, predict_split
 from forget_jax.associations.matrix import load
+from forget_jax.lm import peak
 
 TEST = [6, 65, 18, 8, 60, 13, 37, 22, 30, 19, 64, 50, 25, 31, 32, 61, 16, 5, 53, 49]
 TRAIN = [i for i in range(66) if i not in TEST]
 HERE = pathlib.Path(__file__).resolve().parent
 RELEASED = HERE.parents[1] / "shared" / "data" / "matrices" / "olmo-7b-dolma.json"
 N_KNOWN = 30
-FIGURES = {
-    "seconds": "wall",
-    "cpu_seconds": "CPU",
-    "compile_seconds": "compiling",
-    "rmse": "RMSE",
-    "rmse_of_sample": "RMSE of the sample",
-}
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -62,6 +55,10 @@ def rmse(predicted_GxTxN: np.ndarray, truth_TxN: np.ndarray, columns_GxS: np.nda
     return float(np.mean(values))
 
 
+def _setting(train: np.ndarray, test: np.ndarray, n_seeds: int) -> str:
+    return f"{train.shape[0]} × {train.shape[1]}, {len(test)} tasks × {n_seeds} seeds"
+
+
 def ours(
     train: np.ndarray, test: np.ndarray, n_seeds: int, method: str, repeats: int
 ) -> dict[str, Any]:
@@ -76,7 +73,7 @@ def ours(
     wall, cpu = np.median(np.array(runs), 0)
     return {
         "system": f"forget_jax {method}",
-        "size": f"{train.shape[0]} × {train.shape[1]}, {len(test)} tasks × {n_seeds} seeds",
+        "setting": _setting(train, test, n_seeds),
         "seconds": float(wall),
         "cpu_seconds": float(cpu),
         "compile_seconds": float(first - wall),
@@ -129,7 +126,7 @@ def theirs(train: np.ndarray, test: np.ndarray, n_seeds: int, sample: int) -> li
         rows.append(
             {
                 "system": f"scikit-surprise {name} ({sample} of {fits} fits, scaled)",
-                "size": f"{train.shape[0]} × {train.shape[1]}, {len(test)} tasks × {n_seeds} seeds",
+                "setting": _setting(train, test, n_seeds),
                 "seconds": float(np.median(walls) * fits),
                 "cpu_seconds": float(np.median(cpus) * fits),
                 "rmse_of_sample": float(np.sqrt(np.mean(square))),
@@ -138,33 +135,30 @@ def theirs(train: np.ndarray, test: np.ndarray, n_seeds: int, sample: int) -> li
     return rows
 
 
-def main() -> None:
-    """Runs all parts and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="end within five minutes on two cores")
-    parser.add_argument("--json", type=pathlib.Path, help="write rows and ratios there")
-    parser.add_argument("--matrix", type=pathlib.Path, default=RELEASED)
-    options = parser.parse_args()
+def run(quick: bool = False, matrix: str | None = None) -> dict[str, Any]:
+    """Measures all parts and returns `rows`, `ratio` (of wall times) and `notes`.
 
-    if options.matrix.exists():
-        z = load(options.matrix).z_MxN.astype(np.float32)
-        train, test = z[TRAIN], z[TEST]
+    Args:
+      matrix: a file with another matrix than the released one.
+    """
+    path = pathlib.Path(matrix) if matrix else RELEASED
+    notes = [f"the matrix of {path.name}"]
+    if path.exists():
+        z = load(path).z_MxN.astype(np.float32)
     else:
-        print(f"{options.matrix} is absent: synthetic matrix instead")
+        notes = [f"{path.name} is absent: a synthetic matrix instead"]
         z = synthetic(66, 1000)
-        train, test = z[TRAIN], z[TEST]
-    repeats = 5 if options.quick else 11
+    train, test = z[TRAIN], z[TEST]
+    repeats = 5 if quick else 11
     rows = [ours(train, test, 10, m, repeats) for m in ("als", "gaussian", "mixture", "knn")]
     fastest = rows[0]["seconds"]
     ratio: dict[str, float] = {}
-    try:
-        peers = theirs(train, test, 10, 3 if options.quick else 10)
-    except ImportError:
-        print("scikit-surprise is absent (the `bench` extra): no peer to compare with")
-        peers = []
-    for peer in peers:
+    absent = missing("surprise")
+    if absent:
+        notes.append("the peer is left out: scikit-surprise (the `bench` extra) is not installed")
+    for peer in [] if absent else theirs(train, test, 10, 3 if quick else 10):
+        rows.append(peer)
         ratio[peer["system"].split(" (")[0]] = peer["seconds"] / fastest
-    rows += peers
 
     large = synthetic(66, 141_871)
     for method in ("als", "mixture"):
@@ -174,26 +168,14 @@ def main() -> None:
     rows.append(
         {
             "system": "forget_jax rank_r2, ranks 1 to 9",
-            "size": "85 × 141871",
+            "setting": "85 × 141871",
             "seconds": wall,
             "cpu_seconds": cpu,
         }
     )
-    for row in rows:
-        figures = " ".join(
-            f"{name} {row[key]:.5f}" if "rmse" in key else f"{name} {row[key]:.3f} s"
-            for key, name in FIGURES.items()
-            if key in row
-        )
-        print(f"{row['system']:<58} {row['size']:<38} {figures}")
-    for name, times in ratio.items():
-        print(f"forget_jax als takes 1/{times:.0f} of the time of {name}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory {peak:.2f} GiB")
-    if options.json:
-        found = {"rows": rows, "ratio": ratio, "peak_gib": peak}
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    notes.append(f"peak memory {peak.resident() / 2**30:.2f} GiB")
+    return {"rows": rows, "ratio": ratio, "notes": notes}
 
 
 if __name__ == "__main__":
-    main()
+    table.main(__doc__, run, matrix="an association matrix instead of the released one")

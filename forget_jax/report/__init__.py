@@ -1,6 +1,7 @@
 """The page: sections made from plain arrays and dicts, and the HTML that holds them."""
 
 from forget_jax.report.association_sections import matrix_section, methods_section, rank_section
+from forget_jax.report.bench_section import bench_section
 from forget_jax.report.law_section import scaling_section
 from forget_jax.report.page import page
 from forget_jax.report.probes_section import probes_section
@@ -13,6 +14,7 @@ __all__ = [
     "Section",
     "Table",
     "Text",
+    "bench_section",
     "factoids_section",
     "matrix_section",
     "methods_section",

@@ -1,0 +1,25 @@
+"""The matmul peak of one device, which all utilisations are of.
+
+python benchmarks/matmul.py [--quick] [--json PATH]
+"""
+
+import tempfile
+from typing import Any
+
+from benchmarks import table
+from benchmarks.side import Side
+
+
+def run(quick: bool = False, shape: str = "tiny") -> dict[str, Any]:
+    """Measures it in a process of its own; `quick` changes nothing, it takes a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        loading = {"folder": folder, "shape": shape, "rank": 8, "random": False}
+        with Side("ours", loading) as ours:
+            about, peak = ours.ask("about"), ours.ask("matmul_peak")["flops"]
+            row = {"system": "jax", "setting": about["device"], "matmul_flops": peak}
+            row["peak_bytes"] = ours.peak()
+    return {"rows": [row], "ratio": {}, "notes": [about["system"]]}
+
+
+if __name__ == "__main__":
+    table.main(__doc__, run)

@@ -1,0 +1,225 @@
+"""forget_jax's side: trains and scores as the commands do, with the settings of their configs."""
+
+import contextlib
+import functools
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import world
+from benchmarks.shapes import ADAPTERS, SHAPES, SKIPPED
+from benchmarks.side import serve
+from benchmarks.waiting import Waiting
+from configs import parts
+from forget_jax import cli
+from forget_jax.commands import models
+from forget_jax.data.batches import Buckets
+from forget_jax.lm import checkpoint, decoder, flops, lora, memory, peak, peft
+from forget_jax.scoring import scorer
+from forget_jax.training.loop import StepPlan, Task, train
+
+Tree = Any
+
+
+def make(folder: Path, model: decoder.DecoderConfig, adapter: lora.LoRAConfig) -> None:
+    """Writes a model and adapters with random weights, for both sides to load."""
+    params = decoder.init(model, jax.random.key(0))
+    checkpoint.save(folder / "model", model, params)
+    base = str((folder / "model").resolve())
+    for k in range(ADAPTERS):
+        fresh = lora.init(adapter, params, jax.random.key(k))
+        peft.save(folder / f"fresh{k}", adapter, fresh, model, base)
+        peft.save(folder / f"trained{k}", adapter, _as_if_trained(fresh, k), model, base)
+
+
+def _as_if_trained(adapters: Tree, k: int) -> Tree:
+    """Adapters whose update is not zero."""
+    draw = np.random.default_rng(k)
+    return jax.tree.map_with_path(
+        lambda path, x: (
+            jnp.asarray(0.01 * draw.standard_normal(x.shape), x.dtype) if path[-1].key == "b" else x
+        ),
+        adapters,
+    )
+
+
+def random_params(model: decoder.DecoderConfig, dtype: str) -> Tree:
+    """Parameters drawn on the device in their own dtype, one array at a time."""
+    tree: Tree = {}
+    for i, (path, shape) in enumerate(checkpoint.shapes(model).items()):
+        is_vector = path.rpartition("/")[2] in ("scale", "bias")
+        draw = jax.jit(
+            lambda key, shape=shape: jax.random.normal(key, shape, dtype) * jnp.asarray(0.02, dtype)
+        )
+        value = jnp.ones(shape, dtype) if is_vector else draw(jax.random.key(i))
+        checkpoint.put(tree, path, value)
+    return tree
+
+
+class Ours:
+    """The requests that this side answers."""
+
+    def load(self, folder: str, shape: str, rank: int, random: bool) -> dict[str, Any]:
+        """Loads the folder's model, made first where there is none, or random weights.
+
+        Args:
+          random: draw the weights on the device; the adapters too.
+        """
+        cli._setup_jax(None)
+        self.folder, self.model = Path(folder), SHAPES[shape]
+        self.adapter = lora.LoRAConfig(rank=rank)
+        if random:
+            self.params = random_params(self.model, "bfloat16")
+        else:
+            if not (self.folder / "model" / "config.json").exists():
+                make(self.folder, self.model, self.adapter)
+            self.params = checkpoint.load(self.folder / "model")[1]
+        self.random = random
+        return {}
+
+    def about(self) -> dict[str, Any]:
+        """What this side runs on."""
+        device = jax.devices()[0]
+        return {
+            "backend": jax.default_backend(),
+            "device": device.device_kind,
+            "system": f"jax {jax.__version__}",
+        }
+
+    def matmul_peak(self) -> dict[str, Any]:
+        """FLOP/s of the fastest square matrix products."""
+        return {"flops": peak.matmul()}
+
+    def _adapters(self, kind: str, count: int) -> Tree:
+        """A stack of adapters, `fresh` or `trained`."""
+        if self.random:
+            keys = jax.random.split(jax.random.key(1), count)
+            each = [lora.init(self.adapter, self.params, key) for key in keys]
+            if kind == "trained":
+                each = [_as_if_trained(one, k) for k, one in enumerate(each)]
+        else:
+            each = [
+                peft.load(self.folder / f"{kind}{k}", self.model, self.params)[1]
+                for k in range(count)
+            ]
+        return jax.tree.map(lambda *x: jnp.stack(x), *each)
+
+    def train(
+        self, rows: str, orders: Sequence[Sequence[int]], fields: dict[str, Any], trace: str = ""
+    ) -> dict[str, Any]:
+        """Trains one task per order, together; the rate is over the steps after the first two.
+
+        Args:
+          orders: which rows each task consumes, in order.
+          fields: `train` fields that differ from the config's defaults.
+          trace: a folder for a profiler trace of it, from which the waiting is read.
+        """
+        config = parts.train()
+        config.update(schedule="constant", warmup=0, save_every=0, **fields)
+        examples = world.load(self.folder / f"{rows}.npz")
+        tasks = [
+            Task(f"t{m}", examples, m, len(order) // config.batch_size, np.array(order))
+            for m, order in enumerate(orders)
+        ]
+        records: list[dict[str, Any]] = []
+        cpu = [0.0]
+        waiting = Waiting(Path(trace))
+
+        def log(record: dict[str, Any]) -> None:
+            records.append(record)
+            if len(records) == SKIPPED:
+                cpu[0] = time.process_time()
+                if trace:
+                    waiting.start()
+
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress line
+            train(
+                self.model,
+                self.adapter,
+                self.params,
+                tasks,
+                models.optimizer(config),
+                models.loop(config),
+                initial=self._adapters("fresh", len(orders)),
+                log=log,
+            )
+        cpu_seconds = time.process_time() - cpu[0]
+        plan = StepPlan(tasks, models.loop(config))
+        timed = range(SKIPPED, len(records))
+        trained = [plan.examples[i] for step in timed for i in plan.rows(step)]
+        done = flops.work(self.model, [len(e.ids) for e in trained], sum(e.tokens for e in trained))
+        seconds = sum(record["seconds"] for record in records[SKIPPED:])
+        return {
+            "seconds": seconds,
+            "tokens": done.tokens,
+            "cpu_seconds": cpu_seconds,
+            "useful": plan.useful_fraction(len(records)),
+            "losses": [float(np.mean(list(r["loss"].values()))) for r in records],
+            "flops": flops.training(self.model, done, self.adapter),
+            "peak_bytes": peak.memory(),
+            **({"waiting": waiting.share()} if trace else {}),
+        }
+
+    def plan(self, rows: int, length: int) -> dict[str, Any]:
+        """The bytes that the memory plan foresees for training, as the command prints it."""
+        wanted = memory.plan(self.model, rows, length, "bfloat16", self.adapter)
+        return {"bytes": wanted.total, "line": wanted.line()}
+
+    def score(self, rows: str, adapters: int, how: str, trace: str = "") -> dict[str, Any]:
+        """Scores all rows.
+
+        Args:
+          adapters: how many; 0 scores the base.
+          how: `together` in one pass, `merged` each into the base, or `single`, each in a pass.
+        """
+        config = parts.score()
+        examples = world.load(self.folder / f"{rows}.npz")
+        buckets = Buckets.of(examples, config.buckets)
+        call = functools.partial(
+            scorer.score,
+            encoded=examples,
+            buckets=buckets,
+            rows=config.rows,
+            packing=config.packing,
+        )
+        stack = self._adapters("trained", adapters) if adapters else None
+        ones = [jax.tree.map(lambda x, k=k: x[k], stack) for k in range(adapters)]
+        model, adapter, params = self.model, self.adapter, self.params
+        merge = jax.jit(functools.partial(lora.merge, adapter))
+        waiting = Waiting(Path(trace))
+        if trace:
+            waiting.start()
+        began, cpu = time.perf_counter(), time.process_time()
+        if how == "together":
+            found = [call(model, adapter, params, stack)]
+        elif how == "single":
+            found = [call(model, adapter, params, jax.tree.map(lambda x: x[None], x)) for x in ones]
+        else:
+            found = [call(model, None, merge(params, one), None) for one in ones]
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+        nll_KxN = np.concatenate(found)
+        lengths, targets = [len(e.ids) for e in examples], sum(e.tokens for e in examples)
+        done = flops.work(model, lengths, targets)
+        planned = scorer.plan(examples, buckets, config.rows, config.packing)
+        return {
+            "seconds": seconds,
+            "tokens": done.tokens * len(nll_KxN),
+            "cpu_seconds": cpu_seconds,
+            "useful": done.tokens / sum(s.rows * s.length for s, _ in planned),
+            "nll": (nll_KxN.sum(1) / targets).tolist(),
+            "flops": flops.scoring(
+                model, done, adapter if adapters and how != "merged" else None, len(nll_KxN)
+            ),
+            "peak_bytes": peak.memory(),
+            **({"waiting": waiting.share()} if trace else {}),
+        }
+
+
+if __name__ == "__main__":
+    serve(Ours())

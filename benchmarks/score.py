@@ -1,0 +1,117 @@
+"""Scoring examples against transformers, in one run, taking turns.
+
+    python benchmarks/score.py [--quick] [--json PATH]
+
+Both sides give the negative log-likelihood of every example of real rows: C4 documents, whose
+tokens are all targets, and task rows, whose completions are. forget_jax runs with the defaults of
+the `score` command. The peers sort the rows by length and batch as many tokens as we do, under
+`torch.inference_mode`, with PyTorch's fused attention, on an accelerator through torch.compile too:
+
+    transformers          the model's logits at every position, as everybody writes it
+    transformers_targets  logits only where there is a target
+
+Then eight adapters three ways: in one pass, one at a time, and each merged into the base. On CPU
+the model has 5.3 M parameters; on an accelerator it is Llama's 1 B, random weights in bfloat16.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import table, world
+from benchmarks.finetune import no_peer
+from benchmarks.shapes import ADAPTERS, SHAPES
+from benchmarks.side import Side
+from benchmarks.table import Row
+from configs import parts
+from forget_jax.data.tokenise import Encoded
+
+Turn = Callable[[int], Row]
+WAYS = ("together", "single", "merged")
+
+
+def _turn(side: Side, **given: Any) -> Turn:
+    def take(number: int) -> Row:
+        side.forget_peak()
+        found = side.ask("score", **given)
+        found["peak_bytes"] = found["peak_bytes"] or side.peak()
+        return found
+
+    return take
+
+
+def _peers(rows: Sequence[Encoded], on_cpu: bool) -> dict[str, Mapping[str, Any]]:
+    tokens = parts.score().rows * max(len(row.ids) for row in rows)
+    plain = {"batch_tokens": tokens, "targets_only": False}
+    targets = {"batch_tokens": tokens, "targets_only": True}
+    peers: dict[str, Mapping[str, Any]] = {"transformers": plain, "transformers_targets": targets}
+    if not on_cpu:
+        peers["transformers_compiled"] = {**plain, "compiled": True}
+    return peers
+
+
+def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
+    """Measures all and returns `rows`, `ratio` and `notes`.
+
+    Args:
+      shape: the model on CPU.
+    """
+    why = no_peer()
+    found: dict[str, Any] = {"rows": [], "ratio": {}, "notes": [why] if why else []}
+    rounds = 3 if quick else 5
+    with tempfile.TemporaryDirectory() as folder:
+        loading = {"folder": folder, "shape": shape, "rank": 8, "random": False}
+        with Side("ours", loading) as probe:
+            about = probe.ask("about")
+        on_cpu = about["backend"] == "cpu"
+        if not on_cpu:
+            loading |= {"shape": "1b", "random": True}
+        model = SHAPES[str(loading["shape"])]
+        where, tasks, documents = world.encode(model)
+        found["notes"] += [f"{about['device']}, {about['system']}", f"rows of {where}"]
+        share = (1 if quick else 4) * (1 if on_cpu else 8)
+        data = {"documents": documents[: 48 * share], "tasks": tasks[: 192 * share]}
+        with Side("ours", loading) as ours, Side("peer", loading) as peer:
+            peak = ours.ask("matmul_peak")["flops"]
+            for name, rows in data.items():
+                world.save(Path(folder) / f"{name}.npz", rows)
+                turns = {f"forget_jax_{name}": _turn(ours, rows=name, adapters=0, how="together")}
+                for system, given in _peers(rows, on_cpu).items() if why is None else ():
+                    turns[f"{system}_{name}"] = _turn(peer, rows=name, **given)
+                done = table.alternate(turns, rounds)
+                _add(found, done, name, peak)
+                with tempfile.TemporaryDirectory() as trace:
+                    traced = ours.ask("score", rows=name, adapters=0, how="together", trace=trace)
+                found["notes"].append(
+                    f"{name}: the device waits for the host in {traced['waiting']:.1%} of the time"
+                )
+            if why is None:
+                found["notes"].append(peer.ask("about")["system"])
+            peer.close()
+            turns = {
+                f"forget_jax_{how}": _turn(ours, rows="tasks", adapters=ADAPTERS, how=how)
+                for how in WAYS
+            }
+            done = table.alternate(turns, rounds)
+            _add(found, done, f"tasks, {ADAPTERS} adapters", peak)
+    return found
+
+
+def _add(found: dict[str, Any], done: Mapping[str, list[Row]], setting: str, peak: float) -> None:
+    """Adds the systems' rows, how our rate compares, and how far their results differ."""
+    ours, *others = done
+    for system, turns in done.items():
+        found["rows"].append(table.summarise(system, setting, turns, peak))
+        if system in others:
+            found["ratio"][system] = table.ratio(done[ours], turns)
+    first = {system: np.array(turns[0]["nll"]) for system, turns in done.items()}
+    gap = max((float(np.abs(first[ours] - first[s]).max()) for s in others), default=0.0)
+    if others:
+        found["notes"].append(f"{setting}: mean NLLs differ by at most {gap:.1e} nats")
+
+
+if __name__ == "__main__":
+    table.main(__doc__, run)
