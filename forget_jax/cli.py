@@ -35,6 +35,7 @@ COMMANDS = {
     "factoids": "memorise facts, train on others, and recite: what mixing in keeps",
     "export": "a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune",
     "report": "rebuild report.html from the files of a workdir",
+    "bench": "throughput, MFU and peak memory, beside its peers",
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
