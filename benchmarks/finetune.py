@@ -21,7 +21,7 @@ measured alone.
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ from forget_jax.errors import UserError
 PEER_NEEDS = ("torch", "transformers", "peft", "accelerate")
 BATCH = 8  # rows of a step, and the most in a pass of the peer
 TOGETHER = 8  # tasks trained together, in batches of half as many rows
+# With --quick and without:
+ROUNDS = (3, 5)
+COUNT = (192, 512)  # rows of a round
+STEPS = (10, 20)  # of a round, where the rows are not all of them
 Turn = Callable[[int], Row]
 Orders = Callable[[int], list[list[int]]]
 
@@ -192,7 +196,7 @@ def no_peer() -> str | None:
 
 def _on_cpu(c: Comparison, case: str, quick: bool) -> None:
     where, rows = _mixed(c.ours.loading["shape"])
-    count = min(len(rows), 192 if quick else 512)
+    count = min(len(rows), COUNT[not quick])
     if where not in c.found["notes"]:
         c.found["notes"].append(where)
     if case in ("ragged", "batch32"):
@@ -202,7 +206,7 @@ def _on_cpu(c: Comparison, case: str, quick: bool) -> None:
         half = [e for e in rows if len(e.ids) <= c.model.context // 2]
         _identical(c, half[: count // 2])
     else:
-        _tasks(c, rows, 8 if quick else 20, compiled=False)
+        _tasks(c, rows, STEPS[not quick], compiled=False)
 
 
 CPU = ("ragged", "batch32", "identical", "tasks")
@@ -218,6 +222,7 @@ def run(quick: bool = False, cases: str | None = None, shape: str = "small") -> 
     Raises:
       UserError: a case that this machine does not have.
     """
+    _check(cases.split(",") if cases else (), {*CPU, *ACCELERATOR})
     why = no_peer()
     found: dict[str, Any] = {"rows": [], "ratio": {}, "notes": [why] if why else []}
     with tempfile.TemporaryDirectory() as folder:
@@ -227,9 +232,7 @@ def run(quick: bool = False, cases: str | None = None, shape: str = "small") -> 
             on_cpu = about["backend"] == "cpu"
             known = CPU if on_cpu else ACCELERATOR
             wanted = cases.split(",") if cases else [k for k in known if not (quick and k in SLOW)]
-            for case in wanted:
-                if case not in known:
-                    raise UserError(f"no case {case!r} here; there are {', '.join(known)}")
+            _check(wanted, known)
         found["notes"].append(f"{about['device']}, {about['system']}")
         for case in wanted:
             part = _case(folder, case, on_cpu, quick, shape, why is None)
@@ -239,6 +242,12 @@ def run(quick: bool = False, cases: str | None = None, shape: str = "small") -> 
                 else:
                     found[key] |= value
     return found
+
+
+def _check(wanted: Iterable[str], known: Collection[str]) -> None:
+    for case in wanted:
+        if case not in known:
+            raise UserError(f"no case {case!r} here; there are {', '.join(sorted(known))}")
 
 
 SLOW = ("batch32", "tasks", "7b", "memory")
@@ -253,7 +262,7 @@ def _case(
     name = shape if on_cpu else ("7b" if case == "7b" else "1b")
     loading = _loading(folder, name, 8, not on_cpu)
     with Side("ours", loading) as ours, Side("peer", loading) as peer:
-        c = Comparison(ours, peer if has_peer else None, rounds=3 if quick else 5)
+        c = Comparison(ours, peer if has_peer else None, rounds=ROUNDS[not quick])
         if has_peer:
             c.found["notes"].append(peer.ask("about")["system"])
         if on_cpu:
@@ -261,10 +270,11 @@ def _case(
         elif case == "tasks":
             where, rows = _mixed(name)
             c.found["notes"].append(where)
-            _tasks(c, rows, 20, compiled=True)
+            _tasks(c, rows, STEPS[not quick], compiled=True)
         else:
-            ours.close()
-            _full(c, 8 if case == "1b" else 4, 1024, 12 if quick else 22)
+            ours.close()  # what was asked so far is known; the device must be free for either
+            peer.close()
+            _full(c, 8 if case == "1b" else 4, 1024, STEPS[not quick])
         return c.found
 
 

@@ -31,6 +31,9 @@ from forget_jax.data.tokenise import Encoded
 
 Turn = Callable[[int], Row]
 WAYS = ("together", "single", "merged")
+# With --quick and without:
+ROUNDS = (3, 5)
+COUNT = (48, 192)  # documents; task rows are four times as many, and all eightfold off the CPU
 
 
 def _turn(side: Side, **given: Any) -> Turn:
@@ -61,7 +64,7 @@ def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
     """
     why = no_peer()
     found: dict[str, Any] = {"rows": [], "ratio": {}, "notes": [why] if why else []}
-    rounds = 3 if quick else 5
+    rounds = ROUNDS[not quick]
     with tempfile.TemporaryDirectory() as folder:
         loading = {"folder": folder, "shape": shape, "rank": 8, "random": False}
         with Side("ours", loading) as probe:
@@ -72,8 +75,8 @@ def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
         model = SHAPES[str(loading["shape"])]
         where, tasks, documents = world.encode(model)
         found["notes"] += [f"{about['device']}, {about['system']}", f"rows of {where}"]
-        share = (1 if quick else 4) * (1 if on_cpu else 8)
-        data = {"documents": documents[: 48 * share], "tasks": tasks[: 192 * share]}
+        count = COUNT[not quick] * (1 if on_cpu else 8)
+        data = {"documents": documents[:count], "tasks": tasks[: 4 * count]}
         with Side("ours", loading) as ours, Side("peer", loading) as peer:
             peak = ours.ask("matmul_peak")["flops"]
             for name, rows in data.items():

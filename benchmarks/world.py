@@ -4,6 +4,7 @@ The data are the task files and C4 documents of `../shared/data` where that fold
 checkout, and otherwise what ships with the package.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def examples() -> tuple[str, list[Example], list[Example]]:
     return "built-in tasks and texts", tasks, sources.load("builtin:language_reference")
 
 
+@functools.cache
 def encode(model: DecoderConfig) -> tuple[str, list[Encoded], list[Encoded]]:
     """The same, tokenised for a model, in an order drawn once."""
     where, tasks, documents = examples()

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SQUARES = {"cpu": (512, 1024, 2048), "accelerator": (4096, 8192, 16384)}
+SQUARES = {"cpu": (256, 512, 1024), "accelerator": (4096, 8192, 16384)}
 
 
 def _seconds(n: int, dtype: str, repeats: int) -> float:
@@ -32,7 +32,7 @@ def matmul(dtype: str | None = None) -> float:
     """FLOP/s of the fastest of three square matrix products, measured here and now on one device.
 
     What utilisations are of: bfloat16 squares of 4,096 to 16,384 on accelerators (about a second),
-    float32 ones of 512 to 2,048 on CPU.
+    float32 ones of 256 to 1,024 on CPU.
 
     Args:
       dtype: of the squares, if another one than that is wanted.
