@@ -129,6 +129,7 @@ def tasks_together(
     chosen = count
     while chosen > 1 and not memory.fits(memory_plan(config, model, chosen)):
         chosen = -(-chosen // 2)
+    chosen = distributed.agreed(chosen)
     files.write_json(kept, {"tasks_together": chosen})
     print(f"{chosen} of {count} tasks fit into memory together", file=sys.stderr)
     return chosen

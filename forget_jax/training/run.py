@@ -162,7 +162,11 @@ class Run:
         assert self.checkpoints is not None and self.saved is not None
         kept = self.checkpoints.restore(self._kept())
         self.number = self.saved
-        self.seated = states.resize(kept["state"], self.plan.seat_counts[0])
+        state = kept["state"]
+        if sharding.current() is None:
+            # Orbax commits arrays to the device; programs compiled for fresh ones would not fit.
+            state = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), state)
+        self.seated = states.resize(state, self.plan.seat_counts[0])
         self.plan.stopped_M, self.failed_M, self.failed_loss_M = (
             np.array(kept[name]) for name in ("stopped_M", "failed_M", "failed_loss_M")
         )

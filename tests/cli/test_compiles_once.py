@@ -1,0 +1,56 @@
+"""A second start of the same config finds every program compiled."""
+
+import json
+import os
+import subprocess
+import sys
+
+COUNT = """
+import collections, json, os, sys, time
+from jax import monitoring
+events = collections.Counter()
+monitoring.register_event_listener(lambda event, **_: events.update([event.split("/")[-1]]))
+from forget_jax import cli
+if sys.argv.pop(1) == "dies":
+    from forget_jax.commands.workdir import Metrics
+    whole = Metrics.add
+
+    def add(self, stage, record):
+        if record["step"] == 4:
+            while not (self.path.parent / "checkpoints" / "finetune" / "2").exists():
+                time.sleep(0.01)
+            os._exit(9)
+        whole(self, stage, record)
+
+    Metrics.add = add
+status = cli.main(sys.argv[1:])
+print(json.dumps({"status": status, **events}))
+"""
+
+
+def test_a_second_start_compiles_nothing(finetune_arguments, tmp_path):
+    env = {k: v for k, v in os.environ.items() if "COMPILATION_CACHE" not in k}
+    env = {k: v for k, v in env.items() if "PERSISTENT_CACHE" not in k}
+
+    def start(name, how):
+        work = f"--workdir={tmp_path / name}"
+        return subprocess.run(
+            [sys.executable, "-c", COUNT, how, *finetune_arguments, work],
+            env=env | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+        )
+
+    found = []
+    for name in ("first", "second"):
+        done = start(name, "lives")
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+        assert found[-1]["status"] == 0, done.stderr
+    first, second = found
+    requests = "compile_requests_use_cache"
+    assert first["cache_misses"] == first[requests] > 5  # it counts
+    assert second["cache_hits"] == second[requests] == first[requests]
+    assert "cache_misses" not in second
+    assert start("third", "dies").returncode == 9
+    resumed = json.loads(start("third", "lives").stdout.splitlines()[-1])
+    assert resumed["status"] == 0 and "cache_misses" not in resumed
