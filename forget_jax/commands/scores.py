@@ -197,8 +197,10 @@ class Table:
             some = [e for e, bad in zip(rows, bad_R, strict=True) if bad]
             ((_, again),) = stream(fn, arrays, [(0, some)], alone)
             for name, values in again.items():
-                where = (slice(None), bad_R) + (slice(values.shape[2]),) * (values.ndim - 2)
-                found[name][where] = values
+                if name == "logp":
+                    found[name][:, bad_R, : values.shape[2]] = values
+                else:
+                    found[name][:, bad_R] = values
         owner_R = windows.owners([e.name for e in rows])
         figures = {}
         for name, values in found.items():

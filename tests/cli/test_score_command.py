@@ -1,0 +1,361 @@
+"""`forget-jax score`: what it tables, how it resumes, and what it says of bad input."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from forget_jax.commands import models, scores
+from forget_jax.data import sources
+from forget_jax.errors import UserError
+from forget_jax.lm import checkpoint, lora, peft
+from forget_jax.lm import tokenizer as tokenizers
+
+SETTINGS = (lora.LoRAConfig(rank=2), lora.LoRAConfig(rank=2), lora.LoRAConfig(rank=3, alpha=5.0))
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_base, tmp_path_factory):
+    """Three adapters, the last of another setting."""
+    config, params = checkpoint.load(tiny_base)
+    paths = []
+    for k, setting in enumerate(SETTINGS):
+        one = lora.init(setting, params, jax.random.key(k))
+        one = jax.tree.map(lambda x, k=k: x + 0.3 + 0.1 * k, one)
+        paths.append(str(tmp_path_factory.mktemp("adapters") / f"a{k}"))
+        peft.save(paths[-1], setting, one, config, str(tiny_base))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def arguments(score_arguments, adapters):
+    return [*score_arguments, f"--config.adapters={','.join(adapters)}"]
+
+
+@pytest.fixture(scope="module")
+def merged(tiny_base, adapters, tmp_path_factory):
+    """The first adapter merged into the base: a whole fine-tuned checkpoint."""
+    config, params = checkpoint.load(tiny_base)
+    folder = tmp_path_factory.mktemp("merged") / "model"
+    whole = lora.merge(SETTINGS[0], params, peft.load(adapters[0], config, params)[1])
+    tokenizer = tokenizers.load(tiny_base)
+    checkpoint.save(folder, config, whole, tokenizer=tokenizer)
+    return str(folder)
+
+
+def table(work):
+    with xr.open_zarr(work / "scores.zarr", consolidated=False) as found:
+        return found.load()
+
+
+def summary(work):
+    return json.loads((work / "summary.json").read_text())
+
+
+def zarr_bytes(work):
+    root = work / "scores.zarr"
+    return {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()}
+
+
+def moved(first, second):
+    """The largest difference in nats a token of two tables' NLLs."""
+    assert first.model.values.tolist() == second.model.values.tolist()
+    return float((abs(first.nll_sum - second.nll_sum) / first.tokens).max())
+
+
+def ran(run_cli, argv, work):
+    status, _, err = run_cli(*argv, f"--workdir={work}")
+    assert status == 0, err
+    return err
+
+
+def test_adapters_of_two_settings(finished, arguments, adapters):
+    found = table(finished(arguments))
+    assert found.model.values.tolist() == ["base", *adapters]
+    apart = [float(abs(found.nll_sum[0] - found.nll_sum[k]).max()) for k in (1, 2, 3)]
+    assert min(apart) > 1e-2 and len({round(x, 6) for x in apart}) == 3
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["rows=3", "buckets=3", "chunk=7", "packing=true", "packing=false", "adapters_together=2"],
+)
+def test_scores_do_not_depend_on_how(field, arguments, finished, run_cli, tmp_path):
+    ran(run_cli, [*arguments, f"--config.score.{field}"], tmp_path / "run")
+    assert moved(table(finished(arguments)), table(tmp_path / "run")) < 1e-5
+
+
+def test_order_of_examples_does_not_matter(arguments, finished, run_cli, tmp_path):
+    ran(run_cli, [*arguments, "--config.data.shuffle=5"], tmp_path / "run")
+    first, second = table(finished(arguments)), table(tmp_path / "run")
+    assert first.example.values.tolist() != second.example.values.tolist()
+    assert moved(first, second.sel(example=first.example.values)) < 1e-5
+
+
+def test_log_probabilities_of_tokens(arguments, finished, run_cli, tmp_path):
+    ran(run_cli, [*arguments, "--config.score.per_token=true"], tmp_path / "run")
+    found = table(tmp_path / "run")
+    assert found.logp.dims == ("model", "example", "target") and found.logp.dtype == np.float32
+    assert (np.isfinite(found.logp).sum("target") == found.tokens).all()
+    np.testing.assert_allclose(-found.logp.sum("target"), found.nll_sum, rtol=1e-5)
+    assert moved(table(finished(arguments)), found) < 1e-5
+
+
+def test_windows_are_one_example(score_arguments, run_cli, tmp_path, data_files):
+    """An example in windows has one column: the sum over all its targets, in their order."""
+    argv = [*score_arguments, "--config.score.per_token=true", "--config.data.context=24"]
+    ran(run_cli, [*argv, "--config.data.too_long=windows"], tmp_path / "run")
+    found = table(tmp_path / "run")
+    assert found.sizes["example"] == 20 and (found.tokens.max() > 24).all()
+    assert (np.isfinite(found.logp).sum("target") == found.tokens).all()
+    np.testing.assert_allclose(-found.logp.sum("target"), found.nll_sum, rtol=1e-5)
+    ran(run_cli, [*argv, "--config.data.too_long=truncate"], tmp_path / "cut")
+    cut = table(tmp_path / "cut")
+    first = found.logp.isel(target=slice(cut.sizes["target"])).where(np.isfinite(cut.logp))
+    np.testing.assert_allclose(first, cut.logp, atol=1e-4)
+
+
+def test_measures_beside_the_nll(arguments, merged, adapters, finished, run_cli, tmp_path):
+    argv = [*arguments, f"--config.models={merged}", "--config.score.measures=true"]
+    ran(run_cli, argv, tmp_path / "run")
+    found = table(tmp_path / "run")
+    frame = pd.read_parquet(tmp_path / "run" / "scores.parquet")
+    assert {"soft_sum", "argmax_sum", "kl_sum", "agree_sum"} <= set(frame)
+    base = found.sel(model="base")
+    assert (base.kl_sum == 0).all() and (base.agree_sum == base.tokens).all()
+    tuned = found.sel(model=adapters)
+    assert (tuned.kl_sum > 0).all() and (tuned.agree_sum <= tuned.tokens).all()
+    # a merged checkpoint is its adapter, against the same base
+    whole, one = found.sel(model=merged), found.sel(model=adapters[0])
+    for name in ("nll_sum", "soft_sum", "argmax_sum", "kl_sum"):
+        assert float((abs(whole[name] - one[name]) / one.tokens).max()) < 1e-5, name
+    plain = table(finished(arguments))
+    assert moved(plain, found.sel(model=plain.model.values)) < 1e-5
+
+
+def test_half_precision_says_how_far_order_moves_scores(arguments, finished, run_cli, tmp_path):
+    assert "order_dependence" not in summary(finished(arguments))
+    err = ran(run_cli, [*arguments, "--config.model.dtype=bfloat16"], tmp_path / "run")
+    found = summary(tmp_path / "run")["order_dependence"]
+    assert found["examples"] == 20 and 0 <= found["nll_moved_median"] <= found["nll_moved_most"]
+    assert 0 <= found["z_moved_most"] < found["z_median"]
+    assert "batched otherwise, in bfloat16" in err
+
+
+def test_the_share_of_real_tokens_is_told(arguments, finished):
+    assert 0.3 < summary(finished(arguments))["useful_fraction"] <= 1
+
+
+KILL = """
+import os, signal, sys
+from forget_jax import cli
+from forget_jax.scoring import store
+write, calls = store.write, 0
+
+def after_third(*args):
+    global calls
+    write(*args)
+    calls += 1
+    if calls == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+store.write = after_third
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def counted(monkeypatch):
+    """Counts what goes through the scorer: (models, examples) of every batch."""
+    stream = scores.stream
+    seen = []
+
+    def counting(fn, arrays, chunks, *rest):
+        K = 1 if arrays[-1] is None else jax.tree.leaves(arrays[-1])[0].shape[0]
+        for number, found in stream(fn, arrays, chunks, *rest):
+            seen.append((K, number))
+            yield number, found
+
+    monkeypatch.setattr(scores, "stream", counting)
+    return seen
+
+
+def test_no_finished_chunk_is_scored_again(arguments, finished, run_cli, tmp_path, monkeypatch):
+    work = tmp_path / "run"
+    argv = [sys.executable, "-c", KILL, *arguments, f"--workdir={work}"]
+    killed = subprocess.run(argv, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = table(work).tokens >= 0
+    assert done[:3].all() and not done[3].any()  # the group of base and two: all of its chunks
+    seen = counted(monkeypatch)
+    ran(run_cli, arguments, work)
+    assert seen == [(1, 0), (1, 1), (1, 2)]
+    assert zarr_bytes(work) == zarr_bytes(finished(arguments))
+    assert summary(work)["useful_fraction"] == summary(finished(arguments))["useful_fraction"]
+
+
+def test_a_hole_is_found_and_filled(arguments, finished, run_cli, tmp_path, monkeypatch):
+    """A table that lacks one score makes no matrix; the next start scores that chunk alone."""
+    work = tmp_path / "run"
+    shutil.copytree(finished(arguments), work)
+    (work / "summary.json").unlink()
+    (work / "scores.zarr" / "tokens" / "c" / "3" / "1").unlink()
+    with pytest.raises(UserError, match="8 scores are missing"):
+        scores.check_complete(table(work))
+    seen = counted(monkeypatch)
+    ran(run_cli, arguments, work)
+    assert seen == [(1, 1)]
+    assert zarr_bytes(work) == zarr_bytes(finished(arguments))
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(arguments, finished, tmp_path):
+    """SIGKILL again and again, in loading, compiling, scoring and writing: the same bytes."""
+    argv = [*arguments, "--config.score.chunk=2", "--config.score.adapters_together=1"]
+    whole = zarr_bytes(finished(argv))
+    work = tmp_path / "run"
+    kills = 0
+    for patience in np.random.default_rng(1).uniform(2.5, 7, 20):
+        run = subprocess.Popen(
+            [sys.executable, "-m", "forget_jax", *argv, f"--workdir={work}"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            _, err = run.communicate(timeout=float(patience))
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.communicate()
+            kills += 1
+            continue
+        assert run.returncode == 0, err
+        break
+    assert kills > 0 and zarr_bytes(work) == whole
+
+
+@pytest.fixture
+def with_nan(tiny_base, data_files, tmp_path, monkeypatch):
+    """A base with NaN for one token that no task has, and the upstream examples that have it."""
+    tokenizer = tokenizers.load(tiny_base)
+    config, params = checkpoint.load(tiny_base)
+    rows = sources.load(str(data_files.upstream))
+    ids = [tokenizer(e.text, add_special_tokens=False)["input_ids"][:60] for e in rows]  # context
+    count = np.bincount([t for of in ids for t in set(of)], minlength=config.vocab_size)
+    tasks = [e for file in data_files.tasks for e in sources.load(str(file))]
+    known = [text for e in tasks for text in (f"{e.prompt}\n", e.completion)]
+    count[[t for of in tokenizer(known)["input_ids"] for t in of]] = 0
+    token = int(np.flatnonzero(count == count[count > 0].min())[0])
+    embed = params["embed"]
+    untied = dataclasses.replace(config, tied_head=False)
+    folder = tmp_path / "untied"
+    checkpoint.save(folder, untied, params | {"head": embed.T}, tokenizer=tokenizer)
+    read = models.read
+
+    def poisoned(path):
+        config, params = read(path)
+        return config, params | {"embed": params["embed"].at[token].set(np.nan)}
+
+    monkeypatch.setattr(models, "read", poisoned)
+    names = [e.name for e, of in zip(rows, ids, strict=True) if token in of]
+    assert 1 <= len(names) < 10
+    return folder, names
+
+
+@pytest.mark.parametrize("packing", ["true", "false"])
+def test_a_logit_that_is_no_number(packing, with_nan, score_arguments, run_cli, tmp_path):
+    """Its cell is missing and named, its neighbours are not, and the run goes on."""
+    folder, names = with_nan
+    argv = [*score_arguments, f"--config.score.packing={packing}"]
+    argv += [f"--config.model.path={folder}", "--config.score.per_token=true"]
+    err = ran(run_cli, argv, tmp_path / "run")
+    assert any(f"{name} under base" in err for name in names)
+    found = table(tmp_path / "run")
+    bad = np.isnan(found.nll_sum.values[0])
+    assert set(found.example.values[bad]) == set(names)
+    assert (found.tokens > 0).all()
+    said = summary(tmp_path / "run")
+    assert said["not_finite"] == len(names) and np.isfinite(said["nll_mean"])
+    assert {n["example"] for n in said["not_finite_names"]} == set(names)
+    assert said["not_finite_names"][0]["model"] == "base"
+
+
+def test_the_matrix_keeps_a_cell_without_a_score_missing(
+    with_nan, associate_arguments, run_cli, tmp_path
+):
+    folder, names = with_nan
+    argv = [*associate_arguments, f"--config.model.path={folder}", "--config.repeat_tasks=0"]
+    status, _, err = run_cli(*argv, f"--workdir={tmp_path / 'run'}")
+    assert status == 0, err
+    with xr.open_zarr(tmp_path / "run" / "forgetting.zarr", consolidated=False) as z:
+        bad = np.isnan(z.forgetting.values)
+        assert set(z.example.values[bad.all(0)]) == set(names) and (bad.all(0) == bad.any(0)).all()
+    assert summary(tmp_path / "run")["missing"] == 3 * len(names)
+
+
+def refused(run_cli, argv, work):
+    status, out, err = run_cli(*argv, f"--workdir={work}")
+    assert status == 2 and out == "" and "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+def test_a_model_listed_twice(score_arguments, adapters, run_cli, tmp_path):
+    argv = [*score_arguments, f"--config.adapters={adapters[0]},{adapters[0]}"]
+    assert f"name {adapters[0]} twice" in refused(run_cli, argv, tmp_path / "run")
+    argv = [*score_arguments, "--config.models=base"]
+    assert "give its path with ./ in front" in refused(run_cli, argv, tmp_path / "run")
+
+
+def test_examples_of_one_name(score_arguments, run_cli, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"name": "a", "text": "one two"}\n{"name": "a", "text": "three"}\n')
+    said = refused(run_cli, [*score_arguments, f"--config.data.path={rows}"], tmp_path / "run")
+    assert "line 2: the name 'a' is already that of" in said and "line 1" in said
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"name": "a", "text": "one two"}\n')
+    two = tmp_path / "two.jsonl"
+    shutil.copy(one, two)
+    argv = [*score_arguments, f"--config.data.path={one},{two}"]
+    said = refused(run_cli, argv, tmp_path / "another")
+    assert "example a comes from" in said and "and again from" in said
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", '{"text": " "}\n'])
+def test_nothing_to_score(text, score_arguments, run_cli, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(text)
+    said = refused(run_cli, [*score_arguments, f"--config.data.path={rows}"], tmp_path / "run")
+    assert "rows.jsonl is empty" in said
+
+
+def test_two_processes_of_two_devices(arguments, finished, tmp_path):
+    """Each writes chunks of its own of one table, and the figures are those of one process."""
+    argv = [*arguments, "--config.score.chunk=4"]
+    whole = finished(argv)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    work = tmp_path / "run"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    command = [sys.executable, "-m", "forget_jax", *argv, "--config.mesh.fsdp=2"]
+    processes = [
+        subprocess.Popen(
+            [*command, f"--workdir={work}", f"--distributed=127.0.0.1:{port},2,{i}"],
+            env=os.environ | {"XLA_FLAGS": flags},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = [p.communicate(timeout=300)[1] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], said
+    assert moved(table(whole), table(work)) < 1e-5
+    assert (table(work).tokens == table(whole).tokens).all()

@@ -1,0 +1,54 @@
+"""Scores the same examples on each mesh given and writes the figures as .npz.
+
+    python scoring_mesh_worker.py OUT MESH [MESH ...]
+
+where a MESH is `1` (no mesh) or four numbers such as 2,1,2,2 for task, data, fsdp and tensor.
+"""
+
+import contextlib
+import sys
+
+import jax
+import numpy as np
+
+from forget_jax.data.batches import Buckets
+from forget_jax.data.tokenise import Encoded
+from forget_jax.lm import decoder, lora, sharding
+from forget_jax.scoring import divergence, scorer
+
+MODEL = decoder.DecoderConfig(
+    vocab_size=64, width=32, layers=2, heads=8, kv_heads=8, head_dim=4, mlp_width=48, context=64
+)
+ADAPTER = lora.LoRAConfig(rank=2)
+
+
+def examples():
+    rng = np.random.default_rng(0)
+    found = []
+    for i, n in enumerate(rng.integers(3, 30, 20)):
+        ids = rng.integers(0, 64, n).astype(np.int32)
+        found.append(Encoded(f"e{i}", "s", ids, np.arange(n) >= n // 2))
+    return found
+
+
+def main() -> None:
+    params = jax.jit(decoder.init, static_argnums=0)(MODEL, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.asarray(x) * 3, params)
+    one = jax.tree.map(np.asarray, lora.init(ADAPTER, params, jax.random.key(1)))
+    stack = jax.tree.map(lambda x: np.stack([0 * x, x + 0.2]), one)
+    encoded = examples()
+    buckets = Buckets.of(encoded, 1)
+    found = {}
+    for text in sys.argv[2:]:
+        mesh = (
+            None if text == "1" else sharding.make(sharding.MeshShape(*map(int, text.split(","))))
+        )
+        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+            model = MODEL, ADAPTER, sharding.put(params), sharding.put(stack), encoded, buckets
+            found[f"{text} bucketed"] = scorer.score(*model, rows=6)
+            found[f"{text} packed"] = scorer.score(*model, rows=6, packing=True)
+            found[f"{text} kl"] = divergence.diverge(*model, rows=6)["kl"]
+    np.savez(sys.argv[1], **found)
+
+
+main()

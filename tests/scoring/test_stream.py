@@ -1,0 +1,170 @@
+"""Batches on their way: few shapes compiled once and ahead, no pause between chunks."""
+
+import functools
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from forget_jax.data.batches import Buckets
+from forget_jax.lm import decoder, lora, sharding
+from forget_jax.scoring import divergence, scorer, stream
+from forget_jax.scoring.stream import Layout
+
+ADAPTER = lora.LoRAConfig(rank=2)
+compiled: Counter[str] = Counter()
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, seconds, **of: compiled.update([name])
+)
+COMPILE = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture(scope="module")
+def examples(random_examples):
+    return random_examples(0, np.random.default_rng(0).integers(3, 40, 50).tolist())
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_params):
+    def one(key):
+        fresh = lora.init(ADAPTER, tiny_params, jax.random.key(key))
+        return jax.tree.map(lambda x: np.asarray(x) + 0.1 * key, fresh)
+
+    return jax.tree.map(lambda *x: np.stack(x), *map(one, range(5)))
+
+
+def chunks(examples, size):
+    return [(c, examples[c : c + size]) for c in range(0, len(examples), size)]
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_chunks_share_their_shapes_and_each_compiles_once(
+    examples, tiny_config, tiny_params, packing
+):
+    layout = Layout.of(examples, Buckets.of(examples, 2), 4, packing)
+    of = chunks(examples, 13)  # the last chunk has 11 examples, the last batches few rows
+    shapes = {shape for _, chunk in of for shape, _ in layout.plan(chunk)}
+    assert len(shapes) == (1 if packing else 2)
+    fn = functools.partial(scorer.score_batch, tiny_config, None)
+    before = compiled[COMPILE]
+    found = dict(stream.stream(fn, (tiny_params, None), of, layout))
+    assert compiled[COMPILE] - before == len(shapes)
+    joined = np.concatenate([found[c]["nll_sum"] for c, _ in of], axis=1)
+    assert joined.shape == (1, len(examples)) and np.isfinite(joined).all()
+
+
+def test_no_pause_between_chunks(examples, tiny_config, tiny_params, monkeypatch):
+    """Until the last batch is on its way, never fewer than AHEAD batches are."""
+    layout = Layout.of(examples, Buckets.of(examples, 1), 2)
+    of = chunks(examples, 20)
+    batches = sum(len(layout.plan(chunk)) for _, chunk in of)
+    feed, under_way = sharding.feed, []
+
+    def counting(encoded, shape, rows):
+        under_way.append(+1 if rows else 0)  # an empty batch only tells the compiler its shape
+        return feed(encoded, shape, rows)
+
+    monkeypatch.setattr(sharding, "feed", counting)
+    seen = []
+
+    def fetched(done):
+        seen.append(sum(under_way) - len(seen))
+
+    fn = functools.partial(scorer.score_batch, tiny_config, None)
+    dict(stream.stream(fn, (tiny_params, None), of, layout, fetched))
+    assert len(seen) == batches > 12
+    assert seen[: batches - stream.AHEAD] == [stream.AHEAD + 1] * (batches - stream.AHEAD)
+
+
+def test_one_adapter_is_scored_like_many(examples, adapters, tiny_config, tiny_params):
+    args = tiny_config, ADAPTER, tiny_params
+    rest = examples, Buckets.of(examples, 1)
+    together = scorer.score(*args, adapters, *rest)
+    tokens = np.array([e.tokens for e in examples])
+    for k in range(5):
+        alone = scorer.score(*args, jax.tree.map(lambda x, k=k: x[k : k + 1], adapters), *rest)
+        assert (np.abs(alone[0] - together[k]) / tokens).max() < 1e-5
+
+
+def test_side_by_side_is_one_after_the_other(
+    examples, adapters, tiny_config, tiny_params, monkeypatch
+):
+    """What accelerators do agrees with what the CPU does, measures included."""
+    args = tiny_config, ADAPTER, tiny_params, adapters, examples, Buckets.of(examples, 1)
+    tokens = np.array([e.tokens for e in examples])
+    found = []
+    for one_by_one in (True, False):
+        monkeypatch.setattr(scorer, "at_a_time", lambda one_by_one=one_by_one: one_by_one)
+        jax.clear_caches()
+        found.append([scorer.score(*args), divergence.diverge(*args)["kl"]])
+    for first, second in zip(*found, strict=True):
+        assert (np.abs(first - second) / tokens).max() < 1e-5
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_log_probabilities_of_tokens_add_up(examples, adapters, tiny_config, tiny_params, packing):
+    layout = Layout.of(examples, Buckets.of(examples, 2), 4, packing)
+    fn = functools.partial(scorer.score_batch, tiny_config, ADAPTER, per_token=True)
+    ((_, found),) = stream.stream(fn, (tiny_params, adapters), [(0, examples)], layout)
+    for i, e in enumerate(examples):
+        logp_KxT = found["logp"][:, i]
+        assert np.isfinite(logp_KxT[:, : e.tokens]).all()
+        assert np.isnan(logp_KxT[:, e.tokens :]).all()
+        np.testing.assert_allclose(
+            -logp_KxT[:, : e.tokens].sum(1), found["nll_sum"][:, i], rtol=1e-5
+        )
+    e = max(examples, key=lambda e: e.tokens)  # in the order of the targets
+    tree = lora.scaled(ADAPTER, jax.tree.map(lambda x: x[1], adapters))
+    h = np.asarray(decoder.hidden(tiny_config, tiny_params, tree, e.ids[None]), np.float64)[0]
+    logits = h @ np.asarray(decoder.head_kernel(tiny_params), np.float64)
+    logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    where = np.flatnonzero(e.is_target)
+    np.testing.assert_allclose(
+        found["logp"][1, examples.index(e), : e.tokens], logp[where - 1, e.ids[where]], atol=1e-4
+    )
+
+
+def test_a_plan_of_fifty_thousand_is_made_at_once(random_examples):
+    import time
+
+    lengths = np.random.default_rng(0).integers(4, 60, 50_000).tolist()
+    examples = random_examples(0, lengths)
+    buckets = Buckets.of(examples, 6)
+    for packing in (False, True):
+        began = time.process_time()
+        layout = Layout.of(examples, buckets, 8, packing)
+        plans = [layout.plan(examples[i : i + 1024]) for i in range(0, 50_000, 1024)]
+        assert time.process_time() - began < 5  # a quadratic one takes minutes
+        computed = sum(s.rows * s.length for plan in plans for s, _ in plan)
+        assert sum(lengths) / computed > (0.95 if packing else 0.7)
+
+
+SECOND_START = """
+import sys, jax, collections
+seen = collections.Counter()
+jax.monitoring.register_event_listener(lambda name, **of: seen.update([name]))
+from forget_jax import cli
+assert cli.main(sys.argv[1:]) == 0
+print(seen["/jax/compilation_cache/cache_hits"], seen["/jax/compilation_cache/cache_misses"])
+"""
+
+
+def test_a_second_start_compiles_nothing(tiny_base, data_files, tmp_path):
+    """Programs are kept on disk: one that runs again finds every one of them."""
+    env = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "kept"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    found = []
+    for start in "ab":
+        argv = [sys.executable, "-c", SECOND_START, "score", f"--config.model.path={tiny_base}"]
+        argv += [f"--config.data.path={data_files.upstream}", f"--workdir={tmp_path / start}"]
+        run = subprocess.run(argv, env=env, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        found.append(tuple(map(int, run.stdout.split())))
+    (_, misses), (hits, misses_again) = found
+    assert misses > 0 and misses_again == 0 and hits >= misses
