@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def _facts(summary: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _training(work: Path, stage: str, title: str) -> Section:
+def _training(work: Path, summary: dict[str, Any], stage: str, title: str) -> Section:
     records = Metrics(work / "metrics.jsonl").stage(stage)
     curves: dict[str, dict[str, list[float]]] = {}
     for record in records:
@@ -85,15 +85,32 @@ def _training(work: Path, stage: str, title: str) -> Section:
             curve = curves.setdefault(name, {"step": [], "loss": []})
             curve["step"].append(record["step"])
             curve["loss"].append(loss)
-    return training_section(curves, {}, key=f"{stage}-training", title=title)
+    facts = _heldout(records)
+    for name, why in summary.get("failed", {}).items():
+        facts[f"left out: {name}"] = f"its loss was not finite at step {why['step']}"
+    return training_section(curves, facts, key=f"{stage}-training", title=title)
+
+
+def _heldout(records: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The least held-out loss of every task that has one, and when it was taken."""
+    taken: dict[str, list[tuple[float, int]]] = {}
+    for record in records:
+        for name, loss in record.get("heldout", {}).items():
+            if loss is not None:
+                taken.setdefault(name, []).append((loss, record["step"]))
+    return {
+        f"held-out loss of {name}": f"{min(pairs)[0]:.3f} at step {min(pairs)[1]}, the least of "
+        f"{len(pairs)} taken; that state is the result"
+        for name, pairs in taken.items()
+    }
 
 
 def _pretrain(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [_training(work, "pretrain", "Training the base")]
+    return [_training(work, summary, "pretrain", "Training the base")]
 
 
 def _finetune(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [_training(work, "finetune", "Training")]
+    return [_training(work, summary, "finetune", "Training")]
 
 
 def _score(work: Path, summary: dict[str, Any]) -> list[Section]:
@@ -128,7 +145,7 @@ def _associate(work: Path, summary: dict[str, Any]) -> list[Section]:
             summary["r2_column"],
             f1_rank=summary.get("f1_rank", ()),
         ),
-        _training(work, "associate", "Training on the tasks"),
+        _training(work, summary, "associate", "Training on the tasks"),
     ]
 
 
