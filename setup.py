@@ -49,6 +49,7 @@ setup(
         "bench": ["scikit-surprise>=1.1.5", "tabulate>=0.9"],
         "parity": ["torch>=2.9", "peft>=0.18", "lm-eval>=0.4.9"],
         "tfds": ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.4", "array_record>=0.7"],
+        "tensorboard": ["tensorboardX>=2.6"],
         "gcs": ["gcsfs>=2025.1"],
         "similarity": ["scikit-learn>=1.5", "sentence-transformers>=5.0"],
     },

@@ -62,6 +62,9 @@ def read(path: PathLike) -> tuple[decoder.DecoderConfig, Any]:
     if sharding.current() is None:
         return checkpoint.load(path)
     shapes = checkpoint.shapes(checkpoint.config_of(path))
+    if uncut := sharding.whole(shapes):
+        print(f"whole on every device, for the mesh does not divide it: {', '.join(uncut)}",
+              file=sys.stderr)  # fmt: skip
     where = sharding.over_mesh(shapes)
     return checkpoint.load(path, sharding=where.__getitem__)
 

@@ -154,15 +154,15 @@ def over_mesh(shapes: dict[str, tuple[int, ...]]) -> dict[str, NamedSharding]:
     return {path: NamedSharding(mesh, spec(path, shape)) for path, shape in shapes.items()}
 
 
-def whole(tree: Tree) -> list[str]:
+def whole(shapes: dict[str, tuple[int, ...]]) -> list[str]:
     """Paths of matrices that stay whole along a mesh axis because it does not divide them."""
     size_of = sizes()
     found = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        wanted = [a for a in _rule(_name(path)) if a and size_of.get(a, 1) > 1]
-        given = [a for a in spec(_name(path), leaf.shape) if a and a != "task"]
+    for path, shape in shapes.items():
+        wanted = [axis for axis in _rule(path) if axis and size_of.get(axis, 1) > 1]
+        given = [axis for axis in spec(path, shape) if axis in wanted]
         if len(given) < len(wanted):
-            found.append(_name(path))
+            found.append(path)
     return found
 
 
