@@ -11,6 +11,7 @@ import numpy as np
 from forget_jax.errors import UserError
 from forget_jax.lm import decoder, lora
 from forget_jax.progress import Progress
+from forget_jax.training.ahead import compile_ahead
 from forget_jax.training.checkpoints import Checkpoints
 from forget_jax.training.optimizer import SCHEDULES, OptimizerConfig
 from forget_jax.training.plan import LoopConfig, StepPlan, Task
@@ -78,7 +79,7 @@ def train(
     report = Reporter(run, log)
     pending: Metrics | None = None
     with StopSignal() as stop, Progress(what, run.plan.total, run.number) as progress:
-        run.compile_ahead()
+        compile_ahead(run)
         while run.number < run.plan.total:
             now = run.step(stop.came)
             if pending is not None:

@@ -1,7 +1,5 @@
 """A run in progress: the state of all tasks, which of them sit in seats, and how a step is made."""
 
-import concurrent.futures
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.data.batches import Buckets
-from forget_jax.errors import UserError
 from forget_jax.lm import decoder, flops, lora, sharding
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
@@ -21,7 +18,6 @@ from forget_jax.training.plan import LoopConfig, Microbatch, StepPlan, Task, cut
 from forget_jax.training.state import TrainState
 
 Tree = Any
-LOOK_AHEAD = 200  # steps whose shapes are compiled before the first of them
 
 
 class Failure(NamedTuple):
@@ -69,39 +65,6 @@ class Metrics(NamedTuple):
     flops: float
 
 
-def fresh_trainable(
-    adapter: lora.LoRAConfig | None, base: Tree, tasks: Sequence[Task], count: int
-) -> Tree:
-    """What training starts from: an adapter per task from its seed, or the base itself.
-
-    Args:
-      count: length of the task axis; what is beyond the tasks only fills it up.
-    """
-    if adapter is None:
-        if len(tasks) != 1 or count != 1:
-            raise UserError(
-                "full fine-tuning trains one task at a time: set lora.rank above 0, or one task "
-                "and mesh.task=1"
-            )
-        return jax.tree.map(lambda x: x.astype(jnp.float32)[None], base)
-    if not jax.tree.leaves(jax.eval_shape(lambda: lora.init(adapter, base, jax.random.key(0)))):
-        raise UserError(f"lora.targets {adapter.targets!r} matches no linear layer of this model")
-    seated = [*tasks, *[tasks[-1]] * (count - len(tasks))]
-
-    def one(seed: jax.Array, rank: jax.Array) -> Tree:
-        return jax.tree.map_with_path(
-            lambda path, x: (
-                # Where `a` is zero and `b` is too, neither ever receives a gradient.
-                jnp.where(jnp.arange(x.shape[-1]) < rank, x, 0) if path[-1].key == "a" else x
-            ),
-            lora.init(adapter, base, jax.random.key(seed)),
-        )
-
-    ranks = np.array([task.rank or np.iinfo(np.int32).max for task in seated], np.int32)
-    seeds = np.array([task.seed for task in seated], np.uint32)
-    return jax.vmap(one)(jnp.asarray(seeds), jnp.asarray(ranks))
-
-
 class Run:
     """All tasks' state (`full`) and that of the tasks in seats, which is what a step trains.
 
@@ -136,7 +99,7 @@ class Run:
 
         def fresh(base: Tree, initial: Tree | None) -> TrainState:
             if initial is None:
-                initial = fresh_trainable(adapter, base, tasks, count)
+                initial = states.fresh_trainable(adapter, base, tasks, count)
             return states.resize(states.init_state(optimizer, initial, self.has_heldout), count)
 
         self.seated: TrainState = jax.jit(fresh)(base, initial)
@@ -208,7 +171,7 @@ class Run:
         task = self.tasks[m]
         return (task.schedule or self.optimizer.schedule).rate(self.number, task.steps)
 
-    def _dropout_key(self, part: int) -> jax.Array | None:
+    def dropout_key(self, part: int) -> jax.Array | None:
         """The key of a microbatch's dropout, a function of its place alone; None without."""
         if self.adapter is None or not self.adapter.dropout:
             return None
@@ -231,7 +194,7 @@ class Run:
                 batch,
                 part.seat_R,
                 scale_M,
-                self._dropout_key(i),
+                self.dropout_key(i),
             )
             tokens += part.real
             computed += part.shape.rows * part.shape.length
@@ -320,63 +283,7 @@ class Run:
                 self.plan.stop(m, self.number)
         return {self.tasks[self.seats[s]].name: float(loss_S[s]) for s in np.flatnonzero(checked_S)}
 
-    # Compiling and ending.
-
-    def compile_ahead(self) -> None:
-        """Compiles every shape of the coming steps before the first of them, two at a time."""
-        wanted: dict[tuple[int, Any], Microbatch] = {}
-        for step in range(self.number, min(self.plan.total, self.number + LOOK_AHEAD)):
-            count = len(self.plan.seats(step))
-            for part in self.plan.microbatches(step):
-                wanted.setdefault((count, part.shape), part)
-        seated = {count: self._seated_as(count) for count, _ in wanted}
-        mesh = sharding.current()
-
-        def entered() -> contextlib.AbstractContextManager[Any]:
-            return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
-
-        def one_part(count: int, part: Microbatch) -> None:
-            with entered():
-                state, sums = seated[count]
-                batch = sharding.feed(self.plan.examples, part.shape, part.rows)
-                steps.accumulate.lower(
-                    self.model,
-                    self.adapter,
-                    state.trainable,
-                    self.frozen,
-                    sums,
-                    batch,
-                    part.seat_R,
-                    np.ones(count, np.float32),
-                    self._dropout_key(0),
-                ).compile()
-
-        def one_update(count: int) -> None:
-            with entered():
-                state, sums = seated[count]
-                rate, running = np.zeros(count, np.float32), np.zeros(count, bool)
-                stop = sharding.spread(np.zeros(1, np.float32))
-                steps.update.lower(self.optimizer, state, sums, rate, running, stop).compile()
-
-        # Processes compile in one order: a program may make them wait for each other.
-        workers = 2 if jax.process_count() == 1 else 1
-        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(one_part, count, part) for (count, _), part in wanted.items()]
-            jobs += [pool.submit(one_update, count) for count in seated]
-            for job in jobs:
-                job.result()
-
-    def _seated_as(self, count: int) -> tuple[TrainState, steps.Accumulated]:
-        """The state and the sums as they are with so many seats; shapes suffice to compile."""
-        if count == len(self.seats):
-            return self.seated, self.sums
-        shapes = jax.eval_shape(lambda state: states.resize(state, count), self.seated)
-        both = shapes, jax.eval_shape(states.zero_like, shapes)
-        return jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            both,
-            sharding.shardings(both),
-        )
+    # The end.
 
     def trained(self) -> tuple[Tree, dict[str, int]]:
         """Every task's result, its best where held-out losses were taken; and its updates."""

@@ -1,13 +1,17 @@
 """What training changes, and how the tasks that still train are taken out of it and put back."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from forget_jax.lm import sharding
+from forget_jax.errors import UserError
+from forget_jax.lm import lora, sharding
 from forget_jax.training.optimizer import OptimizerConfig, direction
+from forget_jax.training.plan import Task
 
 Tree = Any
 
@@ -46,6 +50,39 @@ def init_state(config: OptimizerConfig, trainable: Tree, keep_best: bool = False
     optimizer = jax.vmap(direction(config).init)(trainable)
     alive_M = jnp.ones(M, bool)
     return TrainState(trainable, optimizer, none_M, alive_M, best if keep_best else None)
+
+
+def fresh_trainable(
+    adapter: lora.LoRAConfig | None, base: Tree, tasks: Sequence[Task], count: int
+) -> Tree:
+    """What training starts from: an adapter per task from its seed, or the base itself.
+
+    Args:
+      count: length of the task axis; what is beyond the tasks only fills it up.
+    """
+    if adapter is None:
+        if len(tasks) != 1 or count != 1:
+            raise UserError(
+                "full fine-tuning trains one task at a time: set lora.rank above 0, or one task "
+                "and mesh.task=1"
+            )
+        return jax.tree.map(lambda x: x.astype(jnp.float32)[None], base)
+    if not jax.tree.leaves(jax.eval_shape(lambda: lora.init(adapter, base, jax.random.key(0)))):
+        raise UserError(f"lora.targets {adapter.targets!r} matches no linear layer of this model")
+    seated = [*tasks, *[tasks[-1]] * (count - len(tasks))]
+
+    def one(seed: jax.Array, rank: jax.Array) -> Tree:
+        return jax.tree.map_with_path(
+            lambda path, x: (
+                # Where `a` is zero and `b` is too, neither ever receives a gradient.
+                jnp.where(jnp.arange(x.shape[-1]) < rank, x, 0) if path[-1].key == "a" else x
+            ),
+            lora.init(adapter, base, jax.random.key(seed)),
+        )
+
+    ranks = np.array([task.rank or np.iinfo(np.int32).max for task in seated], np.int32)
+    seeds = np.array([task.seed for task in seated], np.uint32)
+    return jax.vmap(one)(jnp.asarray(seeds), jnp.asarray(ranks))
 
 
 class Accumulated(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 
 from forget_jax.errors import UserError
 from forget_jax.lm import lora, sharding
-from forget_jax.training import run as runs
+from forget_jax.training import state as states
 from forget_jax.training.checkpoints import Checkpoints
 from forget_jax.training.loop import LoopConfig, Task, train
 from forget_jax.training.optimizer import OptimizerConfig, Schedule
@@ -132,7 +132,7 @@ def test_full_fine_tuning_is_one_task(tiny_config, tiny_params, three):
     with pytest.raises(UserError, match="one task at a time"):
         train(tiny_config, None, tiny_params, three, OPTIMIZER, LOOP)
     with pytest.raises(UserError, match=r"lora\.targets 'nothing' matches no"):
-        runs.fresh_trainable(lora.LoRAConfig(targets="nothing"), tiny_params, three, 3)
+        states.fresh_trainable(lora.LoRAConfig(targets="nothing"), tiny_params, three, 3)
 
 
 def test_an_uncovered_parameter_is_an_error():
