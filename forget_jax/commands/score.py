@@ -42,7 +42,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
 
 def _run(config: ConfigDict, work: Workdir, names: list[str]) -> None:
     model, params, tokenizer = models.load(config)
-    _, encoded, cut = texts.read(config.data.path, config, model, tokenizer, scored=True)
+    encoded, cut = texts.read(config.data.path, config, model, tokenizer, scored=True)[1:]
     table = scores.Table(work, names, encoded, config.score)
     figures: dict[str, Any] = {}
     for number, (adapter, adapters_K, group) in enumerate(_groups(config, model, params)):
