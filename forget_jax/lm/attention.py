@@ -2,18 +2,17 @@
 
 Right-padded rows with one example each (`segment_BxL is None`) need the causal mask only: no real
 token ever sees the padding to its right, so kernels without segment ids (cuDNN) are safe. Packed
-rows, ALiBi and reading from a key-value cache need a mask or a bias and take the XLA path.
+rows, ALiBi and reading from a key-value cache need a mask or a bias, which cuDNN does not take.
 """
-
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from forget_jax.lm.causal import causal
 
-def _implementation(dtype: jnp.dtype) -> Literal["cudnn", "xla"]:
-    half = dtype in (jnp.bfloat16, jnp.float16)
-    return "cudnn" if jax.default_backend() == "gpu" and half else "xla"
+
+def _has_cudnn(dtype: jnp.dtype) -> bool:
+    return jax.default_backend() == "gpu" and dtype in (jnp.bfloat16, jnp.float16)
 
 
 def attend(
@@ -41,7 +40,11 @@ def attend(
     Returns:
       BxLxHxDh, in the dtype of the queries; softmax in fp32.
     """
-    if segment_BxL is None and cached_BxL is None and slopes_H is None:
+    if cached_BxL is None:
+        plain = segment_BxL is None and slopes_H is None
+        if not (plain and _has_cudnn(q_BxLxHxDh.dtype)):
+            scale = q_BxLxHxDh.shape[-1] ** -0.5 if scale is None else scale
+            return causal(q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh, segment_BxL, slopes_H, scale, window)
         return jax.nn.dot_product_attention(
             q_BxLxHxDh,
             k_BxSxGxDh,
@@ -49,16 +52,12 @@ def attend(
             scale=scale,
             is_causal=True,
             local_window_size=None if window is None else (window - 1, 0),
-            implementation=_implementation(q_BxLxHxDh.dtype),
+            implementation="cudnn",
         )
-    L, S = q_BxLxHxDh.shape[1], k_BxSxGxDh.shape[1]
-    query_BxLx1 = jnp.arange(L)[None, :, None] if cached_BxL is None else cached_BxL[:, :, None]
-    distance_BxLxS = query_BxLx1 - jnp.arange(S)
+    distance_BxLxS = cached_BxL[:, :, None] - jnp.arange(k_BxSxGxDh.shape[1])
     mask_BxLxS = distance_BxLxS >= 0
     if window is not None:
         mask_BxLxS &= distance_BxLxS < window
-    if segment_BxL is not None:
-        mask_BxLxS &= segment_BxL[:, :, None] == segment_BxL[:, None, :]
     bias_BxHxLxS = None
     if slopes_H is not None:
         bias_BxHxLxS = -slopes_H[:, None, None] * distance_BxLxS[:, None].astype(jnp.float32)

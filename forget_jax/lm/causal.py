@@ -21,6 +21,11 @@ def _blocks(length: int) -> Iterator[tuple[int, int]]:
     return ((start, min(length, start + size)) for start in range(0, length, size))
 
 
+def kept(length: int) -> int:
+    """Attention weights that the backward pass keeps of a row, for each head."""
+    return sum((end - start) * end for start, end in _blocks(length))
+
+
 def _heads(x_BxLxHxDh: jax.Array, groups: int) -> jax.Array:
     """BxGxRxLxDh: the R query heads of each group of keys and values."""
     B, L, H, Dh = x_BxLxHxDh.shape

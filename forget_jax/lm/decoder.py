@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from forget_jax.lm.attention import attend
 from forget_jax.lm.config import DecoderConfig
@@ -72,7 +73,7 @@ class Linear(nn.Module):
             if self.config.lora_dropout and self.has_rng("dropout"):
                 x_BxLxD = nn.Dropout(self.config.lora_dropout, deterministic=False)(x_BxLxD)
             y_BxLxF += delta(x_BxLxD, a, b, task_BxM).astype(jnp.float32)
-        return y_BxLxF
+        return checkpoint_name(y_BxLxF, "product")
 
 
 class Norm(nn.Module):
@@ -183,7 +184,8 @@ def _remat(what: str) -> Any:
     """The layer as the backward pass is to see it."""
     if what == "none":
         return Layer
-    kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if what == "dots" else None
+    names = jax.checkpoint_policies.save_only_these_names("product")
+    kept = names if what == "dots" else None
     return nn.remat(Layer, prevent_cse=False, policy=kept)
 
 
