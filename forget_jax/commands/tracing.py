@@ -13,8 +13,9 @@ from forget_jax.errors import UserError
 class Watch:
     """Called with every record of a training; use as a context manager.
 
-    train.trace=A writes a trace of train.trace_steps steps from A on to `trace/` of the workdir (for
-    xprof or Perfetto); train.tensorboard writes losses, gradient norms and rates to `tensorboard/`.
+    train.trace=A writes a trace of train.trace_steps steps from A on to `trace/` of the workdir,
+    for xprof or Perfetto; train.tensorboard writes losses, gradient norms and rates to
+    `tensorboard/`.
     """
 
     def __init__(self, train: ConfigDict, work: Workdir, stage: str):

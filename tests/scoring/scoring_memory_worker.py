@@ -2,8 +2,8 @@
 
     python scoring_memory_worker.py N V LONGEST ROWS
 
-Prints how much anonymous memory grew at its peak while scoring, and what a batch's logits would take
-whole.
+Prints how much anonymous memory grew at its peak while scoring, and what logits would take
+in whole.
 """
 
 import functools
