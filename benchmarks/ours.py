@@ -181,12 +181,9 @@ class Ours:
         config = parts.score()
         examples = world.load(self.folder / f"{rows}.npz")
         buckets = Buckets.of(examples, config.buckets)
+        packing = scorer.packs(config.packing, self.model, examples, buckets, config.rows)
         call = functools.partial(
-            scorer.score,
-            encoded=examples,
-            buckets=buckets,
-            rows=config.rows,
-            packing=config.packing,
+            scorer.score, encoded=examples, buckets=buckets, rows=config.rows, packing=packing
         )
         stack = self._adapters("trained", adapters) if adapters else None
         ones = [jax.tree.map(lambda x, k=k: x[k], stack) for k in range(adapters)]
@@ -206,7 +203,7 @@ class Ours:
         nll_KxN = np.concatenate(found)
         lengths, targets = [len(e.ids) for e in examples], sum(e.tokens for e in examples)
         done = flops.work(model, lengths, targets)
-        planned = scorer.plan(examples, buckets, config.rows, config.packing)
+        planned = scorer.plan(examples, buckets, config.rows, packing)
         return {
             "seconds": seconds,
             "tokens": done.tokens * len(nll_KxN),

@@ -14,7 +14,7 @@ import numpy as np
 
 from forget_jax.data.batches import Batch, Buckets, Shape
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import decoder, flops, logprob, lora, sharding
+from forget_jax.lm import causal, decoder, flops, logprob, lora, sharding
 from forget_jax.scoring.stream import Layout, stream
 
 Tree = Any
@@ -123,7 +123,7 @@ def _flops(
     """Arithmetic of a plan's batches, padding and masked pairs included."""
     shapes = [shape for shape, _ in planned]
     tokens = sum(s.rows * s.length for s in shapes)
-    pairs = sum(s.rows * s.length**2 for s in shapes)
+    pairs = sum(s.rows * causal.kept(s.length) for s in shapes)
     return flops.scoring(model, flops.Work(tokens, pairs, sum(s.rows * s.targets for s in shapes)))
 
 

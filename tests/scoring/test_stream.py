@@ -53,6 +53,8 @@ def test_chunks_share_their_shapes_and_each_compiles_once(
     before = compiled[COMPILE]
     found = dict(stream.stream(fn, (tiny_params, None), of, layout))
     assert compiled[COMPILE] - before == len(shapes)
+    dict(stream.stream(fn, (tiny_params, None), of, layout))
+    assert compiled[COMPILE] - before == len(shapes)  # nothing for a second run in one process
     joined = np.concatenate([found[c]["nll_sum"] for c, _ in of], axis=1)
     assert joined.shape == (1, len(examples)) and np.isfinite(joined).all()
 
