@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import peft
+import safetensors.torch
 import torch
 import transformers
 from torch.nn import functional
@@ -24,11 +25,12 @@ from benchmarks.side import serve
 from forget_jax.data.tokenise import Encoded
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTER = "adapter_model.safetensors"
 NONE = -100  # the label of a token that is no target
 
 
 class Peer:
-    """The requests that this side answers."""
+    """The requests that this side answers; one process either trains or scores."""
 
     def load(self, folder: str, shape: str, rank: int, random: bool) -> dict[str, Any]:
         """Loads the folder's model, or one of the same shape with random weights."""
@@ -45,6 +47,7 @@ class Peer:
             )
             self.base = loaded.to(self.device)
         self.model: Any = None
+        self.compiled: Any = None
         return {}
 
     def about(self) -> dict[str, Any]:
@@ -56,15 +59,20 @@ class Peer:
         }
 
     def _adapt(self, number: int) -> None:
-        """Puts a fresh adapter on the base: the one that the other side starts from."""
-        if self.model is not None:
-            self.base = self.model.unload()
+        """Makes the adapter fresh: the one that the other side starts from, unless it is random.
+
+        The model is made once, so that what `torch.compile` has compiled for it stays.
+        """
+        if self.model is None:
+            self.model = peft.get_peft_model(self.base, self.config).train()
+            self.compiled = torch.compile(self.model)
         if self.random:
-            self.model = peft.get_peft_model(self.base, self.config)
+            for name, module in self.model.named_modules():
+                if name.endswith(".lora_B.default"):
+                    torch.nn.init.zeros_(module.weight)
         else:
-            path = self.folder / f"fresh{number}"
-            self.model = peft.PeftModel.from_pretrained(self.base, path, is_trainable=True)
-        self.model.train()
+            kept = safetensors.torch.load_file(self.folder / f"fresh{number}" / ADAPTER)
+            peft.set_peft_model_state_dict(self.model, kept)
 
     def _batch(self, rows: Sequence[Encoded], pad: int | None) -> dict[str, torch.Tensor]:
         """Ids, attention mask and labels, padded to the longest row, or to `pad`."""
@@ -113,7 +121,7 @@ class Peer:
                 lengths = [len(examples[i].ids) for i in order]
                 order = [order[i] for i in get_length_grouped_indices(lengths, batch_size)]
             self._adapt(number)
-            model = torch.compile(self.model) if compiled else self.model
+            model = self.compiled if compiled else self.model
             trained = [p for p in self.model.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0, fused=True)
             began = cpu = 0.0
@@ -168,10 +176,10 @@ class Peer:
           targets_only: project the hidden states to logits only where there is a target.
         """
         examples = world.load(self.folder / f"{rows}.npz")
-        if self.model is not None:
-            self.base, self.model = self.model.unload(), None
         self.base.eval()
-        model = torch.compile(self.base) if compiled else self.base
+        if compiled and self.compiled is None:
+            self.compiled = torch.compile(self.base)
+        model = self.compiled if compiled else self.base
         nll, computed = 0.0, 0
         self._synchronise()
         began, cpu = time.perf_counter(), time.process_time()
