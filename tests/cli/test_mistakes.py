@@ -138,7 +138,7 @@ def test_in_the_fields(fields, said, mistake, tiny_base, data_files):
 @pytest.mark.parametrize(
     ("field", "said"),
     [
-        ("tasks_together=0", "config.tasks_together is 0; it must be 1 or more"),
+        ("tasks_together=-1", "config.tasks_together is -1; it must be 0 or more"),
         ("repeat_tasks=-1", "config.repeat_tasks is -1; it must be 0 or more"),
         ("r2_ranks=0", "r2_ranks is 0"),
         ("tasks=", "names no task"),
