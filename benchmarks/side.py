@@ -75,6 +75,8 @@ class Side:
         if "failed" in answer or not line:
             self._log.seek(0)
             written = answer.get("failed") or self._log.read()[-2000:]
+            if not line:
+                written += f"\nit ended with status {self._process.wait()}"
             self.close()
             raise RuntimeError(f"benchmarks.{self.module} failed at {request['do']}:\n{written}")
         found: dict[str, Any] = answer
