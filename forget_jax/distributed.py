@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 START_SECONDS = 300  # for all processes to appear
 HEARTBEAT_SECONDS = 30  # without a sign of life from a process before the others stop
+LEAVE_SECONDS = 5  # for others that fail of the same cause, when process 0 ends
 FOREVER_MS = 7 * 24 * 3600 * 1000  # waiting ends earlier: by an answer, or by a missed heartbeat
 
 _calls = itertools.count()
@@ -77,7 +78,7 @@ def initialise(spec: str) -> None:
     # The service would take SIGTERM from the training loop, which saves a checkpoint upon it.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    _one_line_at_abort(f"not all of {processes} processes joined {address}")
+    _at_abort(f"not all of {processes} processes joined {address}")
     roll_call(address, processes, own, START_SECONDS)
     jax.distributed.initialize(
         address,
@@ -89,7 +90,7 @@ def initialise(spec: str) -> None:
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=3600,  # process 0 may write for long at the end
     )
-    _one_line_at_abort(
+    _at_abort(
         "lost another process, or was aborted (see above); start the same command again to resume"
     )
 
@@ -187,15 +188,18 @@ def leave(status: int) -> None:
     """Ends this process at once, past jax's barrier at exit, so that the others end too.
 
     Process 0 holds the service whose end ends them all: it gives those that fail of the same cause
-    two seconds to say so themselves.
+    some seconds to say so themselves.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     client = _state().client
     if client is not None:
+        # The cause has been told: should the runtime abort this process now, it adds nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        _at_abort("", status)
         with contextlib.suppress(Exception):
             if is_writer():
-                deadline = time.monotonic() + 2
+                deadline = time.monotonic() + LEAVE_SECONDS
                 for other in range(1, count()):
                     left = max(int(1000 * (deadline - time.monotonic())), 1)
                     client.blocking_key_value_get(f"forget_jax/left/{other}", left)
@@ -204,17 +208,17 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
-def _one_line_at_abort(why: str) -> None:
+def _at_abort(why: str, status: int = 1) -> None:
     """Makes a clear line the last that is printed where jax's runtime aborts the process.
 
     It does so, from a thread of its own, when the coordination service tells that a process missed
     its heartbeats or when that service is gone; no Python exception can be had from it.
     """
-    line = f"forget-jax: {who()}{why}\n".encode()
+    line = f"forget-jax: {who()}{why}\n".encode() if why else b""
 
     def handler(number: int) -> None:
         os.write(2, line)
-        os._exit(1)
+        os._exit(status)
 
     kept = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)
     _keep.append(kept)
