@@ -90,6 +90,7 @@ class Ours:
             "backend": jax.default_backend(),
             "device": device.device_kind,
             "system": f"jax {jax.__version__}",
+            "way": "merged" if scorer.merges(self.params) else "together",
         }
 
     def matmul_peak(self) -> dict[str, Any]:
@@ -186,19 +187,16 @@ class Ours:
             scorer.score, encoded=examples, buckets=buckets, rows=config.rows, packing=packing
         )
         stack = self._adapters("trained", adapters) if adapters else None
-        ones = [jax.tree.map(lambda x, k=k: x[k], stack) for k in range(adapters)]
         model, adapter, params = self.model, self.adapter, self.params
-        merge = jax.jit(functools.partial(lora.merge, adapter))
         waiting = Waiting(Path(trace))
         if trace:
             waiting.start()
         began, cpu = time.perf_counter(), time.process_time()
-        if how == "together":
-            found = [call(model, adapter, params, stack)]
-        elif how == "single":
-            found = [call(model, adapter, params, jax.tree.map(lambda x: x[None], x)) for x in ones]
+        if how == "single":
+            alone = [jax.tree.map(lambda x, k=k: x[k : k + 1], stack) for k in range(adapters)]
+            found = [call(model, adapter, params, one) for one in alone]
         else:
-            found = [call(model, None, merge(params, one), None) for one in ones]
+            found = [call(model, adapter, params, stack, merge=how == "merged")]
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         nll_KxN = np.concatenate(found)
         lengths, targets = [len(e.ids) for e in examples], sum(e.tokens for e in examples)

@@ -90,6 +90,11 @@ class Table:
             return
         if isinstance(jax.tree.leaves(adapters_K)[0], np.ndarray):
             adapters_K = sharding.put(adapters_K)
+        assert adapter is not None
+        if not self.measures and self._merges(model, adapter, params):
+            for row, one in zip(rows, scorer.unstack(adapters_K), strict=True):
+                self._fill(model, None, scorer.merged(adapter, params, one), None, [row], base)
+            return
         together = self._together(model, adapter, params, len(rows))
         for start in range(0, len(rows), together):
             # a last, smaller group is filled up, so that nothing is compiled for it
@@ -103,26 +108,45 @@ class Table:
         assert self._layout is not None
         return self._layout
 
+    def _merges(self, model: decoder.DecoderConfig, adapter: lora.LoRAConfig, params: Any) -> bool:
+        """Whether adapters are scored merged into the base: where that is fastest, and fits.
+
+        Not where the config asks for several of them in one pass.
+        """
+        fastest = scorer.merges(params) and self.score.adapters_together < 2
+        return fastest and self._fits(model, adapter, params, 1, merge=True)
+
     def _together(
-        self, model: decoder.DecoderConfig, adapter: lora.LoRAConfig | None, params: Any, count: int
+        self, model: decoder.DecoderConfig, adapter: lora.LoRAConfig, params: Any, count: int
     ) -> int:
         """How many adapters are scored at a time; groups differ by at most one."""
         most = self.score.adapters_together or count
+        while (
+            not self.score.adapters_together
+            and most > 1
+            and not self._fits(model, adapter, params, most)
+        ):
+            most = -(-most // 2)
+        return -(-count // -(-count // most))
+
+    def _fits(
+        self,
+        model: decoder.DecoderConfig,
+        adapter: lora.LoRAConfig,
+        params: Any,
+        count: int,
+        merge: bool = False,
+    ) -> bool:
+        """Whether so many adapters are scored within a device's memory, as process 0 says."""
         size = sharding.sizes()
         shards = size.get("fsdp", 1) * size.get("tensor", 1)
         rows, length = self.layout.rows // sharding.rows(), self.layout.buckets.edges[-1]
+        at_once = rows if scorer.at_a_time() else rows * count
         dtype = str(jax.tree.leaves(params)[0].dtype)
-
-        def fits(count: int) -> bool:
-            at_once = rows if scorer.at_a_time() else rows * count
-            plan = memory.plan(
-                model, at_once, length, dtype, adapter, count, train=False, shards=shards
-            )
-            return memory.fits(plan)
-
-        while not self.score.adapters_together and most > 1 and not distributed.agreed(fits(most)):
-            most = -(-most // 2)
-        return -(-count // -(-count // most))
+        plan = memory.plan(
+            model, at_once, length, dtype, adapter, count, False, shards, merge=merge
+        )
+        return distributed.agreed(memory.fits(plan))
 
     def _fill(
         self,

@@ -8,6 +8,7 @@ compiler's figure.
 import dataclasses
 import math
 import os
+import re
 from typing import Any
 
 import jax
@@ -29,7 +30,8 @@ class Plan:
     """Bytes per device.
 
     Attributes:
-      parameters: the frozen base, or (full fine-tuning) nothing.
+      parameters: the frozen base, with the copy that an adapter is merged into; nothing in full
+        fine-tuning.
       trainable: adapters of all tasks, or the whole model, in fp32.
       optimizer: Adam's two moments and the gradient; 0 where nothing is trained.
       activations: an estimate, of one microbatch.
@@ -69,6 +71,7 @@ def plan(
     tasks: int = 1,
     train: bool = True,
     shards: int = 1,
+    merge: bool = False,
 ) -> Plan:
     """The memory of one training step, or of scoring, on each device.
 
@@ -79,6 +82,7 @@ def plan(
       adapter: None trains (or scores) the whole model.
       tasks: adapters held at once.
       shards: devices that share each parameter (fsdp × tensor).
+      merge: adapters are added into a copy of the kernels that they adapt.
     """
     tree = shapes(config)
     count = sum(math.prod(shape) for shape in tree.values())
@@ -94,6 +98,10 @@ def plan(
             )
         )
         trained = tasks * sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+        if merge:
+            count += sum(
+                math.prod(s) for p, s in kernels.items() if re.fullmatch(adapter.targets, p)
+            )
     chunk = min(CHUNK_LOGITS, rows * length * config.vocab_size)
     activations = rows * length * activation_bytes_per_token(config, length, train)
     # Training keeps both at once; a scorer is done with its layers when it makes logits.

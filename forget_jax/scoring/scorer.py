@@ -5,7 +5,7 @@ an adapter which changes nothing gives a forgetting of exactly zero.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,9 +24,27 @@ def at_a_time() -> bool:
     """Whether adapters are scored one after the other rather than side by side.
 
     On accelerators `vmap` shares the base's matrix products among adapters; on CPU one adapter
-    after the other is faster (docs/scoring.md has the figures).
+    after the other is faster (BENCHMARKS.md has the figures).
     """
     return jax.default_backend() == "cpu"
+
+
+def merges(params: Tree) -> bool:
+    """Whether each adapter is added into a copy of the base and scored in a pass of its own.
+
+    The fastest way on CPU, for one copy of the adapted kernels. Never where the base is in half
+    precision, which would round small updates away.
+    """
+    return at_a_time() and all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+
+
+merged = jax.jit(lora.merge, static_argnums=0)
+
+
+def unstack(adapters_K: Tree) -> Iterator[Tree]:
+    """The adapters of a stack, one after the other."""
+    for k in range(jax.tree.leaves(adapters_K)[0].shape[0]):
+        yield jax.tree.map(lambda x, k=k: x[k], adapters_K)
 
 
 def over_adapters(fn: Callable[[Tree], Any], adapters_K: Tree) -> Any:
@@ -144,16 +162,25 @@ def score(
     rows: int = 8,
     packing: bool = False,
     on_batch: Callable[[int], None] = lambda examples: None,
+    merge: bool = False,
 ) -> np.ndarray:
     """Scores all examples under all adapters, in memory.
 
     Args:
-      on_batch: called with the number of examples done so far.
+      on_batch: called with the number of examples done so far, in each pass.
+      merge: a pass for each adapter, merged into the parameters, rather than one for all.
 
     Returns:
       nll_KxN, float64, in nats summed over each example's targets.
     """
     layout = Layout.of(encoded, buckets, rows, packing)
-    fn = functools.partial(score_batch, model, adapter)
-    ((_, found),) = stream(fn, (params, adapters_K), [(0, encoded)], layout, on_batch)
-    return found["nll_sum"]
+
+    def one_pass(adapter: lora.LoRAConfig | None, params: Tree, adapters_K: Tree | None) -> Any:
+        fn = functools.partial(score_batch, model, adapter)
+        ((_, found),) = stream(fn, (params, adapters_K), [(0, encoded)], layout, on_batch)
+        return found["nll_sum"]
+
+    if not merge or adapter is None or adapters_K is None:
+        return one_pass(adapter, params, adapters_K)
+    each = (merged(adapter, params, one) for one in unstack(adapters_K))
+    return np.concatenate([one_pass(None, tree, None) for tree in each])

@@ -189,16 +189,22 @@ def counted(monkeypatch):
     return seen
 
 
-def test_no_finished_chunk_is_scored_again(arguments, finished, run_cli, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("together", "first"), [(0, 1), (3, 3)], ids=["merged: the base", "beside: the base and two"]
+)
+def test_no_finished_chunk_is_scored_again(
+    arguments, together, first, finished, run_cli, tmp_path, monkeypatch
+):
     work = tmp_path / "run"
+    arguments = [*arguments, f"--config.score.adapters_together={together}"]
     argv = [sys.executable, "-c", KILL, *arguments, f"--workdir={work}"]
     killed = subprocess.run(argv, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = table(work).tokens >= 0
-    assert done[:3].all() and not done[3].any()  # the group of base and two: all of its chunks
+    assert done[:first].all() and not done[first:].any()
     seen = counted(monkeypatch)
     ran(run_cli, arguments, work)
-    assert seen == [(1, 0), (1, 1), (1, 2)]
+    assert seen == [(1, chunk) for _ in range(4 - first) for chunk in range(3)]
     assert zarr_bytes(work) == zarr_bytes(finished(arguments))
     assert summary(work)["useful_fraction"] == summary(finished(arguments))["useful_fraction"]
 

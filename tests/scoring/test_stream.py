@@ -107,6 +107,14 @@ def test_side_by_side_is_one_after_the_other(
         assert (np.abs(first - second) / tokens).max() < 1e-5
 
 
+def test_merged_is_beside(examples, adapters, tiny_config, tiny_params):
+    args = tiny_config, ADAPTER, tiny_params, adapters, examples, Buckets.of(examples, 1)
+    tokens = np.array([e.tokens for e in examples])
+    beside, merged = (scorer.score(*args, merge=merge) for merge in (False, True))
+    assert (np.abs(beside - merged) / tokens).max() < 1e-5
+    assert (np.abs(beside[1] - beside[0]) / tokens).max() > 1e-3
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_log_probabilities_of_tokens_add_up(examples, adapters, tiny_config, tiny_params, packing):
     layout = Layout.of(examples, Buckets.of(examples, 2), 4, packing)
