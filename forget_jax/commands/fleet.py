@@ -69,6 +69,7 @@ def train_and_score(
         return Scored(None, figures)
     scored = store.read(work / "scores.zarr")
     scores.check_complete(scored)
+    store.tidy(work / "scores.zarr")
     if len(failed) == len(tasks):
         raise UserError(f"no task is left: the loss of each was not finite; {ADVICE}")
     return Scored(scored.sel(model=[n for n in scored.model.values if n not in failed]), figures)
