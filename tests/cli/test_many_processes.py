@@ -42,6 +42,8 @@ def test_a_part_there_is_not(associate_arguments, run_cli, tmp_path, part):
 
 @pytest.mark.slow
 def test_two_processes_of_two_devices_make_the_same_matrix(associate_arguments, finished, tmp_path):
+    # At the rate of other tests a residual stream passes close to zero, which magnifies rounding.
+    associate_arguments = [*associate_arguments, "--config.train.lr=0.01"]
     whole = matrix(finished(associate_arguments))
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -67,4 +69,4 @@ def test_two_processes_of_two_devices_make_the_same_matrix(associate_arguments, 
     assert (found.task.values == whole.task.values).all()
     z, wanted = found.forgetting.values, whole.forgetting.values
     assert np.abs(wanted).max() > 0.05
-    np.testing.assert_allclose(z, wanted, atol=2e-4)
+    np.testing.assert_allclose(z, wanted, rtol=0, atol=1e-5)
