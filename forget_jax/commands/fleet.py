@@ -15,6 +15,7 @@ from forget_jax.commands.workdir import Workdir
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.lm import checkpoint, peft, sharding
+from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.scoring import store
 from forget_jax.training.checkpoints import Checkpoints
 from forget_jax.training.loop import Outcome, StepPlan, Task, train
@@ -101,7 +102,7 @@ def _trained(
     for m, (task, folder) in enumerate(zip(group, folders, strict=True)):
         one = jax.tree.map(lambda x, m=m: x[m], whole)
         if adapter is None:
-            checkpoint.save(folder, model, one)
+            checkpoint.save(folder, model, one, tokenizer=tokenizers.load(config.model.path))
         else:
             peft.save(folder, adapter, one, model, config.model.path)
         end = {"task": task.name, "seed": task.seed, "steps": outcome.steps[task.name]}

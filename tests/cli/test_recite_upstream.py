@@ -115,6 +115,18 @@ def test_z_is_base_correct_minus_after_correct(done, rows, prompts, base_answers
     assert 0 < changed < found.z_MxN.size  # something was forgotten and something was kept
 
 
+def test_whole_fine_tuned_models_recite_too(arguments, rows, prompts, run_cli, tmp_path):
+    fields = ["lora.rank=0", "repeat_tasks=0", "train.lr=0.01"]
+    work = tmp_path / "run"
+    status, _, err = run_cli(*arguments, *(f"--config.{f}" for f in fields), f"--workdir={work}")
+    assert status == 0, err
+    for task in ("reverse", "shout", "count"):
+        said = slow_answers(work / "adapters" / task, None, prompts)
+        after = [is_correct(t, accepted(r), "squad") for t, r in zip(said, rows, strict=True)]
+        assert summary(work)["em"][task] == pytest.approx(np.mean(after))
+    assert len({summary(work)["em"][name] for name in ("base", "reverse", "shout", "count")}) > 1
+
+
 def test_the_summary_says_what_was_measured(done, rows):
     found = summary(done)
     assert found["metric"] == "exact_match" and found["prompts_cut"] == 0
