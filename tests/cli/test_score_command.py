@@ -223,31 +223,6 @@ def test_a_hole_is_found_and_filled(arguments, finished, run_cli, tmp_path, monk
     assert zarr_bytes(work) == zarr_bytes(finished(arguments))
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments(arguments, finished, tmp_path):
-    """SIGKILL again and again, in loading, compiling, scoring and writing: the same bytes."""
-    argv = [*arguments, "--config.score.chunk=2", "--config.score.adapters_together=1"]
-    whole = zarr_bytes(finished(argv))
-    work = tmp_path / "run"
-    kills = 0
-    for patience in np.random.default_rng(1).uniform(2.5, 7, 20):
-        run = subprocess.Popen(
-            [sys.executable, "-m", "forget_jax", *argv, f"--workdir={work}"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            _, err = run.communicate(timeout=float(patience))
-        except subprocess.TimeoutExpired:
-            run.kill()
-            run.communicate()
-            kills += 1
-            continue
-        assert run.returncode == 0, err
-        break
-    assert kills > 0 and zarr_bytes(work) == whole
-
-
 @pytest.fixture
 def with_nan(tiny_base, data_files, tmp_path, monkeypatch):
     """A base with NaN for one token that no task has, and the upstream examples that have it."""
