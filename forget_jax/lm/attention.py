@@ -7,12 +7,30 @@ rows, ALiBi and reading from a key-value cache need a mask or a bias, which cuDN
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from forget_jax.lm.causal import causal
+from forget_jax.lm.config import DecoderConfig
 
 
-def _has_cudnn(dtype: jnp.dtype) -> bool:
-    return jax.default_backend() == "gpu" and dtype in (jnp.bfloat16, jnp.float16)
+def has_cudnn(dtype: DTypeLike, head_dim: int) -> bool:
+    """Whether cuDNN's fused attention serves here: half precision on NVIDIA's Ampere and later.
+
+    Its heads are a multiple of 8 wide, at most 128, or 256 from Hopper on.
+    """
+    if jax.default_backend() != "gpu" or jnp.dtype(dtype) not in (jnp.bfloat16, jnp.float16):
+        return False
+    device = jax.local_devices()[0]
+    if "cuda" not in device.client.platform_version:
+        return False
+    generation = int(device.compute_capability.split(".")[0])
+    widest = {8: 128}.get(generation, 256 if generation > 8 else 0)
+    return head_dim % 8 == 0 and head_dim <= widest
+
+
+def fused(config: DecoderConfig) -> bool:
+    """Whether a model's rows of one example each go through cuDNN's attention."""
+    return config.position != "alibi" and has_cudnn(config.dtype, config.head_dim)
 
 
 def attend(
@@ -42,7 +60,7 @@ def attend(
     """
     if cached_BxL is None:
         plain = segment_BxL is None and slopes_H is None
-        if not (plain and _has_cudnn(q_BxLxHxDh.dtype)):
+        if not (plain and has_cudnn(q_BxLxHxDh.dtype, q_BxLxHxDh.shape[-1])):
             scale = q_BxLxHxDh.shape[-1] ** -0.5 if scale is None else scale
             return causal(q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh, segment_BxL, slopes_H, scale, window)
         return jax.nn.dot_product_attention(

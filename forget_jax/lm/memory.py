@@ -17,6 +17,7 @@ import numpy as np
 
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
+from forget_jax.lm.attention import fused
 from forget_jax.lm.causal import BLOCK, kept
 from forget_jax.lm.checkpoint import shapes
 from forget_jax.lm.config import DecoderConfig
@@ -138,14 +139,13 @@ def activation_bytes_per_token(config: DecoderConfig, length: int, train: bool) 
     """
     c, half = config, np.dtype(jnp.dtype(config.dtype)).itemsize
     qkv = (c.heads + 2 * c.kv_heads) * c.head_dim
-    flash = half == 2 and jax.default_backend() == "gpu" and c.position != "alibi"
     weights = half * kept(length) // length if train else (4 + half) * min(length, BLOCK)
     layer = (
         4 * 3 * c.width  # the residual stream into and inside the layer, and a norm's scale
         + half * 2 * c.width  # the two norms' outputs
         + (4 + half) * qkv
         + half * c.heads * c.head_dim
-        + (0 if flash else c.heads * weights)
+        + (0 if fused(c) else c.heads * weights)
         + (4 * (3 if c.gated else 2) + half) * c.mlp_width
     )
     boundary = 4 * c.width

@@ -14,7 +14,7 @@ import numpy as np
 
 from forget_jax.data.batches import Batch, Buckets, Shape
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import causal, decoder, flops, logprob, lora, sharding
+from forget_jax.lm import attention, causal, decoder, flops, logprob, lora, sharding
 from forget_jax.scoring.stream import Layout, stream
 
 Tree = Any
@@ -124,12 +124,12 @@ def packs(
     """Whether rows hold several examples: as said, or (`auto`) where that takes less arithmetic.
 
     Packed rows have little padding, but all are as long as the longest example, and attention's
-    work grows with the square. Half precision on GPUs has a kernel that cannot keep the examples of
-    a row apart, and that is worth more than the padding: there `auto` never packs.
+    work grows with the square. cuDNN's attention is fast but cannot keep the examples of a row
+    apart, and that is worth more than the padding: there `auto` never packs.
     """
     if packing != "auto":
         return packing == "true"
-    if jax.default_backend() == "gpu" and model.dtype != "float32":
+    if attention.fused(model):
         return False
     apart, together = (_flops(model, plan(encoded, buckets, rows, p)) for p in (False, True))
     return together < apart
