@@ -9,6 +9,7 @@ over products, the adapter's share of them and the MLP's inner activation stay f
 small difference of two scores, and rounding those parts too doubles its error (docs/families.md).
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -245,7 +246,8 @@ def init(config: DecoderConfig, key: jax.Array) -> Params:
 
     The scaling is GPT-2's (Radford et al. 2019, §2.3).
     """
-    params = Decoder(config).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
+    plain = dataclasses.replace(config, dtype="float32")  # runs wherever, and draws the same
+    params = Decoder(plain).init(key, jnp.zeros((1, 2), jnp.int32))["params"]
     for block, name in (("attn", "o"), ("mlp", "down")):
         params["layers"][block][name]["kernel"] /= (2 * config.layers) ** 0.5
     return params

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from forget_jax.data.batches import Buckets
-from forget_jax.lm import attention
+from forget_jax.data.batches import Buckets, Shape
+from forget_jax.lm import attention, decoder, lora, sharding
 from forget_jax.scoring import scorer
+from forget_jax.training.state import Accumulated
+from forget_jax.training.step import accumulate
 
 
 @pytest.fixture
@@ -60,3 +62,36 @@ def test_rows_are_packed_only_where_the_kernel_allows(gpu, random_examples, tiny
     assert scorer.packs("auto", model, *args) and scorer.packs("true", half, *args)
     gpu("7.0")
     assert scorer.packs("auto", half, *args)
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "full"])
+def test_programs_for_nvidia_use_the_fused_kernel(
+    gpu, monkeypatch, random_examples, tiny_config, remat
+):
+    """Lowered for CUDA, as far as that goes without a GPU: training and scoring, many adapters."""
+    cudnn = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{cudnn}.check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(f"{cudnn}.check_compute_capability", lambda capability: True)
+    monkeypatch.setattr(f"{cudnn}.is_cuda_compute_capability_equal", lambda capability: False)
+    gpu("9.0")
+    # A model of its own: jax keeps what is traced, and no other test may meet it.
+    model = dataclasses.replace(
+        tiny_config, vocab_size=67, head_dim=8, dtype="bfloat16", remat=remat
+    )
+    params = decoder.init(model, jax.random.key(0))
+    setting = lora.LoRAConfig(rank=2)
+    adapters = [lora.init(setting, params, jax.random.key(k)) for k in range(2)]
+    adapters_K = jax.tree.map(lambda *x: jnp.stack(x), *adapters)
+    examples = random_examples(0, [14] * 4)
+    batch = sharding.feed(examples, Shape(4, 16, 16), [(i,) for i in range(4)])
+
+    def lowered(fn, *args):
+        return fn.trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+
+    assert "__cudnn$fmhaSoftmax" in lowered(
+        scorer.score_batch, model, setting, params, adapters_K, batch
+    )
+    total = Accumulated(jax.tree.map(jnp.zeros_like, adapters_K), jnp.zeros(2), jnp.zeros(2))
+    seat_R = jnp.array([0, 0, 1, 1])
+    args = model, setting, adapters_K, params, total, batch, seat_R, jnp.ones(2)
+    assert "__cudnn$fmhaSoftmaxBackward" in lowered(accumulate, *args)
