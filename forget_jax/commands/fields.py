@@ -63,7 +63,7 @@ MEANING = {
     "score.buckets": "the most row lengths to compile for",
     "score.chunk": "examples between two writes of the table; the grain of resuming",
     "score.packing": "several examples in a row: true, false, or auto (where that computes less)",
-    "score.adapters_together": "adapters scored at a time; 0: as many as fit into memory",
+    "score.adapters_together": "adapters scored in one pass; 0: the fastest way that fits",
     "score.per_token": "keep the log-probability of every target token, `logp` in scores.zarr",
     "score.measures": "also soft and argmax cross-entropy to the base, KL and top-1 agreement",
     "tasks": "data sets to fine-tune on, one task each, each with rows [a:b]",
