@@ -90,7 +90,7 @@ class Ours:
             "backend": jax.default_backend(),
             "device": device.device_kind,
             "system": f"jax {jax.__version__}",
-            "way": "merged" if scorer.merges(self.params) else "together",
+            "way": "merged" if scorer.merges(self.model, self.params) else "together",
         }
 
     def matmul_peak(self) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Table:
 
         Not where the config asks for several of them in one pass.
         """
-        fastest = scorer.merges(params) and self.score.adapters_together < 2
+        fastest = scorer.merges(model, params) and self.score.adapters_together < 2
         return fastest and self._fits(model, adapter, params, 1, merge=True)
 
     def _together(

@@ -29,13 +29,16 @@ def at_a_time() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def merges(params: Tree) -> bool:
+def merges(model: decoder.DecoderConfig, params: Tree) -> bool:
     """Whether each adapter is added into a copy of the base and scored in a pass of its own.
 
-    The fastest way on CPU, for one copy of the adapted kernels. Never where the base is in half
-    precision, which would round small updates away.
+    The fastest way on CPU, for one copy of the adapted kernels. Never where the base is kept or
+    multiplied in half precision, which would round small updates away.
     """
-    return at_a_time() and all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+    exact = model.dtype == "float32" and all(
+        x.dtype == jnp.float32 for x in jax.tree.leaves(params)
+    )
+    return at_a_time() and exact
 
 
 merged = jax.jit(lora.merge, static_argnums=0)

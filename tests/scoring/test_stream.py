@@ -1,5 +1,6 @@
 """Batches on their way: few shapes compiled once and ahead, no pause between chunks."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -105,6 +106,15 @@ def test_side_by_side_is_one_after_the_other(
         found.append([scorer.score(*args), divergence.diverge(*args)["kl"]])
     for first, second in zip(*found, strict=True):
         assert (np.abs(first - second) / tokens).max() < 1e-5
+
+
+def test_only_full_precision_is_merged(tiny_config, tiny_params):
+    """Half precision, of the weights or of the products, would round small updates away."""
+    half = dataclasses.replace(tiny_config, dtype="bfloat16")
+    assert scorer.merges(tiny_config, tiny_params)
+    assert not scorer.merges(half, tiny_params)
+    rounded = jax.tree.map(lambda x: x.astype("bfloat16"), tiny_params)
+    assert not scorer.merges(tiny_config, rounded)
 
 
 def test_merged_is_beside(examples, adapters, tiny_config, tiny_params):
