@@ -15,7 +15,6 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key: heading, how it
     "cpu_tokens_per_second": ("per CPU-second", lambda x: f"{x:,.0f}"),
     "useful": ("real tokens", lambda x: f"{x:.0%}"),
     "mfu": ("of matmul peak", lambda x: f"{x:.1%}"),
-    "waiting": ("device waits", lambda x: f"{x:.1%}"),
     "seconds": ("seconds", lambda x: f"{x:,.3f}"),
     "cpu_seconds": ("CPU-seconds", lambda x: f"{x:,.3f}"),
     "compile_seconds": ("compiling", lambda x: f"{x:,.1f}"),

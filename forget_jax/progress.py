@@ -6,7 +6,6 @@ On a terminal the line is rewritten in place; in a log it is printed plainly, le
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import TextIO
 
 
@@ -46,12 +45,7 @@ class Progress:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
         self._print(last=True)

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,12 @@ PLACES = ("in the harbour", "behind the mill", "after the storm", "near the stat
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(KEPT, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def sentences(count: int, seed: int) -> list[str]:

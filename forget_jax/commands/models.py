@@ -85,8 +85,7 @@ def mesh(config: ConfigDict) -> Iterator[None]:
 def memory_plan(config: ConfigDict, model: decoder.DecoderConfig, together: int) -> memory.Plan:
     """The plan of the larger of training `together` tasks and scoring, for one device."""
     length = min(config.data.context or model.context, model.context)
-    size = sharding.sizes()
-    shards = size.get("fsdp", 1) * size.get("tensor", 1)
+    shards = sharding.shards()
     dtype = checkpoint.dtype_of(config.model.path)
     plans = []
 

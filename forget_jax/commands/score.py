@@ -35,8 +35,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     work = Workdir(workdir, "score", config)
     if report.has_ended(work):
         return
-    with models.mesh(config):
-        _run(config, work, names)
+    _run(config, work, names)
     report.build(workdir)
 
 

@@ -138,13 +138,19 @@ class Table:
         merge: bool = False,
     ) -> bool:
         """Whether so many adapters are scored within a device's memory, as process 0 says."""
-        size = sharding.sizes()
-        shards = size.get("fsdp", 1) * size.get("tensor", 1)
         rows, length = self.layout.rows // sharding.rows(), self.layout.buckets.edges[-1]
         at_once = rows if scorer.at_a_time() else rows * count
         dtype = str(jax.tree.leaves(params)[0].dtype)
         plan = memory.plan(
-            model, at_once, length, dtype, adapter, count, False, shards, merge=merge
+            model,
+            at_once,
+            length,
+            dtype,
+            adapter,
+            count,
+            train=False,
+            shards=sharding.shards(),
+            merge=merge,
         )
         return distributed.agreed(memory.fits(plan))
 

@@ -5,6 +5,7 @@ the matrices. A mesh is entered with `jax.set_mesh`; outside of one, everything 
 argument as it is, so the same functions run on one device.
 """
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -89,6 +90,16 @@ def current() -> Mesh | None:
 def sizes() -> dict[str, int]:
     """Devices along each axis of the entered mesh; empty without one."""
     return dict(jax.sharding.get_abstract_mesh().shape)
+
+
+def entered(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    """Enters a mesh, if there is one: what was entered holds in the thread that entered it only."""
+    return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def shards() -> int:
+    """How many devices share each matrix."""
+    return sizes().get("fsdp", 1) * sizes().get("tensor", 1)
 
 
 def blocks() -> int:

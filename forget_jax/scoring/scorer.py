@@ -185,5 +185,5 @@ def score(
 
     if not merge or adapter is None or adapters_K is None:
         return one_pass(adapter, params, adapters_K)
-    each = (merged(adapter, params, one) for one in unstack(adapters_K))
-    return np.concatenate([one_pass(None, tree, None) for tree in each])
+    each = unstack(adapters_K)
+    return np.concatenate([one_pass(None, merged(adapter, params, one), None) for one in each])

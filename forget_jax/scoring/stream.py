@@ -4,14 +4,12 @@ Memory does not grow with the data set: one chunk's results and a few batches ar
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
@@ -88,12 +86,7 @@ class Programs:
     def __enter__(self) -> "Programs":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __getitem__(self, shape: Shape) -> Any:
@@ -106,8 +99,8 @@ def _compile(
     arrays: tuple[Any, ...],
     shape: Shape,
 ) -> Any:
-    """The program for batches of a shape; the mesh that was entered is each thread's own."""
-    with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+    """The program for batches of a shape."""
+    with sharding.entered(mesh):
         empty = sharding.feed([], shape, [])
         jitted: Any = fn.func
         return jitted.lower(*fn.args, *arrays, empty, **fn.keywords).compile()

@@ -1,7 +1,6 @@
 """Compiling ahead: every program that the coming steps need, before the first of them."""
 
 import concurrent.futures
-import contextlib
 from typing import Any
 
 import jax
@@ -27,11 +26,8 @@ def compile_ahead(run: Run) -> None:
     seated = {count: _seated_as(run, count) for count, _ in wanted}
     mesh = sharding.current()
 
-    def entered() -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
-
     def one_part(count: int, part: Microbatch) -> None:
-        with entered():
+        with sharding.entered(mesh):
             state, sums = seated[count]
             batch = sharding.feed(run.plan.examples, part.shape, part.rows)
             steps.accumulate.lower(
@@ -47,7 +43,7 @@ def compile_ahead(run: Run) -> None:
             ).compile()
 
     def one_update(count: int) -> None:
-        with entered():
+        with sharding.entered(mesh):
             state, sums = seated[count]
             rate, running = np.zeros(count, np.float32), np.zeros(count, bool)
             stop = sharding.spread(np.zeros(1, np.float32))

@@ -1,11 +1,16 @@
 """Command lines of runs that take seconds."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import free_port
 
 FEW = [
     "--config.train.steps=4",
@@ -54,6 +59,39 @@ def associate_arguments(tiny_base: Path, data_files: Any) -> list[str]:
         *FEW,
         *SCORE,
     ]
+
+
+@pytest.fixture
+def on_two_processes() -> Callable[[list[str]], None]:
+    """A function that runs a command in two processes of two devices each, to its good end."""
+
+    def run(arguments: list[str]) -> None:
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+        where = f"127.0.0.1:{free_port()}"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "forget_jax", *arguments, f"--distributed={where},2,{i}"],
+                env=os.environ | {"XLA_FLAGS": flags},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in range(2)
+        ]
+        said = [p.communicate(timeout=300)[1] for p in processes]
+        assert [p.returncode for p in processes] == [0, 0], said
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def zarr_bytes() -> Callable[[Path], dict[str, bytes]]:
+    """A function that reads every file of a workdir's table of scores."""
+
+    def read(work: Path) -> dict[str, bytes]:
+        root = work / "scores.zarr"
+        return {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()}
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -14,14 +14,10 @@ import pytest
 
 from forget_jax.errors import UserError
 from forget_jax.rollcall import roll_call
+from tests.conftest import free_port
 
 WORKER = Path(__file__).parent / "distributed_worker.py"
 LOST = r"lost another process.*; start the same command again to resume"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 class Pair:

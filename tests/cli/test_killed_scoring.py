@@ -42,13 +42,8 @@ def chunks(work):
     return {f: f.stat().st_mtime_ns for f in folder.glob("*/*") if f.name.isdigit()}
 
 
-def table(work):
-    root = work / "scores.zarr"
-    return {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()}
-
-
 @pytest.mark.slow
-def test_killed_at_random_moments(arguments, tmp_path):
+def test_killed_at_random_moments(arguments, zarr_bytes, tmp_path):
     """SIGKILL in loading, compiling, scoring and writing: the same bytes."""
     argv = [sys.executable, "-m", "forget_jax", *arguments]
     whole, work = tmp_path / "whole", tmp_path / "run"
@@ -75,4 +70,4 @@ def test_killed_at_random_moments(arguments, tmp_path):
     assert done.returncode == 0, done.stderr
     found = chunks(work)
     assert {f: found[f] for f in before} == before and len(before) > 0
-    assert table(work) == table(whole)
+    assert zarr_bytes(work) == zarr_bytes(whole)

@@ -1,10 +1,5 @@
 """One run cut into parts, or over processes and devices, makes the matrix of one process."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -41,30 +36,15 @@ def test_a_part_there_is_not(associate_arguments, run_cli, tmp_path, part):
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_make_the_same_matrix(associate_arguments, finished, tmp_path):
+def test_two_processes_of_two_devices_make_the_same_matrix(
+    associate_arguments, finished, on_two_processes, tmp_path
+):
     # At the rate of other tests a residual stream passes close to zero, which magnifies rounding.
     associate_arguments = [*associate_arguments, "--config.train.lr=0.01"]
     whole = matrix(finished(associate_arguments))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     work = tmp_path / "run"
-    processes = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "forget_jax", *associate_arguments),
-                *("--config.mesh.task=2", "--config.mesh.fsdp=2", f"--workdir={work}"),
-                f"--distributed=127.0.0.1:{port},2,{i}",
-            ],
-            env=os.environ | {"XLA_FLAGS": flags},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    ended = [p.communicate()[1] for p in processes]
-    assert [p.returncode for p in processes] == [0, 0], ended
+    mesh = ["--config.mesh.task=2", "--config.mesh.fsdp=2"]
+    on_two_processes([*associate_arguments, *mesh, f"--workdir={work}"])
     found = matrix(work)
     assert (found.task.values == whole.task.values).all()
     z, wanted = found.forgetting.values, whole.forgetting.values

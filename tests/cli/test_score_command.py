@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
@@ -60,11 +58,6 @@ def table(work):
 
 def summary(work):
     return json.loads((work / "summary.json").read_text())
-
-
-def zarr_bytes(work):
-    root = work / "scores.zarr"
-    return {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("*") if f.is_file()}
 
 
 def moved(first, second):
@@ -193,7 +186,7 @@ def counted(monkeypatch):
     ("together", "first"), [(0, 1), (3, 3)], ids=["merged: the base", "beside: the base and two"]
 )
 def test_no_finished_chunk_is_scored_again(
-    arguments, together, first, finished, run_cli, tmp_path, monkeypatch
+    arguments, together, first, finished, run_cli, zarr_bytes, tmp_path, monkeypatch
 ):
     work = tmp_path / "run"
     arguments = [*arguments, f"--config.score.adapters_together={together}"]
@@ -209,7 +202,9 @@ def test_no_finished_chunk_is_scored_again(
     assert summary(work)["useful_fraction"] == summary(finished(arguments))["useful_fraction"]
 
 
-def test_a_hole_is_found_and_filled(arguments, finished, run_cli, tmp_path, monkeypatch):
+def test_a_hole_is_found_and_filled(
+    arguments, finished, run_cli, zarr_bytes, tmp_path, monkeypatch
+):
     """A table that lacks one score makes no matrix; the next start scores that chunk alone."""
     work = tmp_path / "run"
     shutil.copytree(finished(arguments), work)
@@ -317,26 +312,11 @@ def test_nothing_to_score(text, score_arguments, run_cli, tmp_path):
     assert "rows.jsonl is empty" in said
 
 
-def test_two_processes_of_two_devices(arguments, finished, tmp_path):
+def test_two_processes_of_two_devices(arguments, finished, on_two_processes, tmp_path):
     """Each writes chunks of its own of one table, and the figures are those of one process."""
     argv = [*arguments, "--config.score.chunk=4"]
     whole = finished(argv)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     work = tmp_path / "run"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-    command = [sys.executable, "-m", "forget_jax", *argv, "--config.mesh.fsdp=2"]
-    processes = [
-        subprocess.Popen(
-            [*command, f"--workdir={work}", f"--distributed=127.0.0.1:{port},2,{i}"],
-            env=os.environ | {"XLA_FLAGS": flags},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    said = [p.communicate(timeout=300)[1] for p in processes]
-    assert [p.returncode for p in processes] == [0, 0], said
+    on_two_processes([*argv, "--config.mesh.fsdp=2", f"--workdir={work}"])
     assert moved(table(whole), table(work)) < 1e-5
     assert (table(work).tokens == table(whole).tokens).all()

@@ -5,7 +5,6 @@
 where a MESH is `1` (no mesh) or four numbers such as 2,1,2,2 for task, data, fsdp and tensor.
 """
 
-import contextlib
 import sys
 
 import jax
@@ -43,7 +42,7 @@ def main() -> None:
         mesh = (
             None if text == "1" else sharding.make(sharding.MeshShape(*map(int, text.split(","))))
         )
-        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+        with sharding.entered(mesh):
             model = MODEL, ADAPTER, sharding.put(params), sharding.put(stack), encoded, buckets
             found[f"{text} bucketed"] = scorer.score(*model, rows=6)
             found[f"{text} packed"] = scorer.score(*model, rows=6, packing=True)

@@ -7,7 +7,6 @@ where a MESH is four numbers such as 2,1,2,2 for task, data, fsdp and tensor. Wi
 ends without a word once the checkpoint of that step is written and another step is done.
 """
 
-import contextlib
 import json
 import os
 import sys
@@ -53,7 +52,7 @@ def main() -> None:
     for text in meshes:
         shape = sharding.MeshShape(*map(int, text.split(",")))
         mesh = sharding.make(shape) if text != "1" else None
-        with jax.set_mesh(mesh) if mesh is not None else contextlib.nullcontext():
+        with sharding.entered(mesh):
             records = []
             checkpoints = Checkpoints(folder) if folder else None
 

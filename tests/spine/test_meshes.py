@@ -2,13 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.conftest import free_port
 
 WORKER = Path(__file__).with_name("mesh_worker.py")
 MESHES = ("1,8,1,1", "1,1,8,1", "1,1,1,8", "4,2,1,1", "2,1,2,2")
@@ -37,12 +38,6 @@ def worst(found: dict, wanted: dict) -> float:
     assert found["losses"] and len(found["losses"]) == len(wanted["losses"])
     pairs = zip(found["losses"], wanted["losses"], strict=True)
     return max(abs(ours[t] - theirs[t]) / theirs[t] for ours, theirs in pairs for t in theirs)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_a_mesh_of_three_axes(tmp_path):
