@@ -17,10 +17,11 @@ LAUNCH = ROOT / "launch"
 AWKWARD = ["--config.upstream=a b[1:2],c", "--config.data.path=it's $HOME*", "--config.tasks=x"]
 SWEEP = ["associate", "--workdir=gs://bucket/a run", *AWKWARD]
 
-# Notes its own name and words, then does what NAME.does says.
+# Notes its own name and words, then does what NAME.does says. Parts run at once, and a long note is
+# written in pieces: one at a time.
 STAND_IN = """#!/usr/bin/env bash
 name=$(basename "$0")
-{{ printf '%s\\x1f' "$name" "$@"; printf '\\x1e'; }} >> {log}
+(flock 9; printf '%s\\x1f' "$name" "$@" >&9; printf '\\x1e' >&9) 9>> {log}
 if [[ -f {folder}/$name.does ]]; then source {folder}/$name.does; fi
 """
 
@@ -147,10 +148,11 @@ def test_words_reach_forget_jax_unharmed(tools, tmp_path):
 # gcloud, reading the next state of the pod at each look and the next status at each run of the
 # program; the last ones stay.
 SCRIPTED = """
-next() {{
+next() {{ (
+  flock 9
   head -n 1 {folder}/$1
   if [[ $(wc -l < {folder}/$1) -gt 1 ]]; then sed -i 1d {folder}/$1; fi
-}}
+) 9> {folder}/$1.lock; }}
 case "$*" in
   *describe*) now=$(next states); [[ $now != ERR:* ]] || {{ echo "${{now#ERR:}}" >&2; exit 1; }}
     echo "$now" ;;
