@@ -119,6 +119,8 @@ def _low_rank_backward(
     saved: tuple[jax.Array, ...], g_NxF: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_NxD, xa_Nxr, a_Dxr, b_rxF = saved
+    # On GPU XLA would join this product with the base's: beside b, each kernel would be copied.
+    g_NxF = jax.lax.optimization_barrier(g_NxF)
     g_Nxr = g_NxF @ b_rxF.mT
     return g_Nxr @ a_Dxr.mT, (g_Nxr.mT @ x_NxD).mT, xa_Nxr.mT @ g_NxF
 
