@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from forget_jax.errors import UserError
+
 Row = dict[str, Any]
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key: heading, how it is written
     "tokens_per_second": ("useful tokens/s", lambda x: f"{x:,.0f}"),
@@ -22,6 +24,8 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key: heading, how it
     "rmse_of_sample": ("RMSE of the sample", lambda x: f"{x:.5f}"),
     "matmul_flops": ("TFLOP/s", lambda x: f"{x / 1e12:,.3f}"),
     "peak_bytes": ("peak memory", lambda x: f"{x / 2**30:.2f} GiB"),
+    "planned_bytes": ("planned", lambda x: f"{x / 2**30:.2f} GiB"),
+    "planned_share": ("of the peak", lambda x: f"{x:.0%}"),
 }
 
 
@@ -115,7 +119,10 @@ def main(doc: str, run: Callable[..., dict[str, Any]], **extra: Any) -> None:
         parser.add_argument(f"--{name}", help=meaning)
     options = vars(parser.parse_args())
     target = options.pop("json")
-    found = run(**options)
+    try:
+        found = run(**options)
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     print(show(found))
     if target:
         target.write_text(json.dumps(found, indent=1) + "\n")

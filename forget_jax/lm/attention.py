@@ -5,10 +5,14 @@ token ever sees the padding to its right, so kernels without segment ids (cuDNN)
 rows, ALiBi and reading from a key-value cache need a mask or a bias, which cuDNN does not take.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from forget_jax.lm import sharding
 from forget_jax.lm.causal import causal
 from forget_jax.lm.config import DecoderConfig
 
@@ -31,6 +35,18 @@ def has_cudnn(dtype: DTypeLike, head_dim: int) -> bool:
 def fused(config: DecoderConfig) -> bool:
     """Whether a model's rows of one example each go through cuDNN's attention."""
     return config.position != "alibi" and has_cudnn(config.dtype, config.head_dim)
+
+
+def by_device(kernel: Callable[..., jax.Array], groups: int) -> Callable[..., jax.Array]:
+    """Attention that each device of a mesh computes for its own rows and heads.
+
+    XLA cannot see into a kernel: mapped over adapters, it would give every device all rows.
+    """
+    sizes = sharding.sizes()
+    if not sizes:
+        return kernel
+    mine = jax.P(sharding.ROWS, None, "tensor" if groups % sizes["tensor"] == 0 else None, None)
+    return jax.shard_map(kernel, in_specs=(mine,) * 3, out_specs=mine, check_vma=False)
 
 
 def attend(
@@ -63,15 +79,14 @@ def attend(
         if not (plain and has_cudnn(q_BxLxHxDh.dtype, q_BxLxHxDh.shape[-1])):
             scale = q_BxLxHxDh.shape[-1] ** -0.5 if scale is None else scale
             return causal(q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh, segment_BxL, slopes_H, scale, window)
-        return jax.nn.dot_product_attention(
-            q_BxLxHxDh,
-            k_BxSxGxDh,
-            v_BxSxGxDh,
+        kernel = functools.partial(
+            jax.nn.dot_product_attention,
             scale=scale,
             is_causal=True,
             local_window_size=None if window is None else (window - 1, 0),
             implementation="cudnn",
         )
+        return by_device(kernel, k_BxSxGxDh.shape[2])(q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh)
     distance_BxLxS = cached_BxL[:, :, None] - jnp.arange(k_BxSxGxDh.shape[1])
     mask_BxLxS = distance_BxLxS >= 0
     if window is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from forget_jax.errors import UserError
 from forget_jax.lm import sharding
-from forget_jax.lm.decoder import DecoderConfig, Params, empty_cache, head_kernel, hidden_and_cache
+from forget_jax.lm.decoder import DecoderConfig, Params, empty_cache, head, hidden_and_cache
 from forget_jax.lm.logprob import logits
 
 STOP_EVERY = 16  # tokens between two looks at the text for stop strings
@@ -43,7 +43,7 @@ def _prefill(
     last_Bx1xD = jnp.take_along_axis(h_BxLxD, length_B[:, None, None] - 1, axis=1)
     return {
         "cache": cache,
-        "logits_BxV": logits(last_Bx1xD, head_kernel(params))[:, 0],
+        "logits_BxV": logits(last_Bx1xD, head(params))[:, 0],
         "position_B": length_B,
         "done_B": jnp.zeros(B, bool),
     }
@@ -78,7 +78,7 @@ def _decode(
         )
         new: State = {
             "cache": cache,
-            "logits_BxV": logits(h_Bx1xD, head_kernel(params))[:, 0],
+            "logits_BxV": logits(h_Bx1xD, head(params))[:, 0],
             "position_B": s["position_B"] + 1,
             "done_B": done_B,
         }

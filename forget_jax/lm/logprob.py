@@ -4,25 +4,45 @@ The loss and the scorer both use this. Only positions that predict a target reac
 projection: with prompts much longer than completions, that saves most of its work.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 CHUNK_LOGITS = 2**25  # logits alive at a time (fp32: 128 MiB)
 
 
-def logits(h_BxCxD: jax.Array, head_DxV: jax.Array) -> jax.Array:
+class Head(NamedTuple):
+    """The output projection: its own matrix (DxV), or a tied embedding as it lies (VxD).
+
+    An embedding is not transposed in front of the loop over chunks: XLA would copy it there.
+    """
+
+    matrix: jax.Array
+    tied: bool
+
+    @property
+    def kernel_DxV(self) -> jax.Array:
+        return self.matrix.T if self.tied else self.matrix
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.matrix.shape[0 if self.tied else 1])
+
+
+def logits(h_BxCxD: jax.Array, head: Head) -> jax.Array:
     """Logits_BxCxV in fp32, from a product in the dtype of the hidden states."""
     return jnp.einsum(
-        "bcd,dv->bcv",
+        "bcd,vd->bcv" if head.tied else "bcd,dv->bcv",
         h_BxCxD,
-        head_DxV.astype(h_BxCxD.dtype),
+        head.matrix.astype(h_BxCxD.dtype),
         preferred_element_type=jnp.float32,
     )
 
 
 def target_logprobs(
     h_BxLxD: jax.Array,
-    head_DxV: jax.Array,
+    head: Head,
     at_BxT: jax.Array,
     target_BxT: jax.Array,
     chunk_logits: int = CHUNK_LOGITS,
@@ -31,7 +51,7 @@ def target_logprobs(
 
     Args:
       h_BxLxD: final hidden states.
-      head_DxV: output projection.
+      head: output projection.
       at_BxT: position in the row whose hidden state predicts the target.
       target_BxT: the token id predicted there.
       chunk_logits: how many logits may be alive at a time.
@@ -41,11 +61,10 @@ def target_logprobs(
     """
     B, T = at_BxT.shape
     h_BxTxD = jnp.take_along_axis(h_BxLxD, at_BxT[:, :, None], axis=1)
-    V = head_DxV.shape[1]
-    C = max(1, min(T, chunk_logits // (B * V)))
+    C = max(1, min(T, chunk_logits // (B * head.vocab_size)))
 
     def chunk(h_BxCxD: jax.Array, target_BxC: jax.Array) -> jax.Array:
-        logits_BxCxV = logits(h_BxCxD, head_DxV)
+        logits_BxCxV = logits(h_BxCxD, head)
         chosen = jnp.take_along_axis(logits_BxCxV, target_BxC[:, :, None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 

@@ -34,7 +34,9 @@ class Plan:
       parameters: the frozen base, with the copy that an adapter is merged into; nothing in full
         fine-tuning.
       trainable: adapters of all tasks, or the whole model, in fp32.
-      optimizer: Adam's two moments and the gradient; 0 where nothing is trained.
+      optimizer: Adam's two moments, the gradient's sum and what a microbatch adds to it; 0 where
+        nothing is trained.
+      gathered: the matrices of a layer, and the embeddings, while they are whole (`fsdp`).
       activations: an estimate, of one microbatch.
       logits: an estimate, of one chunk of log-probabilities.
     """
@@ -42,6 +44,7 @@ class Plan:
     parameters: int
     trainable: int
     optimizer: int
+    gathered: int
     activations: int
     logits: int
 
@@ -71,7 +74,7 @@ def plan(
     adapter: lora.LoRAConfig | None = None,
     tasks: int = 1,
     train: bool = True,
-    shards: int = 1,
+    shards: tuple[int, int] = (1, 1),
     merge: bool = False,
 ) -> Plan:
     """The memory of one training step, or of scoring, on each device.
@@ -82,35 +85,42 @@ def plan(
       dtype: of the base parameters.
       adapter: None trains (or scores) the whole model.
       tasks: adapters held at once.
-      shards: devices that share each parameter (fsdp × tensor).
+      shards: devices along the mesh's `fsdp` and `tensor`, which share each parameter.
       merge: adapters are added into a copy of the kernels that they adapt.
     """
     tree = shapes(config)
-    count = sum(math.prod(shape) for shape in tree.values())
+    size_of = {path: math.prod(shape) for path, shape in tree.items()}
+    count = sum(size_of.values())
     full = train and adapter is None
     trained = count if full else 0
     if adapter is not None:
         kernels = {p.removesuffix("/kernel"): s for p, s in tree.items() if p.endswith("/kernel")}
-        tree = jax.eval_shape(
+        one = jax.eval_shape(
             lambda: lora.init(
                 adapter,
                 _nested({p: jnp.zeros(s) for p, s in kernels.items()}),
                 jax.random.key(0),
             )
         )
-        trained = tasks * sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+        trained = tasks * sum(math.prod(x.shape) for x in jax.tree.leaves(one))
         if merge:
             count += sum(
-                math.prod(s) for p, s in kernels.items() if re.fullmatch(adapter.targets, p)
+                size_of[f"{path}/kernel"] for path in kernels if re.fullmatch(adapter.targets, path)
             )
+    fsdp, tensor = shards
     chunk = min(CHUNK_LOGITS, rows * length * config.vocab_size)
-    activations = rows * length * activation_bytes_per_token(config, length, train)
+    beside = adapter is not None and not merge
+    activations = rows * length * activation_bytes_per_token(config, length, train, beside, tensor)
+    layers = sum(size for path, size in size_of.items() if path.startswith("layers/"))
+    outside = sum(size_of.get(path, 0) for path in ("embed", "head"))
+    whole = _share(layers // config.layers + outside, tensor) if fsdp > 1 else 0
     # Training keeps both at once; a scorer is done with its layers when it makes logits.
     logits = 8 * chunk if train else max(0, 4 * chunk - activations)
     return Plan(
-        parameters=0 if full else _share(count * jnp.dtype(dtype).itemsize, shards),
-        trainable=_share(4 * trained, shards if full else 1),
-        optimizer=_share(12 * trained, shards if full else 1) if train else 0,
+        parameters=0 if full else _share(count * jnp.dtype(dtype).itemsize, fsdp * tensor),
+        trainable=_share(4 * trained, fsdp * tensor if full else 1),
+        optimizer=_share(16 * trained, fsdp * tensor if full else 1) if train else 0,
+        gathered=8 * whole if full else whole * jnp.dtype(dtype).itemsize,  # and its gradients
         activations=activations,
         logits=logits,
     )
@@ -130,31 +140,42 @@ def _share(size: int, shards: int) -> int:
     return -(-size // shards)
 
 
-def activation_bytes_per_token(config: DecoderConfig, length: int, train: bool) -> int:
+def activation_bytes_per_token(
+    config: DecoderConfig, length: int, train: bool, adapted: bool = False, tensor: int = 1
+) -> int:
     """What one token keeps alive: all layers' saved values in training, one layer's in scoring.
 
-    Per layer: the fp32 residual stream and norm inputs, the rounded inputs of products, queries,
-    keys and values before and after the rotary embedding, the MLP's inner values in fp32, and on
-    the XLA path the attention weights, which grow with the row.
+    Of each layer the backward pass wants the fp32 residual stream at both norms, the rounded inputs
+    of products, queries, keys and values, attention's output (twice: as its own backward pass and
+    as the next product wants it), the MLP's inner values in fp32, and on the XLA path the attention
+    weights, which grow with the row.
+
+    Args:
+      adapted: scored with a stack of adapters, whose updates lie beside the base's.
+      tensor: devices that share heads and the MLP's inner values.
     """
     c, half = config, np.dtype(jnp.dtype(config.dtype)).itemsize
-    qkv = (c.heads + 2 * c.kv_heads) * c.head_dim
-    weights = half * kept(length) // length if train else (4 + half) * min(length, BLOCK)
-    layer = (
-        4 * 3 * c.width  # the residual stream into and inside the layer, and a norm's scale
-        + half * 2 * c.width  # the two norms' outputs
-        + (4 + half) * qkv
-        + half * c.heads * c.head_dim
-        + (0 if fused(c) else c.heads * weights)
-        + (4 * (3 if c.gated else 2) + half) * c.mlp_width
-    )
-    boundary = 4 * c.width
+    heads, inner = _share(c.heads, tensor), _share(c.mlp_width, tensor)
+    wide = (2 if c.gated else 1) * inner
+    qkv = (heads + 2 * _share(c.kv_heads, tensor)) * c.head_dim
     if not train:
-        return layer + 2 * boundary
-    if c.remat == "none":
-        return c.layers * layer
-    products = 4 * (qkv + 2 * c.width + (2 if c.gated else 1) * c.mlp_width)
-    return c.layers * (boundary + (products if c.remat == "dots" else 0)) + layer
+        weights = 0 if fused(c) else heads * (4 + half) * min(length, BLOCK)
+        inside = max(4 * wide + half * inner, half * qkv + weights)
+        return 4 * c.width + inside + (16 * c.width if adapted else 0)
+    layer = (
+        4 * 2 * c.width
+        + half * 2 * c.width
+        + half * (qkv + 2 * heads * c.head_dim)
+        + (0 if fused(c) else half * heads * (kept(length) // length))
+        + 4 * wide
+        + half * inner
+    )
+    if c.remat == "none":  # and what is in work while a layer's gradients are taken
+        return c.layers * layer + 4 * (wide + inner)
+    saved = 4 * c.width  # the residual stream between layers
+    if c.remat == "dots":
+        saved += 4 * (qkv + c.width + wide)
+    return c.layers * saved + layer + 4 * inner  # one layer's are there again
 
 
 def available() -> int:

@@ -60,25 +60,26 @@ class MeshShape:
     tensor: int = 1
 
 
-def make(shape: MeshShape) -> Mesh | None:
-    """The mesh over all devices of all processes; None where that is one device.
+def make(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh | None:
+    """The mesh over all devices of all processes, or those given; None where that is one device.
 
     Raises:
       UserError: the axes do not make up the devices there are.
     """
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
     others = shape.task * shape.fsdp * shape.tensor
-    data = shape.data or max(1, devices // others)
-    if data * others != devices:
+    data = shape.data or max(1, len(devices) // others)
+    if data * others != len(devices):
         raise UserError(
             f"mesh.task={shape.task}, mesh.data={shape.data}, mesh.fsdp={shape.fsdp} and "
-            f"mesh.tensor={shape.tensor} make {data * others} devices, but there are {devices}; "
+            f"mesh.tensor={shape.tensor} make {data * others} devices, but there are "
+            f"{len(devices)}; "
             "their product must be that number (mesh.data=0 takes what the others leave)"
         )
-    if devices == 1:
+    if len(devices) == 1:
         return None
     sizes = (shape.task, data, shape.fsdp, shape.tensor)
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def current() -> Mesh | None:
@@ -97,9 +98,9 @@ def entered(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
-def shards() -> int:
-    """How many devices share each matrix."""
-    return sizes().get("fsdp", 1) * sizes().get("tensor", 1)
+def shards() -> tuple[int, int]:
+    """Devices along `fsdp` and along `tensor`, which share each matrix."""
+    return sizes().get("fsdp", 1), sizes().get("tensor", 1)
 
 
 def blocks() -> int:
@@ -189,6 +190,19 @@ def constrain(tree: Tree) -> Tree:
 def constrain_rows(x_B: jax.Array) -> jax.Array:
     """Inside a compiled function: the leading axis is that of a batch's rows."""
     return jax.lax.with_sharding_constraint(x_B, P(ROWS)) if sizes() else x_B
+
+
+def constrain_looked_up(x_BxLxD: jax.Array) -> jax.Array:
+    """Inside a compiled function: what was just looked up in an embedding, on its way to the rows.
+
+    Each device looks its share of the features up, for all rows that share the embedding, and an
+    exchange over `fsdp` follows; without this step between, XLA may have all rows everywhere.
+    """
+    if not sizes():
+        return x_BxLxD
+    features = "fsdp" if x_BxLxD.shape[-1] % sizes()["fsdp"] == 0 else None
+    cut = P(tuple(axis for axis in ROWS if axis != "fsdp"), None, features)
+    return constrain_rows(jax.lax.with_sharding_constraint(x_BxLxD, cut))
 
 
 def replicate(tree: Tree) -> Tree:

@@ -46,8 +46,8 @@ def diverge_batch(
       adapters_K: a stack of adapters, or None for `params` alone (K = 1).
     """
     B, T = batch.at_BxT.shape
-    heads = [decoder.head_kernel(tree) for tree in (base, params)]
-    C = max(1, min(T, chunk_logits // (2 * B * heads[0].shape[1])))
+    heads = [decoder.head(tree) for tree in (base, params)]
+    C = max(1, min(T, chunk_logits // (2 * B * heads[0].vocab_size)))
     if adapters_K is not None and not scorer.at_a_time():
         C = max(1, C // jax.tree.leaves(adapters_K)[0].shape[0])
     n = -(-T // C)

@@ -102,7 +102,7 @@ def score_batch(
             model, params, tree, batch.ids_BxL, batch.position_BxL, batch.segment_BxL
         )
         logp_BxT = logprob.target_logprobs(
-            h_BxLxD, decoder.head_kernel(params), batch.at_BxT, batch.target_BxT, many
+            h_BxLxD, decoder.head(params), batch.at_BxT, batch.target_BxT, many
         )
         found = {"nll_sum": by_example(-logp_BxT, batch)}
         return found | ({"logp": logp_BxT} if per_token else {})

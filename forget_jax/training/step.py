@@ -56,7 +56,7 @@ def _row_nll(
         None if one else task_TxBxM,
         dropout_key,
     )
-    logp_BxT = target_logprobs(h_BxLxD, decoder.head_kernel(params), batch.at_BxT, batch.target_BxT)
+    logp_BxT = target_logprobs(h_BxLxD, decoder.head(params), batch.at_BxT, batch.target_BxT)
     return -jnp.sum(logp_BxT * batch.weight_BxT, axis=1)
 
 

@@ -82,7 +82,7 @@ def test_agrees_with_what_xla_counts(config, mode):
     def loss(params, adapters):
         tree = None if adapters is None else lora.scaled(adapter, adapters)
         h = decoder.hidden(wide, params, tree, ids)
-        return target_logprobs(h, decoder.head_kernel(params), at, ids).sum()
+        return target_logprobs(h, decoder.head(params), at, ids).sum()
 
     done = flops.Work(B * L, B * L * L, B * L)
     if mode == "scoring":

@@ -36,9 +36,7 @@ def slow_answers(folder, adapter, prompts):
     rows = np.zeros((len(ids), max(map(len, ids)) + NEW), np.int32)
     for row, own in zip(rows, ids, strict=True):
         row[: len(own)] = own
-    step = jax.jit(
-        lambda x: logits(decoder.hidden(config, params, None, x), decoder.head_kernel(params))
-    )
+    step = jax.jit(lambda x: logits(decoder.hidden(config, params, None, x), decoder.head(params)))
     new = [[] for _ in ids]
     for t in range(NEW):
         best = np.asarray(step(rows).argmax(-1))

@@ -165,7 +165,7 @@ def our_logp(config, params, adapters, prompts):
     @jax.jit
     def run(params, adapters):
         h = decoder.hidden(config, params, adapters, ids)
-        return target_logprobs(h, decoder.head_kernel(params), at, ids[:, 1:])
+        return target_logprobs(h, decoder.head(params), at, ids[:, 1:])
 
     logp = np.asarray(run(params, adapters))
     return [row[: len(p) - 1] for row, p in zip(logp, prompts, strict=True)]
@@ -259,7 +259,7 @@ def check_adapter(case, folder):
 
     def loss(adapter):
         h = decoder.hidden(config, params, lora.scaled(lora_config, adapter), ids)
-        return -target_logprobs(h, decoder.head_kernel(params), at, ids[:, 1:]).mean()
+        return -target_logprobs(h, decoder.head(params), at, ids[:, 1:]).mean()
 
     tx = optax.adamw(2e-2)
 

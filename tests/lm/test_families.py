@@ -31,7 +31,7 @@ def test_log_probabilities_and_greedy_choices_are_transformers(name, golden, che
     @jax.jit
     def forward(params):
         h = decoder.hidden(config, params, None, ids)
-        logits_BxLxV = logits(h, decoder.head_kernel(params))
+        logits_BxLxV = logits(h, decoder.head(params))
         logp = jax.nn.log_softmax(logits_BxLxV[:, :-1])
         chosen = jnp.take_along_axis(logp, ids[:, 1:, None], axis=-1)[..., 0]
         return chosen, logits_BxLxV.argmax(-1)

@@ -27,7 +27,7 @@ def every_logit(model):
     @jax.jit
     def run(ids, adapters, task):
         h = decoder.hidden(config, params, adapters, ids, task_BxM=task)
-        return logits(h, decoder.head_kernel(params))
+        return logits(h, decoder.head(params))
 
     return run
 
@@ -71,7 +71,7 @@ def test_logits_are_the_scorers(model, every_logit):
     )
     for at in range(20, 30):
         h, cache = step(cache, ids[:, at : at + 1], np.array([[at]]))
-        now = logits(h, decoder.head_kernel(params))[0, 0]
+        now = logits(h, decoder.head(params))[0, 0]
         np.testing.assert_allclose(now, full[at], atol=2e-5)
 
 

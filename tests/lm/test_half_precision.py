@@ -35,7 +35,7 @@ def texts(seed, rows, order):
 def nll(config, params, adapters, ids):
     h = decoder.hidden(config, params, adapters, ids)
     at = jnp.broadcast_to(AT, (len(ids), L - 1))
-    return -target_logprobs(h, decoder.head_kernel(params), at, ids[:, 1:]).mean(1)
+    return -target_logprobs(h, decoder.head(params), at, ids[:, 1:]).mean(1)
 
 
 def train(loss, tree, lr, steps, seed):

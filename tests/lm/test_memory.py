@@ -24,7 +24,7 @@ def compilers_figure(config, rows, length, train):
     def loss(adapter, params, ids):
         h = decoder.hidden(config, params, lora.scaled(ADAPTER, adapter), ids)
         at = jnp.broadcast_to(jnp.arange(length - 1), (rows, length - 1))
-        return -target_logprobs(h, decoder.head_kernel(params), at, ids[:, 1:]).mean()
+        return -target_logprobs(h, decoder.head(params), at, ids[:, 1:]).mean()
 
     f = jax.jit(jax.grad(loss) if train else loss)
     return f.lower(zeros, params, ids).compile().memory_analysis().temp_size_in_bytes
@@ -36,7 +36,7 @@ def test_activation_estimate_is_near_the_compilers(remat, train):
     config = dataclasses.replace(CONFIG, remat=remat)
     plan = memory.plan(config, 16, 128, adapter=ADAPTER, train=train)
     ratio = (plan.activations + plan.logits) / compilers_figure(config, 16, 128, train)
-    assert 0.7 < ratio < 2.5
+    assert 0.75 < ratio < 1.35
 
 
 def test_parameters_adapters_and_optimizer_are_exact():
@@ -45,8 +45,8 @@ def test_parameters_adapters_and_optimizer_are_exact():
     size = sum(x.nbytes for x in jax.tree.leaves(adapter))
     plan = memory.plan(CONFIG, 4, 64, "bfloat16", ADAPTER, tasks=3)
     assert plan.parameters == sum(x.nbytes for x in jax.tree.leaves(params)) // 2
-    assert (plan.trainable, plan.optimizer) == (3 * size, 9 * size)
-    full = memory.plan(CONFIG, 4, 64, shards=4)
+    assert (plan.trainable, plan.optimizer) == (3 * size, 12 * size)
+    full = memory.plan(CONFIG, 4, 64, shards=(2, 2))
     assert full.parameters == 0
     assert full.trainable == -(-sum(x.nbytes for x in jax.tree.leaves(params)) // 4)
     assert memory.plan(CONFIG, 4, 64, adapter=ADAPTER, train=False).optimizer == 0

@@ -47,7 +47,7 @@ def test_adapter_gives_pefts_log_probabilities(
     @jax.jit
     def score(params, adapters):
         h = decoder.hidden(config, params, adapters, ids)
-        return target_logprobs(h, decoder.head_kernel(params), at, ids[:, 1:])
+        return target_logprobs(h, decoder.head(params), at, ids[:, 1:])
 
     logp = score(params, lora.scaled(lora_config, adapter))
     for row, tokens, expected, base in zip(

@@ -1,8 +1,10 @@
 """Scores the same examples on each mesh given and writes the figures as .npz.
 
-    python scoring_mesh_worker.py OUT MESH [MESH ...]
+    python scoring_mesh_worker.py OUT HOW MESH [MESH ...]
 
-where a MESH is `1` (no mesh) or four numbers such as 2,1,2,2 for task, data, fsdp and tensor.
+where HOW is `here`, or `gpu`: adapters mapped side by side and attention cut by ourselves, as for
+cuDNN; and a MESH is `1` (no mesh) or four numbers such as 2,1,2,2 for task, data, fsdp and
+tensor.
 """
 
 import sys
@@ -12,7 +14,7 @@ import numpy as np
 
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import decoder, lora, sharding
+from forget_jax.lm import attention, decoder, lora, sharding
 from forget_jax.scoring import divergence, scorer
 
 MODEL = decoder.DecoderConfig(
@@ -30,6 +32,14 @@ def examples():
     return found
 
 
+def as_on_a_gpu():
+    """Plain XLA's attention where cuDNN's would be."""
+    plain = jax.nn.dot_product_attention
+    jax.nn.dot_product_attention = lambda *x, implementation, **how: plain(*x, **how)
+    attention.has_cudnn = lambda dtype, head_dim: True
+    scorer.at_a_time = lambda: False
+
+
 def main() -> None:
     params = jax.jit(decoder.init, static_argnums=0)(MODEL, jax.random.key(0))
     params = jax.tree.map(lambda x: np.asarray(x) * 3, params)
@@ -38,7 +48,9 @@ def main() -> None:
     encoded = examples()
     buckets = Buckets.of(encoded, 1)
     found = {}
-    for text in sys.argv[2:]:
+    if sys.argv[2] == "gpu":
+        as_on_a_gpu()
+    for text in sys.argv[3:]:
         mesh = (
             None if text == "1" else sharding.make(sharding.MeshShape(*map(int, text.split(","))))
         )

@@ -140,7 +140,7 @@ def test_log_probabilities_of_tokens_add_up(examples, adapters, tiny_config, tin
     e = max(examples, key=lambda e: e.tokens)  # in the order of the targets
     tree = lora.scaled(ADAPTER, jax.tree.map(lambda x: x[1], adapters))
     h = np.asarray(decoder.hidden(tiny_config, tiny_params, tree, e.ids[None]), np.float64)[0]
-    logits = h @ np.asarray(decoder.head_kernel(tiny_params), np.float64)
+    logits = h @ np.asarray(decoder.head(tiny_params).kernel_DxV, np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     where = np.flatnonzero(e.is_target)
     np.testing.assert_allclose(

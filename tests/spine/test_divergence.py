@@ -38,7 +38,7 @@ def test_soft_less_entropy_is_kl_and_nll_is_the_scorers(measured):
 def test_against_float64(measured, tiny_config, tiny_params):
     adapters, examples, _, sums = measured
     tuned = lora.scaled(ADAPTER, jax.tree.map(lambda x: x[1], adapters))
-    head = np.asarray(decoder.head_kernel(tiny_params), np.float64)
+    head = np.asarray(decoder.head(tiny_params).kernel_DxV, np.float64)
     for i, e in enumerate(examples):
         logs = []
         for tree in (None, tuned):

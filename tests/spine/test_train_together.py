@@ -208,7 +208,7 @@ def test_summed_gradients_are_those_of_one_whole_batch(tiny_config, tiny_params,
     @jax.jit
     def plain(adapters):
         h = decoder.hidden(tiny_config, tiny_params, lora.scaled(ADAPTER, adapters), ids)
-        logp = jax.nn.log_softmax(h @ decoder.head_kernel(tiny_params))
+        logp = jax.nn.log_softmax(h @ decoder.head(tiny_params).kernel_DxV)
         chosen = jnp.take_along_axis(logp[:, :-1], ids[:, 1:, None], axis=-1)[..., 0]
         return -(chosen * mask[:, 1:]).sum()
 
