@@ -147,7 +147,7 @@ def activation_bytes_per_token(
 
     Of each layer the backward pass wants the fp32 residual stream at both norms, the rounded inputs
     of products, queries, keys and values, attention's output (twice: as its own backward pass and
-    as the next product wants it), the MLP's inner values in fp32, and on the XLA path the attention
+    as the next product wants it), the MLP's inner values rounded, and on the XLA path the attention
     weights, which grow with the row.
 
     Args:
@@ -162,19 +162,19 @@ def activation_bytes_per_token(
         weights = 0 if fused(c) else heads * (4 + half) * min(length, BLOCK)
         inside = max(4 * wide + half * inner, half * qkv + weights)
         return 4 * c.width + inside + (16 * c.width if adapted else 0)
+    rounded = half * (wide + inner)
     layer = (
         4 * 2 * c.width
         + half * 2 * c.width
         + half * (qkv + 2 * heads * c.head_dim)
         + (0 if fused(c) else half * heads * (kept(length) // length))
-        + 4 * wide
-        + half * inner
+        + rounded
     )
     if c.remat == "none":  # and what is in work while a layer's gradients are taken
         return c.layers * layer + 4 * (wide + inner)
     saved = 4 * c.width  # the residual stream between layers
     if c.remat == "dots":
-        saved += 4 * (qkv + c.width + wide)
+        saved += half * qkv + 4 * c.width + rounded
     return c.layers * saved + layer + 4 * inner  # one layer's are there again
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import lora
-from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.logprob import Head, target_logprobs
 from forget_jax.scoring import scorer
 
 ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|attn/v|mlp/down)")
@@ -153,15 +153,17 @@ def test_scores_agree_with_float64_arithmetic(
         assert np.abs(per_token(bucketed[k] - exact, examples)).max() < 1e-5
 
 
-def test_chunked_logprobs_and_gradients_are_the_whole_ones():
+@pytest.mark.parametrize("tied", [False, True])
+def test_chunked_logprobs_and_gradients_are_the_whole_ones(tied):
     rng = np.random.default_rng(0)
     h, head = rng.normal(size=(2, 9, 4)), rng.normal(size=(4, 11))
     h, head = jnp.array(h, jnp.float32), jnp.array(head, jnp.float32)
+    given = Head(head.T if tied else head, tied)
     at, target = rng.integers(0, 9, (2, 7)), rng.integers(0, 11, (2, 7))
     whole = jax.nn.log_softmax(h @ head)[np.arange(2)[:, None], at, target]
 
     def summed(h, chunk_logits):
-        logp = target_logprobs(h, head, at, target, chunk_logits)
+        logp = target_logprobs(h, given, at, target, chunk_logits)
         return (logp * jnp.arange(7.0)).sum(), logp
 
     grad = jax.jit(jax.grad(summed, has_aux=True), static_argnums=1)
