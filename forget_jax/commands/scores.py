@@ -93,7 +93,8 @@ class Table:
         assert adapter is not None
         if not self.measures and self._merges(model, adapter, params):
             for row, one in zip(rows, scorer.unstack(adapters_K), strict=True):
-                self._fill(model, None, scorer.merged(adapter, params, one), None, [row], base)
+                if self._left([row]):
+                    self._fill(model, None, scorer.merged(adapter, params, one), None, [row], base)
             return
         together = self._together(model, adapter, params, len(rows))
         for start in range(0, len(rows), together):
@@ -154,6 +155,12 @@ class Table:
         )
         return distributed.agreed(memory.fits(plan))
 
+    def _left(self, rows: Sequence[int]) -> list[int]:
+        """The chunks of a group of models that are not scored yet."""
+        done_C = distributed.agreed(store.done(self.path, rows, self.score.chunk))
+        left: list[int] = np.flatnonzero(~done_C).tolist()
+        return left
+
     def _fill(
         self,
         model: decoder.DecoderConfig,
@@ -164,8 +171,7 @@ class Table:
         base: Any,
     ) -> None:
         """The chunks that are not scored yet of one group of models; may hold more adapters."""
-        done_C = distributed.agreed(store.done(self.path, rows, self.score.chunk))
-        chunks = [(c, self._rows_of(c)) for c in np.flatnonzero(~done_C).tolist()]
+        chunks = [(c, self._rows_of(c)) for c in self._left(rows)]
         if not chunks:
             return
         arrays: tuple[Any, ...] = (params, adapters_K)

@@ -22,7 +22,8 @@ class DecoderConfig:
       dtype: of activations and matrix products; parameters keep the dtype they were given.
       remat: what the backward pass computes again: nothing (`none`), all but the products with
         weights (`dots`), or each layer from its input (`full`).
-      unroll: layers per iteration of the scan; 0 means all (faster on CPU, slower to compile).
+      unroll: layers per iteration of the scan; 0 means all (faster on CPU, slower to compile; remat
+        then saves nothing there, where XLA joins what is computed twice).
       family: whose names and layouts a checkpoint of it has; the decoder itself never asks.
       norm: `rms` or `layer`, with a learned scale and bias or without.
       residual: norms before attention and MLP (`pre`), on their outputs (`post`, OLMo 2), or both

@@ -7,6 +7,7 @@ the kernels they adapt, so the base never changes shape or name.
 In half precision only the inputs of matrix products are rounded. The residual stream, norms, sums
 over products, the adapter's share of them and the MLP's inner activation stay fp32: forgetting is a
 small difference of two scores, and rounding those parts too doubles its error (docs/families.md).
+What the backward pass keeps of the MLP is rounded, as gradients are.
 """
 
 import dataclasses

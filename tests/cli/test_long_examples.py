@@ -1,12 +1,10 @@
 """Long examples, targets and foreign adapters from the command line: what `score` makes of them."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from forget_jax.associations import matrix
 
@@ -95,22 +93,3 @@ def test_tasks_in_windows_train_and_their_matrix_has_a_column_an_example(
     assert found.metric == "nll" and found.z_MxN.shape == (3, 20)
     counts = json.loads((work / "summary.json").read_text())["over_context"]
     assert counts["upstream"]["windowed"] == 20 and counts["reverse"]["windows"] > 0
-
-
-def test_an_adapter_of_another_base_is_refused(
-    finished, finetune_arguments, score_arguments, tiny_base, tmp_path, run_cli
-):
-    adapter = finished(finetune_arguments) / "adapter"
-    other = shutil.copytree(tiny_base, tmp_path / "other")
-    tensors = load_file(other / "model.safetensors")
-    save_file(
-        {n: x * np.float32(1.5) for n, x in tensors.items()},
-        other / "model.safetensors",
-        {"format": "pt"},
-    )
-    given = [f"--config.model.path={other}", f"--config.adapters={adapter}"]
-    status, _, err = run_cli(*score_arguments, *given, f"--workdir={tmp_path / 'run'}")
-    line = err.splitlines()[-1]
-    assert status == 2 and "Traceback" not in err
-    assert f"{adapter} was trained on {tiny_base} (" in line
-    assert f"the base here is {other} (" in line

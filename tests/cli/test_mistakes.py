@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from forget_jax import cli, files
 from forget_jax.commands import config as configs
@@ -186,6 +189,25 @@ def test_a_workdir_of_another_config(run_cli, finished, score_arguments):
     assert status == 2 and "score.rows was 8, now 3" in err
     status, _, err = run_cli("pretrain", f"--workdir={work}")
     assert status == 2 and "holds a run of score, not of pretrain" in err
+
+
+def test_an_adapter_of_another_base_is_refused(
+    finished, finetune_arguments, score_arguments, tiny_base, tmp_path, run_cli
+):
+    adapter = finished(finetune_arguments) / "adapter"
+    other = shutil.copytree(tiny_base, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    save_file(
+        {n: x * np.float32(1.5) for n, x in tensors.items()},
+        other / "model.safetensors",
+        {"format": "pt"},
+    )
+    given = [f"--config.model.path={other}", f"--config.adapters={adapter}"]
+    status, _, err = run_cli(*score_arguments, *given, f"--workdir={tmp_path / 'run'}")
+    line = err.splitlines()[-1]
+    assert status == 2 and "Traceback" not in err
+    assert f"{adapter} was trained on {tiny_base} (" in line
+    assert f"the base here is {other} (" in line
 
 
 def test_a_workdir_that_is_a_file(mistake, tmp_path):
