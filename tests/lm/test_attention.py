@@ -1,6 +1,10 @@
 """Which kernel serves where: decided from the device, which tests can only stand in for."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -95,3 +99,13 @@ def test_programs_for_nvidia_use_the_fused_kernel(
     seat_R = jnp.array([0, 0, 1, 1])
     args = model, setting, adapters_K, params, total, batch, seat_R, jnp.ones(2)
     assert "__cudnn$fmhaSoftmaxBackward" in lowered(accumulate, *args)
+
+
+def test_each_device_of_a_mesh_attends_for_itself():
+    """Rows and heads cut over eight devices, key heads that their number does not divide too."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    worker = Path(__file__).parent / "attention_mesh_worker.py"
+    env = os.environ | {"XLA_FLAGS": flags}
+    run = subprocess.run([sys.executable, worker], env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 1e-4  # of sums of 4,096 terms
