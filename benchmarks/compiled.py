@@ -38,9 +38,11 @@ from benchmarks.shapes import SHAPES
 from forget_jax.data import batches
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, lora, memory, sharding
+from forget_jax.lm import lora, sharding
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.scoring import scorer
+from forget_jax.lm.cost import memory
+from forget_jax.lm.hf import checkpoint
+from forget_jax.scoring import likelihood
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
 from forget_jax.training.optimizer import OptimizerConfig
@@ -191,7 +193,7 @@ def _train(case: Case, model: DecoderConfig, device: Any) -> Iterator[tuple[Any,
 def _score(case: Case, model: DecoderConfig, device: Any) -> Iterator[tuple[Any, int]]:
     params, stack, batch = _arguments(case, model, device)
     adapter = lora.LoRAConfig(rank=case.rank) if case.rank else None
-    yield scorer.score_batch.trace(model, adapter, params, stack if adapter else None, batch), 0
+    yield likelihood.score_batch.trace(model, adapter, params, stack if adapter else None, batch), 0
 
 
 def _bytes(tree: Tree) -> int:

@@ -22,7 +22,7 @@ from benchmarks.side import missing
 from forget_jax.associations import rank_r2
 from forget_jax.associations.evaluation import observed_columns, predict_split
 from forget_jax.associations.matrix import load
-from forget_jax.lm import peak
+from forget_jax.lm.cost import peak
 
 TEST = [6, 65, 18, 8, 60, 13, 37, 22, 30, 19, 64, 50, 25, 31, 32, 61, 16, 5, 53, 49]
 TRAIN = [i for i in range(66) if i not in TEST]

@@ -20,8 +20,10 @@ from configs import parts
 from forget_jax import cli
 from forget_jax.commands import models
 from forget_jax.data.batches import Buckets
-from forget_jax.lm import checkpoint, decoder, flops, lora, memory, peak, peft
-from forget_jax.scoring import scorer
+from forget_jax.lm import decoder, lora
+from forget_jax.lm.cost import flops, memory, peak
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.scoring import likelihood
 from forget_jax.training.loop import StepPlan, Task, train
 
 Tree = Any
@@ -90,7 +92,7 @@ class Ours:
             "backend": jax.default_backend(),
             "device": device.device_kind,
             "system": f"jax {jax.__version__}",
-            "way": "merged" if scorer.merges(self.model, self.params) else "together",
+            "way": "merged" if likelihood.merges(self.model, self.params) else "together",
         }
 
     def matmul_peak(self) -> dict[str, Any]:
@@ -182,9 +184,9 @@ class Ours:
         config = parts.score()
         examples = world.load(self.folder / f"{rows}.npz")
         buckets = Buckets.of(examples, config.buckets)
-        packing = scorer.packs(config.packing, self.model, examples, buckets, config.rows)
+        packing = likelihood.packs(config.packing, self.model, examples, buckets, config.rows)
         call = functools.partial(
-            scorer.score, encoded=examples, buckets=buckets, rows=config.rows, packing=packing
+            likelihood.score, encoded=examples, buckets=buckets, rows=config.rows, packing=packing
         )
         stack = self._adapters("trained", adapters) if adapters else None
         model, adapter, params = self.model, self.adapter, self.params
@@ -201,7 +203,7 @@ class Ours:
         nll_KxN = np.concatenate(found)
         lengths, targets = [len(e.ids) for e in examples], sum(e.tokens for e in examples)
         done = flops.work(model, lengths, targets)
-        planned = scorer.plan(examples, buckets, config.rows, packing)
+        planned = likelihood.plan(examples, buckets, config.rows, packing)
         return {
             "seconds": seconds,
             "tokens": done.tokens * len(nll_KxN),

@@ -13,8 +13,8 @@ import numpy as np
 from forget_jax.data import sources, tokenise
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import TEMPLATES, Encoded
-from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.lm.config import DecoderConfig
+from forget_jax.lm.hf import tokenizer as tokenizers
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

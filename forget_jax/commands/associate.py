@@ -13,13 +13,15 @@ from forget_jax import files
 from forget_jax.associations import additive_r2, column_r2, logistic_f1, rank_r2, row_r2
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.matrix import save as save_matrix
-from forget_jax.commands import fleet, models, recite_upstream, report, texts
-from forget_jax.commands.recite_upstream import Recited
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models, report, texts
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
+from forget_jax.fleet import together as fleet
+from forget_jax.runs.workdir import Workdir
+from forget_jax.scoring import recite as recite_upstream
+from forget_jax.scoring.recite import Recited
 
 METRICS = ("nll", "exact_match")
 

@@ -8,9 +8,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from forget_jax.commands import report
-from forget_jax.commands.workdir import Workdir
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
+from forget_jax.runs.workdir import Workdir
 
 # Models run in processes of their own: this one must not take an accelerator's memory from them.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -8,11 +8,12 @@ from ml_collections import ConfigDict
 
 from forget_jax import files
 from forget_jax.commands import report
-from forget_jax.commands.workdir import Workdir
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
-from forget_jax.lm import checkpoint, lora, peft
-from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm import lora
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.runs.workdir import Workdir
 
 FORMATS = ("merged", "adapter")
 DTYPES = ("", "float32", "bfloat16", "float16")

@@ -10,8 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from forget_jax import files
-from forget_jax.commands import fleet, models, report, texts
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models, report, texts
 from forget_jax.data import tokenise
 from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
@@ -19,9 +18,11 @@ from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError, nearest
 from forget_jax.factoids.stages import ARMS, StageConfig, task
 from forget_jax.files import PathLike
+from forget_jax.fleet import together as fleet
 from forget_jax.lm import generate, lora
-from forget_jax.progress import Progress
-from forget_jax.scoring import scorer
+from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
+from forget_jax.scoring import likelihood
 from forget_jax.scoring.exact_match import is_correct
 from forget_jax.training.loop import Task
 
@@ -160,7 +161,7 @@ def _answer_nll(
     for tree in trained:
         whole = tree if adapter is None else params
         stack = None if adapter is None else jax.tree.map(lambda x: x[None], tree)
-        nll_1xN = scorer.score(model, adapter, whole, stack, facts, buckets)
+        nll_1xN = likelihood.score(model, adapter, whole, stack, facts, buckets)
         found.append(float(nll_1xN.sum() / tokens))
     return found
 

@@ -5,10 +5,12 @@ import sys
 import jax
 from ml_collections import ConfigDict
 
-from forget_jax.commands import fleet, models, report, texts
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models, report, texts
 from forget_jax.files import PathLike
-from forget_jax.lm import checkpoint, peft, sharding
+from forget_jax.fleet import together as fleet
+from forget_jax.lm import sharding
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import StepPlan
 
 

@@ -14,13 +14,15 @@ from ml_collections import ConfigDict
 from forget_jax import distributed, files
 from forget_jax.commands import texts
 from forget_jax.commands.limits import least
-from forget_jax.commands.workdir import Workdir
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
-from forget_jax.lm import checkpoint, decoder, lora, memory, peak, sharding
-from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm import decoder, lora, sharding
 from forget_jax.lm.config import SWITCHES
+from forget_jax.lm.cost import memory, peak
+from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import LoopConfig, Task
 from forget_jax.training.optimizer import OptimizerConfig, Schedule
 from forget_jax.training.plan import microbatch_tokens

@@ -10,10 +10,10 @@ from forget_jax import associations
 from forget_jax.associations import matrix as matrices
 from forget_jax.associations.completion import METHODS
 from forget_jax.commands import report
-from forget_jax.commands.workdir import Workdir
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
-from forget_jax.progress import Progress
+from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
 
 
 def run(config: ConfigDict, workdir: PathLike) -> None:

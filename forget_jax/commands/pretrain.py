@@ -9,18 +9,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from forget_jax.commands import fleet, models, report, texts
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models, report, texts
 from forget_jax.data import tokenise
 from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
-from forget_jax.lm import checkpoint, decoder, sharding
-from forget_jax.lm import tokenizer as tokenizers
-from forget_jax.progress import Progress
-from forget_jax.scoring import scorer
+from forget_jax.fleet import together as fleet
+from forget_jax.lm import decoder, sharding
+from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
+from forget_jax.scoring import likelihood
 from forget_jax.training.loop import Task
 
 
@@ -47,7 +49,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     task = Task("pretrain", blocks, config.train.seed, config.train.steps)
     outcome = fleet.run_training(config, work, "pretrain", model, base, [task], "pretrain")
     params = jax.tree.map(lambda x: x[0], fleet.all_trained(outcome))
-    nll_1xN = scorer.score(model, None, params, None, heldout, Buckets.of(heldout, 2))
+    nll_1xN = likelihood.score(model, None, params, None, heldout, Buckets.of(heldout, 2))
     heldout_loss = float(nll_1xN.sum() / sum(e.tokens for e in heldout))
     unigram = unigram_loss(blocks, heldout, model.vocab_size)
     checkpoint.save(work / "model", model, params, tokenizer)

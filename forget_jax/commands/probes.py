@@ -7,10 +7,10 @@ from ml_collections import ConfigDict
 from forget_jax.associations import matrix as matrices
 from forget_jax.associations import probes
 from forget_jax.commands import report
-from forget_jax.commands.workdir import Workdir
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
-from forget_jax.progress import Progress
+from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
 
 COUNTS = (5, 10, 20, 30, 50, 100)
 

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from forget_jax import files
 from forget_jax.commands import models, report
-from forget_jax.commands.workdir import Workdir
 from forget_jax.files import PathLike
+from forget_jax.runs.workdir import Workdir
 
 STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
 

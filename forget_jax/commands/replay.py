@@ -17,13 +17,14 @@ from ml_collections import ConfigDict
 from forget_jax import associations
 from forget_jax.associations import matrix as matrices
 from forget_jax.associations.evaluation import interval
-from forget_jax.commands import fleet, models, report, texts
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models, report, texts
 from forget_jax.data import mixing
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
+from forget_jax.fleet import together as fleet
 from forget_jax.replay.strategies import STRATEGIES, draw, weights
+from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import Task
 
 

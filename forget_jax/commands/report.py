@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from forget_jax import distributed, files
 from forget_jax.associations import matrix
-from forget_jax.commands.workdir import Metrics, Workdir
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 from forget_jax.report import (
@@ -29,7 +28,8 @@ from forget_jax.report import (
     timing_section,
     training_section,
 )
-from forget_jax.scoring import store
+from forget_jax.runs.workdir import Metrics, Workdir
+from forget_jax.scoring import disk
 
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
@@ -114,7 +114,7 @@ def _finetune(work: Path, summary: dict[str, Any]) -> list[Section]:
 
 
 def _score(work: Path, summary: dict[str, Any]) -> list[Section]:
-    table = store.read(work / "scores.zarr")
+    table = disk.read(work / "scores.zarr")
     nll = table.nll_sum.values / table.tokens.values
     names = [str(m) for m in table.model.values]
     return [

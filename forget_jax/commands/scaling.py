@@ -18,15 +18,16 @@ import pandas as pd
 from ml_collections import ConfigDict
 
 from forget_jax import files, scaling
-from forget_jax.commands import fleet, models, report, texts
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models, report, texts
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
+from forget_jax.fleet import together as fleet
 from forget_jax.lm import lora
-from forget_jax.progress import Progress
-from forget_jax.scoring import divergence, scorer
+from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
+from forget_jax.scoring import divergence, likelihood
 from forget_jax.training.loop import Task
 from forget_jax.training.step import scale_updates
 
@@ -183,7 +184,7 @@ def _points(
     tokens = sum(e.tokens for e in upstream)
     c = config.score
     with Progress(f"measure at step {mark}", len(upstream), unit="example") as progress:
-        l_ft = scorer.score(
+        l_ft = likelihood.score(
             model, adapter, params, adapters_K, task, Buckets.of(task, c.buckets), c.rows
         ).sum(1) / sum(e.tokens for e in task)
         sums = divergence.diverge(

@@ -12,12 +12,14 @@ import xarray as xr
 from ml_collections import ConfigDict
 
 from forget_jax import files
-from forget_jax.commands import models, report, scores, texts
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models, report, texts
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
-from forget_jax.lm import decoder, lora, peft
-from forget_jax.scoring import store
+from forget_jax.lm import decoder, lora
+from forget_jax.lm.hf import peft
+from forget_jax.runs.workdir import Workdir
+from forget_jax.scoring import disk
+from forget_jax.scoring import table as scores
 
 MOST_NAMES = 20  # of examples without a finite score in the summary
 
@@ -58,10 +60,10 @@ def _run(config: ConfigDict, work: Workdir, names: list[str]) -> None:
         table.fill(model, None, tuned, None, [path], base=params)
         del tuned
     work.tick()
-    with store.read(work / "scores.zarr") as scored:
+    with disk.read(work / "scores.zarr") as scored:
         scored.load()
     scores.check_complete(scored)
-    store.tidy(work / "scores.zarr")
+    disk.tidy(work / "scores.zarr")
     files.write_bytes(work / "scores.parquet", _frame(scored).to_parquet(index=False))
     nll, tokens = scored.nll_sum.values, scored.tokens.values
     bad = np.argwhere(~np.isfinite(nll))

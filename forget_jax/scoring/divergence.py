@@ -15,7 +15,7 @@ import numpy as np
 from forget_jax.data.batches import Batch, Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import decoder, logprob, lora, sharding
-from forget_jax.scoring import scorer
+from forget_jax.scoring import likelihood
 from forget_jax.scoring.stream import Layout, stream
 
 Tree = Any
@@ -48,7 +48,7 @@ def diverge_batch(
     B, T = batch.at_BxT.shape
     heads = [decoder.head(tree) for tree in (base, params)]
     C = max(1, min(T, chunk_logits // (2 * B * heads[0].vocab_size)))
-    if adapters_K is not None and not scorer.at_a_time():
+    if adapters_K is not None and not likelihood.at_a_time():
         C = max(1, C // jax.tree.leaves(adapters_K)[0].shape[0])
     n = -(-T // C)
 
@@ -90,13 +90,13 @@ def diverge_batch(
             name: jnp.moveaxis(x_nxBxC, 0, 1).reshape(B, -1)[:, :T]
             for name, x_nxBxC in measured.items()
         }
-        sums = {name: scorer.by_example(x_BxT, batch) for name, x_BxT in measured_BxT.items()}
+        sums = {name: likelihood.by_example(x_BxT, batch) for name, x_BxT in measured_BxT.items()}
         return sums | ({"logp": -measured_BxT["nll"]} if per_token else {})
 
     if adapters_K is None:
         measured = jax.tree.map(lambda x: x[None], one(None))
     else:
-        measured = scorer.over_adapters(one, adapters_K)
+        measured = likelihood.over_adapters(one, adapters_K)
     return sharding.replicate(measured)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from forget_jax.errors import UserError
 from forget_jax.lm import decoder, lora
-from forget_jax.progress import Progress
+from forget_jax.runs.progress import Progress
 from forget_jax.training.ahead import compile_ahead
 from forget_jax.training.checkpoints import Checkpoints
 from forget_jax.training.optimizer import SCHEDULES, OptimizerConfig

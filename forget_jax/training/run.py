@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.data.batches import Buckets
-from forget_jax.lm import decoder, flops, lora, sharding
+from forget_jax.lm import decoder, lora, sharding
+from forget_jax.lm.cost import flops
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
 from forget_jax.training.checkpoints import Checkpoints

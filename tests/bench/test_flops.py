@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from forget_jax.lm import decoder, flops, lora, peak
+from forget_jax.lm import decoder, lora
 from forget_jax.lm.config import DecoderConfig
+from forget_jax.lm.cost import flops, peak
 from forget_jax.lm.logprob import target_logprobs
 
 LLAMA = DecoderConfig(

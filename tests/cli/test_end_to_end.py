@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from forget_jax.commands import workdir as workdirs
+from forget_jax.runs import workdir as workdirs
 
 
 def summary(work):
@@ -143,7 +143,7 @@ KILL = """
 import os, signal, sys
 import zarr
 from forget_jax import cli, files
-from forget_jax.commands import workdir
+from forget_jax.runs import workdir
 
 moment, argv = sys.argv[1], sys.argv[2:]
 calls = 0
@@ -236,15 +236,15 @@ def test_a_polite_signal_saves_and_resumes(
 def test_a_signal_outside_training_resumes_too(
     assert_same, number, associated, associate_arguments, tmp_path, run_cli, monkeypatch
 ):
-    from forget_jax.scoring import store
+    from forget_jax.scoring import disk
 
-    write = store.write
+    write = disk.write
 
     def interrupt(*args):
         write(*args)
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(store, "write", interrupt)
+    monkeypatch.setattr(disk, "write", interrupt)
     before = signal.getsignal(number)
     if number == signal.SIGTERM:  # the default would end this process: the command must replace it
         signal.signal(number, lambda *args: pytest.fail("SIGTERM was not taken over"))

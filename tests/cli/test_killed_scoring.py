@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from forget_jax.lm import checkpoint, lora, peft
+from forget_jax.lm import lora
+from forget_jax.lm.hf import checkpoint, peft
 from tests.conftest import sentences
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "120"))

@@ -11,8 +11,9 @@ import pytest
 import xarray as xr
 
 from forget_jax.associations import matrix
-from forget_jax.lm import checkpoint, decoder, generate, lora, peft
-from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm import decoder, generate, lora
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.logprob import logits
 from forget_jax.scoring.exact_match import f1, is_correct, squad
 

@@ -13,11 +13,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from forget_jax.commands import models, scores
+from forget_jax.commands import models
 from forget_jax.data import sources
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, lora, peft
-from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm import lora
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.scoring import table as scores
 
 SETTINGS = (lora.LoRAConfig(rank=2), lora.LoRAConfig(rank=2), lora.LoRAConfig(rank=3, alpha=5.0))
 
@@ -152,8 +154,8 @@ def test_the_share_of_real_tokens_is_told(arguments, finished):
 KILL = """
 import os, signal, sys
 from forget_jax import cli
-from forget_jax.scoring import store
-write, calls = store.write, 0
+from forget_jax.scoring import disk
+write, calls = disk.write, 0
 
 def after_third(*args):
     global calls
@@ -162,7 +164,7 @@ def after_third(*args):
     if calls == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-store.write = after_third
+disk.write = after_third
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from forget_jax.data import windows
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
-from forget_jax.scoring import scorer
+from forget_jax.scoring import likelihood
 
 
 @given(length=st.integers(1, 90), context=st.integers(2, 30), data=st.data())
@@ -75,7 +75,7 @@ def test_a_models_sums_over_windows_are_a_loops_over_targets(tiny_config, tiny_p
     assert len(rows) > len(texts) == owner_R[-1] + 1
 
     def score(encoded):
-        return scorer.score(
+        return likelihood.score(
             tiny_config, None, tiny_params, None, encoded, Buckets.of(encoded, 1), rows=8
         )
 

@@ -20,7 +20,8 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 
-from forget_jax.lm import checkpoint, decoder, generate, lora, peft
+from forget_jax.lm import decoder, generate, lora
+from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.logprob import target_logprobs
 
 HERE = Path(__file__).parent

@@ -20,7 +20,7 @@ def main():
     import jax
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-    from forget_jax.lm import checkpoint
+    from forget_jax.lm.hf import checkpoint
 
     mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
     specs = {3: PartitionSpec(None, "fsdp", None), 2: PartitionSpec("fsdp", None)}

@@ -13,7 +13,7 @@ import pytest
 
 from forget_jax.data.batches import Buckets, Shape
 from forget_jax.lm import attention, decoder, lora, sharding
-from forget_jax.scoring import scorer
+from forget_jax.scoring import likelihood
 from forget_jax.training.state import Accumulated
 from forget_jax.training.step import accumulate
 
@@ -60,12 +60,12 @@ def test_rows_are_packed_only_where_the_kernel_allows(gpu, random_examples, tiny
     half = dataclasses.replace(model, dtype="bfloat16")
     examples = random_examples(0, [40] * 4 + [5] * 40)
     args = examples, Buckets.of(examples, 1), 4
-    assert scorer.packs("auto", half, *args)
+    assert likelihood.packs("auto", half, *args)
     gpu("9.0")
-    assert not scorer.packs("auto", half, *args)
-    assert scorer.packs("auto", model, *args) and scorer.packs("true", half, *args)
+    assert not likelihood.packs("auto", half, *args)
+    assert likelihood.packs("auto", model, *args) and likelihood.packs("true", half, *args)
     gpu("7.0")
-    assert scorer.packs("auto", half, *args)
+    assert likelihood.packs("auto", half, *args)
 
 
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
@@ -93,7 +93,7 @@ def test_programs_for_nvidia_use_the_fused_kernel(
         return fn.trace(*args).lower(lowering_platforms=("cuda",)).as_text()
 
     assert "__cudnn$fmhaSoftmax" in lowered(
-        scorer.score_batch, model, setting, params, adapters_K, batch
+        likelihood.score_batch, model, setting, params, adapters_K, batch
     )
     total = Accumulated(jax.tree.map(jnp.zeros_like, adapters_K), jnp.zeros(2), jnp.zeros(2))
     seat_R = jnp.array([0, 0, 1, 1])

@@ -5,8 +5,9 @@ import pytest
 from forget_jax.commands import config as configs
 from forget_jax.commands import export, report
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, lora, peft
-from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm import lora
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import tokenizer as tokenizers
 
 
 @pytest.fixture(autouse=True)

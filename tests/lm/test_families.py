@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, decoder, families, generate, hf_config
+from forget_jax.lm import decoder, generate
+from forget_jax.lm.hf import checkpoint, families, hf_config
+from forget_jax.lm.hf.tokenizer import transformers
 from forget_jax.lm.logprob import logits
-from forget_jax.lm.tokenizer import transformers
 
 CASES = sorted(f.stem for f in (Path(__file__).parents[1] / "golden").glob("*.json"))
 

@@ -9,7 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, fingerprint, lora, peft
+from forget_jax.lm import lora
+from forget_jax.lm.hf import checkpoint, fingerprint, peft
 
 LORA = lora.LoRAConfig(rank=2, alpha=4)
 

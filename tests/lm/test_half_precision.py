@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from forget_jax.lm import checkpoint, decoder, lora
+from forget_jax.lm import decoder, lora
+from forget_jax.lm.hf import checkpoint
 from forget_jax.lm.logprob import target_logprobs
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, lora, peft
-from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm import lora
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import tokenizer as tokenizers
 
 
 def refused(action, says):

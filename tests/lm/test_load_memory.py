@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from forget_jax.lm import families, hf_config
-from forget_jax.lm.checkpoint import shapes
 from forget_jax.lm.config import DecoderConfig
+from forget_jax.lm.hf import families, hf_config
+from forget_jax.lm.hf.checkpoint import shapes
 
 CONFIG = DecoderConfig(
     vocab_size=32000,

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from forget_jax.errors import UserError
-from forget_jax.lm import decoder, lora, memory
+from forget_jax.lm import decoder, lora
+from forget_jax.lm.cost import memory
 from forget_jax.lm.logprob import target_logprobs
 
 CONFIG = decoder.DecoderConfig(

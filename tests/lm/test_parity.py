@@ -32,7 +32,7 @@ def parity():
 def test_transformers_agrees_with_the_golden_file_and_loads_what_we_write(
     name, parity, golden, tmp_path
 ):
-    from forget_jax.lm import checkpoint
+    from forget_jax.lm.hf import checkpoint
 
     case = golden[name]
     assert parity.make_case(name) == {k: case[k] for k in ("config", "tensors", "prompts")}
@@ -61,8 +61,9 @@ def test_lm_evaluation_harness_scores_an_export_like_we_do(parity, tmp_path):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from forget_jax.lm import checkpoint, decoder
-    from forget_jax.lm import tokenizer as tokenizers
+    from forget_jax.lm import decoder
+    from forget_jax.lm.hf import checkpoint
+    from forget_jax.lm.hf import tokenizer as tokenizers
 
     texts = ["the cat sat on the mat", "a dog ran 12 miles", "every poet forgets"]
     tokenizer = tokenizers.train(texts * 5, 290)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from forget_jax.lm import checkpoint, decoder, lora, peft
+from forget_jax.lm import decoder, lora
+from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.logprob import target_logprobs
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -1,7 +1,7 @@
 import pytest
 
 from forget_jax.errors import UserError
-from forget_jax.lm import tokenizer as tk
+from forget_jax.lm.hf import tokenizer as tk
 
 TEXTS = [
     "The cat sat on the mat.",

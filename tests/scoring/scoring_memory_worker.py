@@ -18,7 +18,7 @@ import numpy as np
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import decoder, lora
-from forget_jax.scoring import scorer
+from forget_jax.scoring import likelihood
 from forget_jax.scoring.stream import Layout, stream
 
 K, CHUNK = 2, 1024
@@ -53,7 +53,7 @@ def main() -> None:
     chunks = [(c, encoded[c : c + CHUNK]) for c in range(0, N, CHUNK)]
     threading.Thread(target=watch, daemon=True).start()
     before = anonymous()
-    fn = functools.partial(scorer.score_batch, model, adapter)
+    fn = functools.partial(likelihood.score_batch, model, adapter)
     for _, found in stream(fn, (params, stack), chunks, layout):
         assert np.isfinite(found["nll_sum"]).all()
     print(peak - before, 4 * rows * layout.buckets.edges[-1] * V)

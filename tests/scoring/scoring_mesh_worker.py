@@ -15,7 +15,7 @@ import numpy as np
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import attention, decoder, lora, sharding
-from forget_jax.scoring import divergence, scorer
+from forget_jax.scoring import divergence, likelihood
 
 MODEL = decoder.DecoderConfig(
     vocab_size=64, width=32, layers=2, heads=8, kv_heads=8, head_dim=4, mlp_width=48, context=64
@@ -37,7 +37,7 @@ def as_on_a_gpu():
     plain = jax.nn.dot_product_attention
     jax.nn.dot_product_attention = lambda *x, implementation, **how: plain(*x, **how)
     attention.has_cudnn = lambda dtype, head_dim: True
-    scorer.at_a_time = lambda: False
+    likelihood.at_a_time = lambda: False
 
 
 def main() -> None:
@@ -56,8 +56,8 @@ def main() -> None:
         )
         with sharding.entered(mesh):
             model = MODEL, ADAPTER, sharding.put(params), sharding.put(stack), encoded, buckets
-            found[f"{text} bucketed"] = scorer.score(*model, rows=6)
-            found[f"{text} packed"] = scorer.score(*model, rows=6, packing=True)
+            found[f"{text} bucketed"] = likelihood.score(*model, rows=6)
+            found[f"{text} packed"] = likelihood.score(*model, rows=6, packing=True)
             found[f"{text} kl"] = divergence.diverge(*model, rows=6)["kl"]
     np.savez(sys.argv[1], **found)
 

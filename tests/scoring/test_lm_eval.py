@@ -35,8 +35,9 @@ def test_two_hundred_real_rows(rows, run_cli, tmp_path):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    from forget_jax.lm import checkpoint, decoder, lora, peft
-    from forget_jax.lm import tokenizer as tokenizers
+    from forget_jax.lm import decoder, lora
+    from forget_jax.lm.hf import checkpoint, peft
+    from forget_jax.lm.hf import tokenizer as tokenizers
 
     texts = [f"{r['prompt']}\n{r['completion']}" for r in rows.values()]
     tokenizer = tokenizers.train(texts, 1024)

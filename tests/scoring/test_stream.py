@@ -13,7 +13,7 @@ import pytest
 
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora, sharding
-from forget_jax.scoring import divergence, scorer, stream
+from forget_jax.scoring import divergence, likelihood, stream
 from forget_jax.scoring.stream import Layout
 
 ADAPTER = lora.LoRAConfig(rank=2)
@@ -50,7 +50,7 @@ def test_chunks_share_their_shapes_and_each_compiles_once(
     of = chunks(examples, 13)  # the last chunk has 11 examples, the last batches few rows
     shapes = {shape for _, chunk in of for shape, _ in layout.plan(chunk)}
     assert len(shapes) == (1 if packing else 2)
-    fn = functools.partial(scorer.score_batch, tiny_config, None)
+    fn = functools.partial(likelihood.score_batch, tiny_config, None)
     before = compiled[COMPILE]
     found = dict(stream.stream(fn, (tiny_params, None), of, layout))
     assert compiled[COMPILE] - before == len(shapes)
@@ -77,7 +77,7 @@ def test_no_pause_between_chunks(examples, tiny_config, tiny_params, monkeypatch
     def fetched(done):
         seen.append(sum(under_way) - len(seen))
 
-    fn = functools.partial(scorer.score_batch, tiny_config, None)
+    fn = functools.partial(likelihood.score_batch, tiny_config, None)
     dict(stream.stream(fn, (tiny_params, None), of, layout, fetched))
     assert len(seen) == batches > 12
     assert seen[: batches - stream.AHEAD] == [stream.AHEAD + 1] * (batches - stream.AHEAD)
@@ -86,10 +86,10 @@ def test_no_pause_between_chunks(examples, tiny_config, tiny_params, monkeypatch
 def test_one_adapter_is_scored_like_many(examples, adapters, tiny_config, tiny_params):
     args = tiny_config, ADAPTER, tiny_params
     rest = examples, Buckets.of(examples, 1)
-    together = scorer.score(*args, adapters, *rest)
+    together = likelihood.score(*args, adapters, *rest)
     tokens = np.array([e.tokens for e in examples])
     for k in range(5):
-        alone = scorer.score(*args, jax.tree.map(lambda x, k=k: x[k : k + 1], adapters), *rest)
+        alone = likelihood.score(*args, jax.tree.map(lambda x, k=k: x[k : k + 1], adapters), *rest)
         assert (np.abs(alone[0] - together[k]) / tokens).max() < 1e-5
 
 
@@ -101,9 +101,9 @@ def test_side_by_side_is_one_after_the_other(
     tokens = np.array([e.tokens for e in examples])
     found = []
     for one_by_one in (True, False):
-        monkeypatch.setattr(scorer, "at_a_time", lambda one_by_one=one_by_one: one_by_one)
+        monkeypatch.setattr(likelihood, "at_a_time", lambda one_by_one=one_by_one: one_by_one)
         jax.clear_caches()
-        found.append([scorer.score(*args), divergence.diverge(*args)["kl"]])
+        found.append([likelihood.score(*args), divergence.diverge(*args)["kl"]])
     for first, second in zip(*found, strict=True):
         assert (np.abs(first - second) / tokens).max() < 1e-5
 
@@ -111,16 +111,16 @@ def test_side_by_side_is_one_after_the_other(
 def test_only_full_precision_is_merged(tiny_config, tiny_params):
     """Half precision, of the weights or of the products, would round small updates away."""
     half = dataclasses.replace(tiny_config, dtype="bfloat16")
-    assert scorer.merges(tiny_config, tiny_params)
-    assert not scorer.merges(half, tiny_params)
+    assert likelihood.merges(tiny_config, tiny_params)
+    assert not likelihood.merges(half, tiny_params)
     rounded = jax.tree.map(lambda x: x.astype("bfloat16"), tiny_params)
-    assert not scorer.merges(tiny_config, rounded)
+    assert not likelihood.merges(tiny_config, rounded)
 
 
 def test_merged_is_beside(examples, adapters, tiny_config, tiny_params):
     args = tiny_config, ADAPTER, tiny_params, adapters, examples, Buckets.of(examples, 1)
     tokens = np.array([e.tokens for e in examples])
-    beside, merged = (scorer.score(*args, merge=merge) for merge in (False, True))
+    beside, merged = (likelihood.score(*args, merge=merge) for merge in (False, True))
     assert (np.abs(beside - merged) / tokens).max() < 1e-5
     assert (np.abs(beside[1] - beside[0]) / tokens).max() > 1e-3
 
@@ -128,7 +128,7 @@ def test_merged_is_beside(examples, adapters, tiny_config, tiny_params):
 @pytest.mark.parametrize("packing", [False, True])
 def test_log_probabilities_of_tokens_add_up(examples, adapters, tiny_config, tiny_params, packing):
     layout = Layout.of(examples, Buckets.of(examples, 2), 4, packing)
-    fn = functools.partial(scorer.score_batch, tiny_config, ADAPTER, per_token=True)
+    fn = functools.partial(likelihood.score_batch, tiny_config, ADAPTER, per_token=True)
     ((_, found),) = stream.stream(fn, (tiny_params, adapters), [(0, examples)], layout)
     for i, e in enumerate(examples):
         logp_KxT = found["logp"][:, i]

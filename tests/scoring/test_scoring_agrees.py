@@ -8,7 +8,7 @@ import pytest
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import lora
 from forget_jax.lm.logprob import Head, target_logprobs
-from forget_jax.scoring import scorer
+from forget_jax.scoring import likelihood
 
 ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|attn/v|mlp/down)")
 
@@ -33,7 +33,7 @@ def adapters(tiny_params):
 @pytest.fixture(scope="module")
 def score(tiny_config, tiny_params, adapters):
     def run(examples, buckets=1, rows=4, packing=False, stack=adapters, on_batch=lambda n: None):
-        return scorer.score(
+        return likelihood.score(
             tiny_config,
             ADAPTER,
             tiny_params,

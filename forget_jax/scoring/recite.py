@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 
 from forget_jax import distributed, files
 from forget_jax.commands import models, texts
-from forget_jax.commands.workdir import Workdir
 from forget_jax.data import tokenise
 from forget_jax.data.examples import Example
 from forget_jax.errors import UserError, nearest
-from forget_jax.lm import decoder, generate, lora, peft, sharding
-from forget_jax.progress import Progress
+from forget_jax.lm import decoder, generate, lora, sharding
+from forget_jax.lm.hf import peft
+from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring.exact_match import NORMALISERS, f1, is_correct
 
 Tree = Any

@@ -20,12 +20,19 @@ import numpy as np
 
 from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm import families
-from forget_jax.lm import tokenizer as tokenizers
 from forget_jax.lm.decoder import DecoderConfig, Params, init
-from forget_jax.lm.hf_config import read as read_config
-from forget_jax.lm.hf_config import write as write_config
-from forget_jax.lm.tensor_files import FLOATS, INDEX, SINGLE, Tensors, check_finite, write_tensors
+from forget_jax.lm.hf import families
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.lm.hf.hf_config import read as read_config
+from forget_jax.lm.hf.hf_config import write as write_config
+from forget_jax.lm.hf.tensor_files import (
+    FLOATS,
+    INDEX,
+    SINGLE,
+    Tensors,
+    check_finite,
+    write_tensors,
+)
 
 SHARD_BYTES = 2**31
 

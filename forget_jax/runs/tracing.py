@@ -6,8 +6,8 @@ import jax
 from ml_collections import ConfigDict
 
 from forget_jax import distributed
-from forget_jax.commands.workdir import Workdir
 from forget_jax.errors import UserError
+from forget_jax.runs.workdir import Workdir
 
 
 class Watch:

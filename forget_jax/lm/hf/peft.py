@@ -18,10 +18,10 @@ import numpy as np
 
 from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, families, fingerprint
 from forget_jax.lm.decoder import DecoderConfig, Params
+from forget_jax.lm.hf import checkpoint, families, fingerprint
+from forget_jax.lm.hf.tensor_files import Tensors
 from forget_jax.lm.lora import Adapters, LoRAConfig, kernels
-from forget_jax.lm.tensor_files import Tensors
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 

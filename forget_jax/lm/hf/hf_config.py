@@ -8,9 +8,9 @@ from typing import Any
 
 from forget_jax.errors import UserError
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.lm.families import FAMILIES, HARMLESS, SPELLINGS, Family
+from forget_jax.lm.hf.families import FAMILIES, HARMLESS, SPELLINGS, Family
+from forget_jax.lm.hf.tokenizer import transformers
 from forget_jax.lm.positions import ROPE_TYPES
-from forget_jax.lm.tokenizer import transformers
 
 
 def flat(hf: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from forget_jax.data import batches, order
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded, Template, encode, stream
-from forget_jax.lm import tokenizer as tokenizers
-from forget_jax.scoring import scorer
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.scoring import likelihood
 from forget_jax.training.loop import LoopConfig, StepPlan, Task
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -76,7 +76,7 @@ def example_sets(draw):
 )
 def test_every_target_is_predicted_once_from_its_own_past(examples, buckets, rows, packing):
     seen = {i: [] for i in range(len(examples))}
-    for shape, chosen in scorer.plan(examples, Buckets.of(examples, buckets), rows, packing):
+    for shape, chosen in likelihood.plan(examples, Buckets.of(examples, buckets), rows, packing):
         batch = batches.assemble(examples, shape, chosen)
         assert batch.ids_BxL.shape == (shape.rows, shape.length)
         assert len(chosen) <= shape.rows

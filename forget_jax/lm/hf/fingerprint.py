@@ -15,8 +15,8 @@ from typing import Any
 
 from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, hf_config
-from forget_jax.lm.tensor_files import INDEX, SINGLE
+from forget_jax.lm.hf import checkpoint, hf_config
+from forget_jax.lm.hf.tensor_files import INDEX, SINGLE
 
 FILE = "base_fingerprint.json"  # beside an adapter: which base it belongs to
 SHAPE = ("family", "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width")

@@ -14,14 +14,15 @@ import xarray as xr
 from ml_collections import ConfigDict
 
 from forget_jax import distributed
-from forget_jax.commands.workdir import Workdir
 from forget_jax.data import windows
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
-from forget_jax.lm import decoder, lora, memory, sharding
-from forget_jax.progress import Progress
-from forget_jax.scoring import divergence, scorer, store
+from forget_jax.lm import decoder, lora, sharding
+from forget_jax.lm.cost import memory
+from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
+from forget_jax.scoring import disk, divergence, likelihood
 from forget_jax.scoring.stream import Layout, stream
 
 NLL = "nll_sum"
@@ -40,9 +41,10 @@ class Table:
         self.models, self.encoded, self.score = list(models), encoded, score
         self.buckets = Buckets.of(encoded, score.buckets)
         self._layout: Layout | None = None
-        if score.packing not in scorer.PACKING:
+        if score.packing not in likelihood.PACKING:
             raise UserError(
-                f"score.packing is {score.packing!r}; it must be one of {', '.join(scorer.PACKING)}"
+                f"score.packing is {score.packing!r}; it must be one of "
+                f"{', '.join(likelihood.PACKING)}"
             )
         self.owner_R = windows.owners([e.name for e in encoded])
         self.first_R = windows.firsts(self.owner_R)
@@ -54,7 +56,7 @@ class Table:
         if len(set(names)) < len(names):
             raise UserError("an example is named twice: every column needs a name of its own")
         if distributed.is_writer():
-            store.create(
+            disk.create(
                 self.path,
                 models,
                 names,
@@ -83,7 +85,7 @@ class Table:
         rows = [self.models.index(name) for name in names]
         cut = (self.encoded, self.buckets, self.score.rows)
         if self._layout is None:
-            packing = scorer.packs(self.score.packing, model, *cut)
+            packing = likelihood.packs(self.score.packing, model, *cut)
             self._layout = Layout.of(*cut, packing)
         if adapters_K is None:
             self._fill(model, adapter, params, None, rows, base)
@@ -92,9 +94,11 @@ class Table:
             adapters_K = sharding.put(adapters_K)
         assert adapter is not None
         if not self.measures and self._merges(model, adapter, params):
-            for row, one in zip(rows, scorer.unstack(adapters_K), strict=True):
+            for row, one in zip(rows, likelihood.unstack(adapters_K), strict=True):
                 if self._left([row]):
-                    self._fill(model, None, scorer.merged(adapter, params, one), None, [row], base)
+                    self._fill(
+                        model, None, likelihood.merged(adapter, params, one), None, [row], base
+                    )
             return
         together = self._together(model, adapter, params, len(rows))
         for start in range(0, len(rows), together):
@@ -114,7 +118,7 @@ class Table:
 
         Not where the config asks for several of them in one pass.
         """
-        fastest = scorer.merges(model, params) and self.score.adapters_together < 2
+        fastest = likelihood.merges(model, params) and self.score.adapters_together < 2
         return fastest and self._fits(model, adapter, params, 1, merge=True)
 
     def _together(
@@ -140,7 +144,7 @@ class Table:
     ) -> bool:
         """Whether so many adapters are scored within a device's memory, as process 0 says."""
         rows, length = self.layout.rows // sharding.rows(), self.layout.buckets.edges[-1]
-        at_once = rows if scorer.at_a_time() else rows * count
+        at_once = rows if likelihood.at_a_time() else rows * count
         dtype = str(jax.tree.leaves(params)[0].dtype)
         plan = memory.plan(
             model,
@@ -157,7 +161,7 @@ class Table:
 
     def _left(self, rows: Sequence[int]) -> list[int]:
         """The chunks of a group of models that are not scored yet."""
-        done_C = distributed.agreed(store.done(self.path, rows, self.score.chunk))
+        done_C = distributed.agreed(disk.done(self.path, rows, self.score.chunk))
         left: list[int] = np.flatnonzero(~done_C).tolist()
         return left
 
@@ -175,7 +179,7 @@ class Table:
         if not chunks:
             return
         arrays: tuple[Any, ...] = (params, adapters_K)
-        fn = functools.partial(scorer.score_batch, model, adapter, per_token=self.per_token)
+        fn = functools.partial(likelihood.score_batch, model, adapter, per_token=self.per_token)
         if self.measures:
             arrays = (params if base is None else base, *arrays)
             fn = functools.partial(divergence.diverge_batch, model, adapter, self.per_token)
@@ -197,7 +201,7 @@ class Table:
                         writing.result()
                     tokens_C = self.tokens_N[self._at(c)]
                     writing = writer.submit(
-                        store.write, self.path, rows, self._at(c), figures, tokens_C
+                        disk.write, self.path, rows, self._at(c), figures, tokens_C
                     )
             if writing is not None:
                 writing.result()
@@ -287,12 +291,12 @@ class Table:
         N = min(most, len(self.first_R))
         rows = self.encoded[: int(np.searchsorted(self.owner_R, N))]
         turned = Layout.of(rows[::-1], Buckets.of(rows, 1), 2 * self.score.rows)
-        fn = functools.partial(scorer.score_batch, model, adapter)
+        fn = functools.partial(likelihood.score_batch, model, adapter)
         if adapters_K is not None:
             adapters_K = sharding.put(adapters_K)
         ((_, found),) = stream(fn, (params, adapters_K), [(0, rows[::-1])], turned)
         again_KxN = windows.summed(found[NLL][:, ::-1], self.owner_R[: len(rows)])
-        with store.read(self.path) as table:
+        with disk.read(self.path) as table:
             first_KxN = table[NLL].values[[self.models.index(n) for n in names], :N]
         first_KxN, again_KxN = first_KxN / self.tokens_N[:N], again_KxN / self.tokens_N[:N]
         figures = {"examples": N, **_moves("nll", np.abs(again_KxN - first_KxN))}

@@ -14,7 +14,8 @@ import numpy as np
 
 from forget_jax.data.batches import Batch, Buckets, Shape
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import attention, causal, decoder, flops, logprob, lora, sharding
+from forget_jax.lm import attention, causal, decoder, logprob, lora, sharding
+from forget_jax.lm.cost import flops
 from forget_jax.scoring.stream import Layout, stream
 
 Tree = Any

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from forget_jax.lm import lora
-from forget_jax.lm.checkpoint import shapes
 from forget_jax.lm.config import DecoderConfig
+from forget_jax.lm.hf.checkpoint import shapes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora
-from forget_jax.scoring import divergence, scorer
+from forget_jax.scoring import divergence, likelihood
 
 ADAPTER = lora.LoRAConfig(rank=2)
 
@@ -32,7 +32,7 @@ def test_soft_less_entropy_is_kl_and_nll_is_the_scorers(measured):
     _, _, args, sums = measured
     entropy = sums["soft"][0] - sums["kl"][0]  # of the base: its cross-entropy to itself
     np.testing.assert_allclose(sums["soft"][1] - entropy, sums["kl"][1], atol=1e-4)
-    np.testing.assert_allclose(sums["nll"], scorer.score(*args), atol=1e-4)
+    np.testing.assert_allclose(sums["nll"], likelihood.score(*args), atol=1e-4)
 
 
 def test_against_float64(measured, tiny_config, tiny_params):
@@ -64,7 +64,7 @@ def test_chunks_of_positions_change_nothing(measured):
     _, examples, (config, adapter, params, adapters, _, buckets), sums = measured
     from forget_jax.data import batches
 
-    (shape, rows), *_ = scorer.plan(examples, buckets, 4)
+    (shape, rows), *_ = likelihood.plan(examples, buckets, 4)
     batch = batches.assemble(examples, shape, rows)
     small = 2 * shape.rows * config.vocab_size * 3
     cut = divergence.diverge_batch(

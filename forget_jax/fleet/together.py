@@ -10,13 +10,16 @@ import xarray as xr
 from ml_collections import ConfigDict
 
 from forget_jax import distributed, files
-from forget_jax.commands import models, scores, tracing
-from forget_jax.commands.workdir import Workdir
+from forget_jax.commands import models
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
-from forget_jax.lm import checkpoint, peft, sharding
-from forget_jax.lm import tokenizer as tokenizers
-from forget_jax.scoring import store
+from forget_jax.lm import sharding
+from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.runs import tracing
+from forget_jax.runs.workdir import Workdir
+from forget_jax.scoring import disk
+from forget_jax.scoring import table as scores
 from forget_jax.training.checkpoints import Checkpoints
 from forget_jax.training.loop import Outcome, StepPlan, Task, train
 
@@ -68,9 +71,9 @@ def train_and_score(
     figures = {"useful_fraction": float(np.mean(useful)) if useful else None, "failed": failed}
     if work.parts:
         return Scored(None, figures)
-    scored = store.read(work / "scores.zarr")
+    scored = disk.read(work / "scores.zarr")
     scores.check_complete(scored)
-    store.tidy(work / "scores.zarr")
+    disk.tidy(work / "scores.zarr")
     if len(failed) == len(tasks):
         raise UserError(f"no task is left: the loss of each was not finite; {ADVICE}")
     return Scored(scored.sel(model=[n for n in scored.model.values if n not in failed]), figures)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from forget_jax import progress
-from forget_jax.progress import Progress, duration
+from forget_jax.runs import progress
+from forget_jax.runs.progress import Progress, duration
 
 
 class Stream(io.StringIO):

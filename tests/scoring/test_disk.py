@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from forget_jax.errors import UserError
-from forget_jax.scoring import store
+from forget_jax.scoring import disk
 
 TABLE = (["base", "a/ü"], [f"e{i}" for i in range(10)], ["s"] * 10, 4)
 
@@ -18,59 +18,59 @@ def tree(path):
 
 
 def test_a_table_has_labels_and_nothing_scored(tmp_path):
-    store.create(tmp_path / "t", *TABLE, figures=("nll_sum", "kl_sum"), targets=3)
+    disk.create(tmp_path / "t", *TABLE, figures=("nll_sum", "kl_sum"), targets=3)
     with xr.open_zarr(tmp_path / "t", consolidated=False) as table:
         assert table.sizes == {"model": 2, "example": 10, "target": 3}
         assert table.model.values.tolist() == TABLE[0]
         assert table.source.dims == ("example",) and set(table.source.values) == {"s"}
         assert (table.tokens.values == -1).all() and table.tokens.dtype == np.int32
         assert np.isnan(table.kl_sum.values).all() and table.logp.dtype == np.float32
-    assert not store.done(tmp_path / "t", [0, 1], 4).any()
+    assert not disk.done(tmp_path / "t", [0, 1], 4).any()
     assert not [name for name in tree(tmp_path / "t") if name.startswith(("tokens/c", "nll_sum/c"))]
 
 
 def test_chunks_are_done_when_all_their_models_are(tmp_path):
     path = tmp_path / "t"
-    store.create(path, *TABLE)
+    disk.create(path, *TABLE)
     nll = np.arange(8.0).reshape(2, 4)
-    store.write(path, [0, 1], slice(0, 4), {"nll_sum": nll}, np.ones(4))
-    store.write(path, [1], slice(8, 10), {"nll_sum": nll[:1, :2]}, np.ones(2))
-    assert store.done(path, [0, 1], 4).tolist() == [True, False, False]
-    assert store.done(path, [1], 4).tolist() == [True, False, True]
-    with store.read(path) as table:
+    disk.write(path, [0, 1], slice(0, 4), {"nll_sum": nll}, np.ones(4))
+    disk.write(path, [1], slice(8, 10), {"nll_sum": nll[:1, :2]}, np.ones(2))
+    assert disk.done(path, [0, 1], 4).tolist() == [True, False, False]
+    assert disk.done(path, [1], 4).tolist() == [True, False, True]
+    with disk.read(path) as table:
         np.testing.assert_array_equal(table.nll_sum.values[:, :4], nll)
 
 
 def test_making_it_again_writes_no_byte(tmp_path):
     path = tmp_path / "t"
-    store.create(path, *TABLE)
-    store.write(path, [0], slice(0, 4), {"nll_sum": np.ones((1, 4))}, np.ones(4))
+    disk.create(path, *TABLE)
+    disk.write(path, [0], slice(0, 4), {"nll_sum": np.ones((1, 4))}, np.ones(4))
     before = tree(path)
-    store.create(path, *TABLE)
+    disk.create(path, *TABLE)
     assert tree(path) == before
 
 
 def test_a_table_left_half_made_keeps_what_is_scored(tmp_path):
     """A second maker that finds no mark of the end writes the same bytes and no scores."""
     path = tmp_path / "t"
-    store.create(path, *TABLE)
-    store.write(path, [0], slice(0, 4), {"nll_sum": np.ones((1, 4))}, np.ones(4))
+    disk.create(path, *TABLE)
+    disk.write(path, [0], slice(0, 4), {"nll_sum": np.ones((1, 4))}, np.ones(4))
     before = tree(path)
-    (path / store.ROOT).unlink()
+    (path / disk.ROOT).unlink()
     (path / "example" / "zarr.json").unlink()
-    store.create(path, *TABLE)
+    disk.create(path, *TABLE)
     assert tree(path) == before
 
 
 RACE = """
 import sys, time, numpy as np
-from forget_jax.scoring import store
+from forget_jax.scoring import disk
 path, me, start = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 time.sleep(max(0, start - time.time()))
 for i in range(8):
-    store.create(f"{path}/{i}", [f"m{k}" for k in range(4)], ["a", "b", "c"], ["s"] * 3, 2)
+    disk.create(f"{path}/{i}", [f"m{k}" for k in range(4)], ["a", "b", "c"], ["s"] * 3, 2)
     block = {"nll_sum": np.full((1, 2), float(me))}
-    store.write(f"{path}/{i}", [me], slice(0, 2), block, np.full(2, 7))
+    disk.write(f"{path}/{i}", [me], slice(0, 2), block, np.full(2, 7))
 """
 
 
@@ -82,7 +82,7 @@ def test_four_makers_at_once_lose_nothing(tmp_path):
     runs = [subprocess.Popen([*argv, str(k), str(start)]) for k in range(4)]
     assert [run.wait() for run in runs] == [0] * 4
     for i in range(8):
-        with store.read(tmp_path / str(i)) as table:
+        with disk.read(tmp_path / str(i)) as table:
             assert (table.tokens.values == [7, 7, -1]).all()
             np.testing.assert_array_equal(table.nll_sum.values[:, 0], range(4))
 
@@ -99,20 +99,20 @@ def test_four_makers_at_once_lose_nothing(tmp_path):
     ],
 )
 def test_another_table_in_the_same_place(table, said, tmp_path):
-    store.create(tmp_path / "t", *TABLE)
+    disk.create(tmp_path / "t", *TABLE)
     before = tree(tmp_path / "t")
     with pytest.raises(UserError) as error:
-        store.create(tmp_path / "t", *table)
+        disk.create(tmp_path / "t", *table)
     assert said in str(error.value) and "--workdir" in str(error.value)
     assert tree(tmp_path / "t") == before
 
 
 def test_what_killed_writers_left_is_cleared_away(tmp_path):
     path = tmp_path / "t"
-    store.create(path, *TABLE)
+    disk.create(path, *TABLE)
     before = tree(path)
     (path / "tokens" / "c" / "0").mkdir(parents=True)
     (path / "tokens" / "c" / "0" / "0.1f2e.partial").write_bytes(b"x")
     (path / ".zarr.json.host.1.tmp").write_bytes(b"x")
-    store.tidy(path)
+    disk.tidy(path)
     assert tree(path) == before

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import TEMPLATES, Template, encode, prompts
 from forget_jax.errors import UserError
-from forget_jax.lm import tokenizer as tokenizers
+from forget_jax.lm.hf import tokenizer as tokenizers
 
 CHAT = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}[/]{% endfor %}"

@@ -10,7 +10,7 @@ import pytest
 from forget_jax.data import order
 from forget_jax.data.batches import Buckets, assemble
 from forget_jax.lm import decoder, lora
-from forget_jax.scoring import scorer
+from forget_jax.scoring import likelihood
 from forget_jax.training import step as steps
 from forget_jax.training.loop import LoopConfig, StepPlan, Task, train
 from forget_jax.training.optimizer import OptimizerConfig, Schedule
@@ -111,7 +111,7 @@ def test_forgetting_is_that_of_separate_runs(
 
     def forgetting(adapters):
         stack = jax.tree.map(lambda z, x: jnp.concatenate([z, x]), zero, adapters)
-        nll = scorer.score(tiny_config, ADAPTER, tiny_params, stack, upstream, buckets)
+        nll = likelihood.score(tiny_config, ADAPTER, tiny_params, stack, upstream, buckets)
         return (nll[1:] - nll[0]) / np.array([e.tokens for e in upstream])
 
     z_ours, z_theirs = forgetting(together[0]), forgetting(separate[0])
