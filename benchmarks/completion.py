@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import table
-from benchmarks.side import missing
 from forget_jax.associations import rank_r2
 from forget_jax.associations.evaluation import observed_columns, predict_split
 from forget_jax.associations.matrix import load
+from forget_jax.benchmarks import table
+from forget_jax.benchmarks.side import missing
 from forget_jax.lm.cost import peak
 
 TEST = [6, 65, 18, 8, 60, 13, 37, 22, 30, 19, 64, 50, 25, 31, 32, 61, 16, 5, 53, 49]

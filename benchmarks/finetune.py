@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import table, world
-from benchmarks.shapes import SHAPES
-from benchmarks.side import Side, missing
-from benchmarks.table import Row
+from forget_jax.benchmarks import table, world
+from forget_jax.benchmarks.shapes import SHAPES
+from forget_jax.benchmarks.side import Side, missing
+from forget_jax.benchmarks.table import Row
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError

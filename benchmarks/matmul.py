@@ -6,8 +6,8 @@ python benchmarks/matmul.py [--quick] [--json PATH]
 import tempfile
 from typing import Any
 
-from benchmarks import table
-from benchmarks.side import Side
+from forget_jax.benchmarks import table
+from forget_jax.benchmarks.side import Side
 
 
 def run(quick: bool = False, shape: str = "tiny") -> dict[str, Any]:

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import world
-from benchmarks.shapes import ADAPTERS, SHAPES, SKIPPED
-from benchmarks.side import serve
-from benchmarks.waiting import Waiting
-from configs import parts
 from forget_jax import cli
+from forget_jax.benchmarks import world
+from forget_jax.benchmarks.shapes import ADAPTERS, SHAPES, SKIPPED
+from forget_jax.benchmarks.side import serve
+from forget_jax.benchmarks.waiting import Waiting
 from forget_jax.commands import models
+from forget_jax.configs import parts
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.cost import flops, memory, peak

@@ -19,9 +19,9 @@ import transformers
 from torch.nn import functional
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from benchmarks import world
-from benchmarks.shapes import SHAPES, SKIPPED
-from benchmarks.side import serve
+from forget_jax.benchmarks import world
+from forget_jax.benchmarks.shapes import SHAPES, SKIPPED
+from forget_jax.benchmarks.side import serve
 from forget_jax.data.tokenise import Encoded
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import table, world
-from benchmarks.finetune import no_peer
-from benchmarks.shapes import ADAPTERS, SHAPES
-from benchmarks.side import Side
-from benchmarks.table import Row
-from configs import parts
+from forget_jax.benchmarks import table, world
+from forget_jax.benchmarks.finetune import no_peer
+from forget_jax.benchmarks.shapes import ADAPTERS, SHAPES
+from forget_jax.benchmarks.side import Side
+from forget_jax.benchmarks.table import Row
+from forget_jax.configs import parts
 from forget_jax.data.tokenise import Encoded
 
 Turn = Callable[[int], Row]

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def missing(*modules: str) -> list[str]:
     """Which of these are not installed."""
@@ -49,16 +47,14 @@ class Side:
 
     def _start(self) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until `close`
-        path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{self.module}"],
+            [sys.executable, "-m", f"forget_jax.benchmarks.{self.module}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
             env={
                 **os.environ,
-                "PYTHONPATH": path,
                 "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # two systems, one accelerator
                 "TRANSFORMERS_VERBOSITY": "error",
                 "HF_HUB_OFFLINE": "1",
@@ -77,7 +73,9 @@ class Side:
             if not line:
                 written += f"\nit ended with status {self._process.wait()}"
             self.close()
-            raise RuntimeError(f"benchmarks.{self.module} failed at {request['do']}:\n{written}")
+            raise RuntimeError(
+                f"forget_jax.benchmarks.{self.module} failed at {request['do']}:\n{written}"
+            )
         found: dict[str, Any] = answer
         return found
 

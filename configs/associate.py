@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import parts
+from forget_jax.configs import parts
 
 # What the tasks use; the base and the upstream examples leave these out.
 TASK_MODULES = ("email", "http", "logging", "multiprocessing", "unittest", "xml")

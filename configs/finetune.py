@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import parts
+from forget_jax.configs import parts
 
 
 def get_config(arg: str = "") -> ConfigDict:

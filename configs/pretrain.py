@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from configs import parts
-from configs.associate import TASK_MODULES, TASK_SKILLS
+from forget_jax.configs import parts
+from forget_jax.configs.associate import TASK_MODULES, TASK_SKILLS
 
 
 def get_config(arg: str = "builtin") -> ConfigDict:

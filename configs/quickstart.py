@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import associate, factoids, predict, pretrain, replay, scaling
+from forget_jax.configs import associate, factoids, predict, pretrain, replay, scaling
 
 
 def get_config() -> ConfigDict:

@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from forget_jax.commands import report
+from forget_jax.commands.config import plain
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
 from forget_jax.runs.workdir import Workdir
@@ -33,10 +34,10 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         )
     if config.shape not in SHAPES:
         raise UserError(f"shape is {config.shape!r}; it must be one of {', '.join(SHAPES)}")
-    work = Workdir(workdir, "bench", config)
+    work = Workdir(workdir, "bench", plain(config))
     if report.has_ended(work):
         return
-    benchmark = importlib.import_module(f"benchmarks.{config.what}")
+    benchmark = importlib.import_module(f"forget_jax.benchmarks.{config.what}")
     models = {} if config.what == "completion" else {"shape": config.shape}
     print(f"measuring {BENCHMARKS[config.what]}", file=sys.stderr)
     found = benchmark.run(quick=config.quick, **models)
@@ -44,7 +45,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
         work.metrics.add("bench", row)
     work.finish({"what": config.what, **found, **_headline(found), "seconds": work.seconds()})
     report.build(workdir)
-    print(importlib.import_module("benchmarks.table").show(found), file=sys.stderr)
+    print(importlib.import_module("forget_jax.benchmarks.table").show(found), file=sys.stderr)
 
 
 def _headline(found: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-import configs
+from forget_jax import configs
 from forget_jax.commands.fields import MEANING
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path
@@ -34,7 +34,7 @@ def load(name: str) -> ConfigDict:
                 f"no config named {name!r}{nearest(name, known)}; there are {', '.join(known)}, "
                 "or give the path of a .py file"
             )
-        module = importlib.import_module(f"configs.{name}")
+        module = importlib.import_module(f"forget_jax.configs.{name}")
     if not hasattr(module, "get_config"):
         raise UserError(f"config {name} has no get_config()")
     try:

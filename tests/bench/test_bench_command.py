@@ -3,17 +3,19 @@
 import importlib
 import json
 import math
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import finetune, score, table, waiting, world
-from benchmarks.shapes import TINY
-from benchmarks.side import ROOT, Side, missing
+from forget_jax.benchmarks import finetune, score, table, waiting, world
+from forget_jax.benchmarks.shapes import TINY
+from forget_jax.benchmarks.side import Side, missing
 from forget_jax.data.examples import Example
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture
@@ -136,10 +138,9 @@ def test_a_side_that_fails_says_why(tmp_path):
 
 @pytest.mark.parametrize("name", ["completion", "finetune", "matmul", "score"])
 def test_every_benchmark_is_a_script(name):
-    assert importlib.import_module(f"benchmarks.{name}").run
+    assert importlib.import_module(f"forget_jax.benchmarks.{name}").run
     done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [sys.executable, SCRIPTS / f"{name}.py", "--help"],
         capture_output=True,
         text=True,
         check=True,

@@ -6,8 +6,8 @@ import pkgutil
 import pytest
 from ml_collections import ConfigDict
 
-import configs as all_configs
 from forget_jax import cli
+from forget_jax import configs as all_configs
 from forget_jax.commands import config, limits
 from forget_jax.commands.fields import MEANING
 from forget_jax.errors import UserError
@@ -15,7 +15,7 @@ from forget_jax.errors import UserError
 NAMES = sorted(
     m.name
     for m in pkgutil.iter_modules(all_configs.__path__)
-    if hasattr(importlib.import_module(f"configs.{m.name}"), "get_config")
+    if hasattr(importlib.import_module(f"forget_jax.configs.{m.name}"), "get_config")
 )
 
 
@@ -127,7 +127,7 @@ def test_wrong_overrides_are_said(key, text, said):
 def test_a_config_of_ones_own_with_an_argument(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
-        "from configs import score\n"
+        "from forget_jax.configs import score\n"
         "def get_config(arg='a'):\n"
         "    c = score.get_config(arg)\n"
         "    c.score.rows = 2\n"

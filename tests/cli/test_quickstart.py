@@ -14,7 +14,7 @@ from forget_jax.commands.quickstart import STAGES
 pytestmark = pytest.mark.slow
 
 TINY = """
-from configs import quickstart
+from forget_jax.configs import quickstart
 
 def get_config():
     c = quickstart.get_config()
