@@ -1,15 +1,18 @@
-"""All file access, local folders and `gs://` alike: atomic writes, no append.
+"""All file access, local folders and `gs://` alike: atomic writes, and one append for logs.
 
 A run must survive `kill -9` at any moment, so a file is either absent, old or complete. On a local
-disk that takes a temporary file and a rename; an object store's write is atomic by itself. In a run
-of many processes only process 0 writes and removes.
+disk that takes a temporary file and a rename; an object store's write is atomic by itself. Only a
+log on a local disk grows in place, and its reader drops a torn end. In a run of many processes only
+process 0 writes and removes.
 """
 
+import contextlib
 import json
 import math
 import os
 import re
 import socket
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,7 @@ def write_bytes(path: PathLike, data: bytes) -> None:
     if not distributed.is_writer():
         return
     target = Path(path)
-    try:
+    with _one_line(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         if not is_local(target):
             target.write_bytes(data)
@@ -48,6 +51,28 @@ def write_bytes(path: PathLike, data: bytes) -> None:
         finally:
             if temporary.exists():
                 temporary.unlink()
+
+
+def append_bytes(path: PathLike, data: bytes, sync: bool) -> None:
+    """Adds to the end of a file of a local disk; a killed process may leave a part of `data`.
+
+    Args:
+      sync: also waits until the disk holds all that was ever added.
+    """
+    if not distributed.is_writer():
+        return
+    with _one_line(path), open(path, "ab", buffering=0) as f:  # noqa: PTH123
+        while data:
+            data = data[f.write(data) :]
+        if sync:
+            os.fsync(f.fileno())
+
+
+@contextlib.contextmanager
+def _one_line(path: PathLike) -> Iterator[None]:
+    """Makes an error of the disk a UserError that names the file."""
+    try:
+        yield
     except OSError as e:
         raise UserError(
             f"cannot write {path}: {e.strerror or e}; free space or choose another --workdir, then "
@@ -68,7 +93,7 @@ def write_text(path: PathLike, text: str) -> None:
 
 def _plain(value: Any) -> Any:
     """JSON's own types for what numpy, jax and containers hold; NaN and infinities become null."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]

@@ -14,6 +14,7 @@ from forget_jax.associations import additive_r2, column_r2, logistic_f1, rank_r2
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.matrix import save as save_matrix
 from forget_jax.commands import models, report, texts
+from forget_jax.commands.config import plain
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
@@ -50,7 +51,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     """Measures the forgetting matrix; resumes, and does nothing where it has ended."""
     if config.metric not in METRICS:
         raise UserError(f"metric is {config.metric!r}; it must be one of {', '.join(METRICS)}")
-    work = Workdir(workdir, "associate", config)
+    work = Workdir(workdir, "associate", plain(config))
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from forget_jax import files
 from forget_jax.commands import report
+from forget_jax.commands.config import plain
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 from forget_jax.lm import lora
@@ -61,7 +62,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     if config.format == "adapter" and adapter is None:
         raise UserError(f"{config.source} is a whole model: format=adapter needs an adapter")
     base = str(whole) if adapter is None else base_of(config, adapter)
-    work = Workdir(workdir, "export", config)
+    work = Workdir(workdir, "export", plain(config))
     if report.has_ended(work):
         return
     model, params = checkpoint.load(base)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from forget_jax import files
 from forget_jax.commands import models, report, texts
+from forget_jax.commands.config import plain
 from forget_jax.data import tokenise
 from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
@@ -32,7 +33,7 @@ Tree = Any
 def run(config: ConfigDict, workdir: PathLike) -> None:
     """Trains every arm through both stages and recites the facts after each; resumes."""
     _check(config)
-    work = Workdir(workdir, "factoids", config)
+    work = Workdir(workdir, "factoids", plain(config))
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)

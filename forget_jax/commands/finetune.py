@@ -6,6 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from forget_jax.commands import models, report, texts
+from forget_jax.commands.config import plain
 from forget_jax.files import PathLike
 from forget_jax.fleet import together as fleet
 from forget_jax.lm import sharding
@@ -16,7 +17,7 @@ from forget_jax.training.loop import StepPlan
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
     """Fine-tunes and writes `adapter/` (or `model/` where lora.rank is 0); resumes."""
-    work = Workdir(workdir, "finetune", config)
+    work = Workdir(workdir, "finetune", plain(config))
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)

@@ -10,6 +10,7 @@ from forget_jax import associations
 from forget_jax.associations import matrix as matrices
 from forget_jax.associations.completion import METHODS
 from forget_jax.commands import report
+from forget_jax.commands.config import plain
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
 from forget_jax.runs.progress import Progress
@@ -29,7 +30,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
             "give matrix.path (an association matrix) and split.test_tasks (row numbers or names "
             "of the tasks to predict)"
         )
-    work = Workdir(workdir, "predict", config)
+    work = Workdir(workdir, "predict", plain(config))
     if report.has_ended(work):
         return
     found = matrices.load(config.matrix.path)

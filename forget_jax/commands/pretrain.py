@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from forget_jax.commands import models, report, texts
+from forget_jax.commands.config import plain
 from forget_jax.data import tokenise
 from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
@@ -28,7 +29,7 @@ from forget_jax.training.loop import Task
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
     """Trains the base and writes `model/`; resumes, and does nothing where it has ended."""
-    work = Workdir(workdir, "pretrain", config)
+    work = Workdir(workdir, "pretrain", plain(config))
     if report.has_ended(work):
         return
     model = _shape(config.model)

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from forget_jax.associations import matrix as matrices
 from forget_jax.associations import probes
 from forget_jax.commands import report
+from forget_jax.commands.config import plain
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
 from forget_jax.runs.progress import Progress
@@ -19,7 +20,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     """Chooses probes for every aim, and estimates the error for several numbers of them."""
     if not config.matrix.path:
         raise UserError("give matrix.path (an association matrix)")
-    work = Workdir(workdir, "probes", config)
+    work = Workdir(workdir, "probes", plain(config))
     if report.has_ended(work):
         return
     found = matrices.load(config.matrix.path)

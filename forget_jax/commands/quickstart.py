@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from forget_jax import files
 from forget_jax.commands import models, report
+from forget_jax.commands.config import plain
 from forget_jax.files import PathLike
 from forget_jax.runs.workdir import Workdir
 
@@ -16,7 +17,7 @@ STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
     """Runs the stages, each in a folder of its own, and resumes at the first that has not ended."""
-    work = Workdir(workdir, "quickstart", config)
+    work = Workdir(workdir, "quickstart", plain(config))
     if report.has_ended(work):
         return
     base = str(work / "pretrain" / "model")

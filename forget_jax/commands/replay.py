@@ -18,6 +18,7 @@ from forget_jax import associations
 from forget_jax.associations import matrix as matrices
 from forget_jax.associations.evaluation import interval
 from forget_jax.commands import models, report, texts
+from forget_jax.commands.config import plain
 from forget_jax.data import mixing
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError, nearest
@@ -32,7 +33,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
     """Trains every task under every strategy and compares what is forgotten; resumes."""
     c = config.replay
     _check(config)
-    work = Workdir(workdir, "replay", config)
+    work = Workdir(workdir, "replay", plain(config))
     if report.has_ended(work):
         return
     model, params, tokenizer = models.load(config)

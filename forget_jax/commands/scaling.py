@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from forget_jax import files, scaling
 from forget_jax.commands import models, report, texts
+from forget_jax.commands.config import plain
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
@@ -34,7 +35,7 @@ from forget_jax.training.step import scale_updates
 
 def run(config: ConfigDict, workdir: PathLike) -> None:
     """Measures the grid (or reads it), fits the laws, writes the page; resumes."""
-    work = Workdir(workdir, "scaling", config)
+    work = Workdir(workdir, "scaling", plain(config))
     if report.has_ended(work):
         return
     points = _read(config.points.path) if config.points.path else _measure(config, work)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from forget_jax import files
 from forget_jax.commands import models, report, texts
+from forget_jax.commands.config import plain
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
 from forget_jax.lm import decoder, lora
@@ -34,7 +35,7 @@ def run(config: ConfigDict, workdir: PathLike) -> None:
             else "an adapter or model is called base, which is the name of model.path; give its "
             "path with ./ in front"
         )
-    work = Workdir(workdir, "score", config)
+    work = Workdir(workdir, "score", plain(config))
     if report.has_ended(work):
         return
     _run(config, work, names)

@@ -128,7 +128,13 @@ def run_training(
     """One resumable call of `train` with its checkpoints and its records in the metrics."""
     checkpoints = Checkpoints(work / "checkpoints" / files.safe_name(stage))
     work.metrics.resume(stage, checkpoints.latest() or 0)
-    with tracing.Watch(config.train, work, stage) as watch:
+    with tracing.Watch(
+        work.path,
+        stage,
+        trace=config.train.trace,
+        trace_steps=config.train.trace_steps,
+        tensorboard=config.train.tensorboard,
+    ) as watch:
 
         def log(record: dict[str, Any]) -> None:
             work.metrics.add(stage, record)

@@ -3,34 +3,44 @@
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from forget_jax import distributed
 from forget_jax.errors import UserError
-from forget_jax.runs.workdir import Workdir
+from forget_jax.files import Path, PathLike
 
 
 class Watch:
-    """Called with every record of a training; use as a context manager.
+    """Called with every record of a training; use as a context manager."""
 
-    train.trace=A writes a trace of train.trace_steps steps from A on to `trace/` of the workdir,
-    for xprof or Perfetto; train.tensorboard writes losses, gradient norms and rates to
-    `tensorboard/`.
-    """
+    def __init__(
+        self, folder: PathLike, stage: str, *, trace: int, trace_steps: int, tensorboard: bool
+    ):
+        """Starts to watch.
 
-    def __init__(self, train: ConfigDict, work: Workdir, stage: str):
-        self.first, self.last = train.trace, train.trace + train.trace_steps - 1
-        self.folder = work / "trace"
+        Args:
+          folder: of the run; it gets `trace/` and `tensorboard/`.
+          stage: names the training in TensorBoard.
+          trace: the first step to trace, for xprof or Perfetto; 0 traces none. The very first step
+            of a start, which is mostly compilation, is never traced.
+          trace_steps: how many steps to trace.
+          tensorboard: whether losses, gradient norms and rates are written as events.
+
+        Raises:
+          UserError: tensorboardX is not installed.
+        """
+        self.first, self.last = trace, trace + trace_steps - 1
+        self.folder = Path(folder) / "trace"
         self.tracing = False
         self.writer: Any = None
-        if train.tensorboard and distributed.is_writer():
+        if tensorboard and distributed.is_writer():
             try:
                 from tensorboardX import SummaryWriter
             except ImportError as e:
                 raise UserError(
                     "train.tensorboard=true needs tensorboardX: pip install '.[tensorboard]'"
                 ) from e
-            self.writer = SummaryWriter(str(work / "tensorboard" / stage.replace("/", "-")))
+            events = Path(folder) / "tensorboard" / stage.replace("/", "-")
+            self.writer = SummaryWriter(str(events))
 
     def __enter__(self) -> "Watch":
         return self

@@ -1,30 +1,89 @@
 """Traces and TensorBoard events of a training."""
 
+import importlib.util
+import sys
+
+import jax
+import jax.numpy as jnp
 import pytest
 
+from forget_jax import distributed
+from forget_jax.errors import UserError
+from forget_jax.runs.tracing import Watch
 
-def test_a_trace_of_some_steps(finetune_arguments, run_cli, tmp_path):
-    work = tmp_path / "run"
-    trace = ["--config.train.trace=2", "--config.train.trace_steps=2"]
-    status, _, err = run_cli(*finetune_arguments, *trace, f"--workdir={work}")
+
+@pytest.fixture
+def train(tiny_base, data_files, run_cli, tmp_path):
+    """A function that fine-tunes for four steps, with more fields, in the test's folder."""
+
+    def run(*fields):
+        few = ("steps=4", "save_every=2", "batch_size=24", "buckets=1", "lr=0.05", "warmup=1")
+        return run_cli(
+            "finetune",
+            f"--config.model.path={tiny_base}",
+            f"--config.data.path={data_files.tasks[0]}",
+            "--config.lora.rank=2",
+            *[f"--config.train.{field}" for field in (*few, *fields)],
+            f"--workdir={tmp_path}",
+        )
+
+    return run
+
+
+def test_the_fields_of_a_training(train, tmp_path):
+    events = importlib.util.find_spec("tensorboardX") is not None
+    status, _, err = train("trace=2", "trace_steps=2", f"tensorboard={events}")
     assert status == 0, err
-    assert [f for f in (work / "trace").rglob("*.xplane.pb") if f.stat().st_size > 1000]
+    assert [f for f in (tmp_path / "trace").rglob("*.xplane.pb") if f.stat().st_size > 1000]
+    if not events:
+        pytest.skip("the extra `tensorboard` is not installed")
+    found = b"".join(f.read_bytes() for f in (tmp_path / "tensorboard" / "finetune").iterdir())
+    assert found.count(b"loss/reverse") == 4 and b"tokens_per_second" in found
 
 
-def test_tensorboard_events(finetune_arguments, run_cli, tmp_path):
-    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
-    work = tmp_path / "run"
-    status, _, err = run_cli(
-        *finetune_arguments, "--config.train.tensorboard=true", f"--workdir={work}"
-    )
-    assert status == 0, err
-    events = b"".join(f.read_bytes() for f in (work / "tensorboard" / "finetune").iterdir())
-    assert events.count(b"loss/reverse") == 4 and b"tokens_per_second" in events
+@pytest.fixture
+def traced(monkeypatch):
+    """The steps at which a trace was started and stopped."""
+    found = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: found.append("start"))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: found.append("stop"))
+    return found
 
 
-def test_tensorboard_without_its_package(finetune_arguments, run_cli, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
-    status, _, err = run_cli(
-        *finetune_arguments, "--config.train.tensorboard=true", f"--workdir={tmp_path}"
-    )
-    assert status == 2 and "pip install '.[tensorboard]'" in err
+@pytest.mark.parametrize(
+    ("trace", "trace_steps", "wanted"),
+    [
+        (3, 2, [1, "start", 2, 3, "stop", 4, 5, 6]),
+        (1, 2, ["start", 1, "stop", 2, 3, 4, 5, 6]),
+        (0, 5, [1, 2, 3, 4, 5, 6]),
+        (5, 9, [1, 2, 3, "start", 4, 5, 6, "stop"]),
+        (9, 1, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_which_steps_are_traced(traced, tmp_path, trace, trace_steps, wanted):
+    """Step A is under way when the record of step A-1 comes."""
+    watch = Watch(tmp_path, "s", trace=trace, trace_steps=trace_steps, tensorboard=False)
+    with watch:
+        for step in range(1, 7):
+            watch({"step": step})
+            traced.append(step)
+    assert traced == wanted
+
+
+def test_a_failed_training_leaves_no_trace_running(tmp_path):
+    watch = Watch(tmp_path, "s", trace=2, trace_steps=9, tensorboard=False)
+    with pytest.raises(RuntimeError, match="inside"), watch:
+        watch({"step": 1})
+        jnp.ones(3).block_until_ready()
+        raise RuntimeError("inside")
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
+    jax.profiler.start_trace(tmp_path / "another")
+    jax.profiler.stop_trace()
+
+
+def test_tensorboard_without_its_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match=r"pip install '\.\[tensorboard\]'"):
+        Watch(tmp_path, "s", trace=0, trace_steps=1, tensorboard=True)
+    monkeypatch.setattr(distributed, "index", lambda: 1)  # which writes no events
+    Watch(tmp_path, "s", trace=0, trace_steps=1, tensorboard=True)
