@@ -1,0 +1,191 @@
+"""Summaries of what makes or reads a forgetting matrix: associate, predict, probes."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from forget_jax.commands.summaries.codec import FLAT, SPARSE
+from forget_jax.commands.summaries.runs import OverContext, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A task that stopped because its loss, or what an update makes of it, was not finite.
+
+    Attributes:
+      step: counted from 1.
+      loss: nats a token; NaN where it was not finite.
+      examples: names of the task's rows of that step.
+      checkpoint: the last step saved before it, if there is one.
+    """
+
+    step: int
+    loss: float
+    examples: tuple[str, ...]
+    checkpoint: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Associate:
+    """The forgetting matrix.
+
+    Attributes:
+      metric: nll (z in nats a token) or exact_match (z is 0 or 1).
+      tasks, examples: rows and columns.
+      mean_z, share_positive: over all measured entries.
+      mean_z_by_task: None for a task without a measured entry.
+      r2_rank: R² of the matrix's truncation to ranks 1, 2, …; empty where no column is complete.
+      r2_additive, r2_row, r2_column: R² of means by task and example, by task, and by example.
+      f1_rank: with exact_match, F1 of logistic factors of ranks 1, 2, …
+      test_retest, seed_rmse: correlation and distance of the same tasks' z under two seeds.
+      missing: entries without a figure.
+      columns_dropped: with exact_match, examples that the base answers wrongly.
+      em, f1: with exact_match, mean exact match and F1 of each model's answers.
+      prompts_cut: with exact_match, prompts that were over the context.
+      base_nll_mean: nats a token.
+      useful_fraction: real tokens over tokens computed in training; None where nothing was trained.
+      failed: tasks left out, by name.
+      over_context: by task, and of `upstream`.
+    """
+
+    command: ClassVar[str] = "associate"
+    metric: str
+    tasks: int
+    examples: int
+    mean_z: float
+    share_positive: float
+    mean_z_by_task: dict[str, float | None]
+    r2_rank: tuple[float, ...]
+    r2_additive: float | None
+    r2_row: float | None
+    r2_column: float | None
+    f1_rank: tuple[float, ...] | None = field(default=None, metadata=SPARSE)
+    test_retest: float | None
+    seed_rmse: float | None
+    missing: int
+    columns_dropped: int | None = field(default=None, metadata=SPARSE)
+    em: dict[str, float] | None = field(default=None, metadata=SPARSE)
+    f1: dict[str, float] | None = field(default=None, metadata=SPARSE)
+    prompts_cut: int | None = field(default=None, metadata=SPARSE)
+    training: Training = field(metadata=FLAT)
+    base_nll_mean: float
+    useful_fraction: float | None
+    failed: dict[str, Failed]
+    over_context: dict[str, OverContext]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """How well a method completes rows: means over seeds, `_std` the deviation over seeds.
+
+    Attributes:
+      rmse, mae: in the matrix's unit, over all entries that were not observed.
+      spearman, precision_at_k: means over rows.
+      f1, precision, recall, auc: of predicting which entries are forgotten.
+      row_mean_error: root mean squared error of the rows' means, in the matrix's unit.
+      per_seed: by metric, its value under each seed.
+      settings: of the method, where they are not its defaults.
+      seconds: wall time, compilation included.
+    """
+
+    rmse: float
+    rmse_std: float
+    mae: float
+    mae_std: float
+    spearman: float
+    spearman_std: float
+    f1: float
+    f1_std: float
+    precision: float
+    precision_std: float
+    recall: float
+    recall_std: float
+    auc: float
+    auc_std: float
+    precision_at_k: float
+    precision_at_k_std: float
+    row_mean_error: float
+    row_mean_error_std: float
+    per_seed: dict[str, tuple[float, ...]]
+    settings: dict[str, object]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsDiffer:
+    """RMSE of one method less another's, paired by seed.
+
+    Attributes:
+      mean, low, high: of the differences, with the 95 % t interval.
+      p: two-sided, of the paired t test.
+      seeds: pairs.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Rows completed from a few entries.
+
+    Attributes:
+      methods: by name.
+      best: the name of the lowest RMSE.
+      paired: the best method against each other one, by `best − other`.
+      observed: entries known of each row.
+      seeds: draws of these entries.
+      train_tasks, test_tasks: names.
+    """
+
+    command: ClassVar[str] = "predict"
+    methods: dict[str, Method]
+    best: str
+    paired: dict[str, MethodsDiffer]
+    observed: int
+    seeds: int
+    train_tasks: tuple[str, ...]
+    test_tasks: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedError:
+    """What error to expect of a new task's row.
+
+    Attributes:
+      observed: random probes.
+      rmse: over all entries of held-out tasks, in the matrix's unit.
+      low, high: the central 90 % of held-out tasks lie between.
+      bound: a new task stays below it with 90 % probability; not finite where there is none.
+    """
+
+    observed: int
+    rmse: float
+    low: float
+    high: float
+    bound: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """Which examples to measure for the next task.
+
+    Attributes:
+      columns: their names, chosen to predict the row; the most telling first.
+      columns_by_aim: names chosen for every aim.
+      expected_errors: by number of random probes.
+      observed: how many were chosen.
+      tasks: rows that they were learned from.
+    """
+
+    command: ClassVar[str] = "probes"
+    columns: tuple[str, ...]
+    columns_by_aim: dict[str, tuple[str, ...]]
+    expected_errors: tuple[ExpectedError, ...]
+    observed: int
+    tasks: int
+    seconds: float
