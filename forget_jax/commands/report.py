@@ -2,32 +2,21 @@
 
 import io
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
 
 import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
 from forget_jax import distributed, files
+from forget_jax import report as room
 from forget_jax.associations import matrix
+from forget_jax.commands import summaries
+from forget_jax.commands.summaries import Failed, Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
-from forget_jax.report import (
-    Section,
-    bench_section,
-    factoids_section,
-    matrix_section,
-    methods_section,
-    page,
-    probes_section,
-    rank_section,
-    replay_section,
-    scaling_section,
-    score_section,
-    timing_section,
-    training_section,
-)
+from forget_jax.report import Section
 from forget_jax.runs.workdir import Metrics, Workdir
 from forget_jax.scoring import disk
 
@@ -51,25 +40,65 @@ def build(workdir: PathLike) -> Path:
     """Writes report.html and returns its path; of many processes only process 0 does.
 
     Raises:
-      UserError: the workdir holds no run that has ended.
+      UserError: the workdir holds no run that has ended, or one of another version.
     """
     work = Path(workdir)
     if not distributed.is_writer():
         return work / "report.html"
     if not (work / "summary.json").exists():
         raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
-    summary = files.read_json(work / "summary.json")
-    command = summary["command"]
-    sections = SECTIONS[command](work, summary)
-    html = page(f"forget_jax: {command}", sections, _facts(summary))
-    files.write_text(work / "report.html", html)
+    files.write_text(work / "report.html", html(work, summaries.load(work / "summary.json")))
     return work / "report.html"
 
 
-def _facts(summary: dict[str, Any]) -> dict[str, str]:
+def html(folder: Path, summary: Summary) -> str:
+    """The page of a run.
+
+    Args:
+      folder: the run's, for its metrics and tables.
+      summary: its figures.
+
+    Raises:
+      UserError: a file of the run is not there or cannot be drawn.
+    """
+    return room.page(f"forget_jax: {summary.command}", sections(folder, summary), _facts(summary))
+
+
+def sections(folder: Path, summary: Summary) -> list[Section]:
+    """The chapters of a run's page; arguments and errors are those of `html`."""
+    match summary:
+        case summaries.Export():
+            return []
+        case summaries.Pretrain():
+            return [_training(folder, "pretrain", "Training the base")]
+        case summaries.Finetune():
+            return [_training(folder, "finetune", "Training")]
+        case summaries.Score():
+            return [_score(folder)]
+        case summaries.Associate():
+            return _associate(folder, summary)
+        case summaries.Predict():
+            return [_predict(summary)]
+        case summaries.Probes():
+            return [_probes(summary)]
+        case summaries.Replay():
+            return [_replay(summary)]
+        case summaries.Scaling():
+            return [_scaling(folder, summary)]
+        case summaries.Factoids():
+            return [_factoids(summary)]
+        case summaries.Bench():
+            return [room.bench_section(summary.what, summary.rows, summary.ratio, summary.notes)]
+        case summaries.Quickstart():
+            return _quickstart(folder, summary)
+        case _:
+            assert_never(summary)
+
+
+def _facts(summary: Summary) -> dict[str, str]:
     """The summary's plain figures, for the head of the page."""
     facts = {}
-    for key, value in summary.items():
+    for key, value in summaries.to_json(summary).items():
         if isinstance(value, float):
             facts[key.replace("_", " ")] = f"{value:,.4g}"
         elif isinstance(value, int | str):
@@ -77,8 +106,10 @@ def _facts(summary: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
-def _training(work: Path, summary: dict[str, Any], stage: str, title: str) -> Section:
-    records = Metrics(work / "metrics.jsonl").stage(stage)
+def _training(
+    folder: Path, stage: str, title: str, failed: Mapping[str, Failed] | None = None
+) -> Section:
+    records = Metrics(folder / "metrics.jsonl").stage(stage)
     curves: dict[str, dict[str, list[float]]] = {}
     for record in records:
         for name, loss in record["loss"].items():
@@ -86,9 +117,9 @@ def _training(work: Path, summary: dict[str, Any], stage: str, title: str) -> Se
             curve["step"].append(record["step"])
             curve["loss"].append(loss)
     facts = _heldout(records)
-    for name, why in summary.get("failed", {}).items():
-        facts[f"left out: {name}"] = f"its loss was not finite at step {why['step']}"
-    return training_section(curves, facts, key=f"{stage}-training", title=title)
+    for name, why in (failed or {}).items():
+        facts[f"left out: {name}"] = f"its loss was not finite at step {why.step}"
+    return room.training_section(curves, facts, key=f"{stage}-training", title=title)
 
 
 def _heldout(records: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -105,105 +136,104 @@ def _heldout(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _pretrain(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [_training(work, summary, "pretrain", "Training the base")]
-
-
-def _finetune(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [_training(work, summary, "finetune", "Training")]
-
-
-def _score(work: Path, summary: dict[str, Any]) -> list[Section]:
-    table = disk.read(work / "scores.zarr")
+def _score(folder: Path) -> Section:
+    table = disk.read(folder / "scores.zarr")
     nll = table.nll_sum.values / table.tokens.values
     names = [str(m) for m in table.model.values]
+    return room.score_section(
+        dict(zip(names, nll, strict=True)),
+        dict(zip(names, table.tokens.values.sum(1).tolist(), strict=True)),
+    )
+
+
+def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
+    found = matrix.load(folder / "forgetting.zarr")
+    texts = {r["name"]: r["text"] for r in files.read_json(folder / "examples.json")}
+    forgetting = room.Forgetting(
+        np.asarray(found.z_MxN),
+        found.tasks,
+        found.examples,
+        found.sources,
+        [texts[name] for name in found.examples],
+        found.metric or "nll",
+    )
     return [
-        score_section(
-            dict(zip(names, nll, strict=True)),
-            dict(zip(names, table.tokens.values.sum(1).tolist(), strict=True)),
-        )
+        room.matrix_section(forgetting, repeat=summary.test_retest),
+        room.rank_section(
+            summary.r2_rank,
+            summary.r2_additive,
+            summary.r2_row,
+            summary.r2_column,
+            f1_rank=summary.f1_rank or (),
+        ),
+        _training(folder, "associate", "Training on the tasks", summary.failed),
     ]
 
 
-def _associate(work: Path, summary: dict[str, Any]) -> list[Section]:
-    found = matrix.load(work / "forgetting.zarr")
-    texts = {r["name"]: r["text"] for r in files.read_json(work / "examples.json")}
-    return [
-        matrix_section(
-            np.asarray(found.z_MxN),
-            found.tasks,
-            found.examples,
-            found.sources,
-            [texts[name] for name in found.examples],
-            repeat=summary["test_retest"],
-            metric=found.metric or "nll",
-        ),
-        rank_section(
-            summary["r2_rank"],
-            summary["r2_additive"],
-            summary["r2_row"],
-            summary["r2_column"],
-            f1_rank=summary.get("f1_rank", ()),
-        ),
-        _training(work, summary, "associate", "Training on the tasks"),
+def _predict(summary: summaries.Predict) -> Section:
+    methods = {
+        name: room.Completed(m.rmse, m.rmse_std, m.f1, m.seconds)
+        for name, m in summary.methods.items()
+    }
+    return room.methods_section(methods, summary.observed, summary.seeds)
+
+
+def _probes(summary: summaries.Probes) -> Section:
+    expected = [
+        {"observed": e.observed, "rmse": e.rmse, "low": e.low, "high": e.high, "bound": e.bound}
+        for e in summary.expected_errors
     ]
+    return room.probes_section(expected, summary.columns_by_aim)
 
 
-def _predict(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [methods_section(summary["methods"], summary["observed"], summary["seeds"])]
+def _replay(summary: summaries.Replay) -> Section:
+    strategies = {
+        name: room.Replayed(s.upstream_nll, s.task_loss, s.z) for name, s in summary.replay.items()
+    }
+    tests = {
+        name: room.PairedTest(t.pairs, t.mean, t.low, t.high, t.p)
+        for name, t in summary.paired_test.items()
+    }
+    return room.replay_section(strategies, tests, summary.seeds)
 
 
-def _probes(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [probes_section(summary["expected_errors"], summary["columns_by_aim"])]
-
-
-def _replay(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [replay_section(summary["replay"], summary["paired_test"], summary["seeds"])]
-
-
-def _scaling(work: Path, summary: dict[str, Any]) -> list[Section]:
-    points = pd.read_csv(io.BytesIO((work / "points.csv").read_bytes()))
+def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
+    points = pd.read_csv(io.BytesIO((folder / "points.csv").read_bytes()))
     if not {"P", "steps", "l_ft", "l_f"} <= set(points):
         raise UserError("points.csv needs the columns P, steps, l_ft and l_f to be drawn")
     if "run" not in points:
         points["run"] = points["P"].astype(str)
-    return [
-        scaling_section(
-            points.to_dict("list"), summary["laws"], summary["curves"], summary["seeds"]
+    laws = {
+        name: room.FittedLaw(f.params, f.ci, f.r2, f.bic, f.heldout_error, f.warnings)
+        for name, f in summary.laws.items()
+    }
+    curves = {name: room.LawSurface(c.P, c.steps, c.l_f) for name, c in summary.curves.items()}
+    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds)
+
+
+def _factoids(summary: summaries.Factoids) -> Section:
+    arms = {
+        name: room.FactsKept(
+            accuracy_a_after_a=arm.accuracy_a_after_a,
+            accuracy_a_after_b=arm.accuracy_a_after_b,
+            accuracy_b=arm.accuracy_b,
+            answer_nll_a_after_a=arm.answer_nll_a_after_a,
+            answer_nll_a_after_b=arm.answer_nll_a_after_b,
+            answer_nll_b=arm.answer_nll_b,
         )
-    ]
-
-
-def _factoids(work: Path, summary: dict[str, Any]) -> list[Section]:
-    return [factoids_section(summary["by_seed"], summary["seeds"])]
+        for name, arm in summary.by_seed.items()
+    }
+    return room.factoids_section(arms, summary.seeds)
 
 
 # What the reader wants to know first comes first.
 STORY = ("associate", "predict", "replay", "scaling", "factoids", "pretrain")
 
 
-def _quickstart(work: Path, summary: dict[str, Any]) -> list[Section]:
+def _quickstart(folder: Path, summary: summaries.Quickstart) -> list[Section]:
     found = []
     for stage in STORY:
-        found += SECTIONS[stage](work / stage, files.read_json(work / stage / "summary.json"))
+        found += sections(folder / stage, summaries.load(folder / stage / "summary.json"))
     found.sort(key=lambda section: section.key.endswith("-training"))  # stable: training last
-    seconds = {k: v for k, v in summary["seconds"].items() if k != "total"}
-    return [*found, timing_section(seconds)]
-
-
-SECTIONS: dict[str, Callable[[Path, dict[str, Any]], list[Section]]] = {
-    "export": lambda work, summary: [],
-    "bench": lambda work, summary: [
-        bench_section(*(summary[key] for key in ("what", "rows", "ratio", "notes")))
-    ],
-    "quickstart": _quickstart,
-    "pretrain": _pretrain,
-    "finetune": _finetune,
-    "score": _score,
-    "associate": _associate,
-    "predict": _predict,
-    "probes": _probes,
-    "replay": _replay,
-    "factoids": _factoids,
-    "scaling": _scaling,
-}
+    seconds = {k: v for k, v in summary.seconds.items() if k != summaries.TOTAL}
+    return [*found, room.timing_section(seconds)]

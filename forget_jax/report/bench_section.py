@@ -27,7 +27,14 @@ def bench_section(
     ratio: Mapping[str, float],
     notes: Sequence[str],
 ) -> Section:
-    """Rows of figures by `system` and `setting`, ratios by peer, and notes."""
+    """How fast and how large this package is beside its peers.
+
+    Args:
+      what: the benchmark's name.
+      rows: figures by `system` and `setting`; those that a benchmark does not take are left out.
+      ratio: by peer, how many times its speed ours is.
+      notes: sentences about the measurement, without a full stop.
+    """
     keys = [key for key in _SHOWN if any(key in row for row in rows)]
     measured = tuple(
         (

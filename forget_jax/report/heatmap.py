@@ -49,7 +49,18 @@ def heatmap(
     alt: str,
     unit: str = "nats",
 ) -> tuple[Markup, list[str]]:
-    """The picture's HTML, and what a reader must know of how it was arranged, a sentence each."""
+    """The picture of a matrix.
+
+    Args:
+      key: begins the ids of the picture's parts; one a page.
+      z_MxN: forgetting, rows are tasks; NaN where nothing was measured.
+      tasks, examples, sources: M, N and N names; a source groups examples.
+      alt: what the picture shows, in words.
+      unit: of z.
+
+    Returns:
+      The HTML, and what a reader must know of how it was arranged, a sentence each.
+    """
     notes = ["Within a source, examples are ordered by their mean z."]
     rows = np.arange(len(tasks))
     if len(tasks) > MAX_TASKS:

@@ -1,29 +1,58 @@
 """The section about how forgetting grows with trained parameters and steps."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from forget_jax.report.plots import SERIES, Line, legend, ordered_colours, xy_plot
-from forget_jax.report.section import Figure, Section, Table, count, number, shorten
+from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
 
 _SIZES = 6  # parameter counts drawn as lines of their own
 
 
+@dataclass(frozen=True)
+class FittedLaw:
+    """What is shown of a law; None or NaN where a figure is missing.
+
+    Attributes:
+      params: by name, fitted values.
+      ci: by parameter, the bounds of its interval.
+      r2, bic: of the fit, in-sample.
+      heldout_error: mean absolute error on runs left out of the fit, nats.
+      warnings: what the fit warns of.
+    """
+
+    params: Mapping[str, float] = field(default_factory=dict)
+    ci: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    r2: float | None = None
+    bic: float | None = None
+    heldout_error: float | None = None
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class LawSurface:
+    """A law's prediction: K sizes `P`, S numbers of `steps`, and `l_f`, K × S, nats."""
+
+    P: Sequence[float]
+    steps: Sequence[float]
+    l_f: Sequence[Sequence[float]]
+
+
 def scaling_section(
     points: Mapping[str, Sequence[Any]],
-    laws: Mapping[str, Mapping[str, Any]],
-    curves: Mapping[str, Mapping[str, Any]] | None = None,
+    laws: Mapping[str, FittedLaw],
+    curves: Mapping[str, LawSurface] | None = None,
     seeds: int = 1,
 ) -> Section:
     """Measured points, fitted laws and how they were found wanting.
 
     Args:
       points: columns `P` (trained parameters), `steps`, `l_ft`, `l_f` (nats per token) and `run`.
-      laws: by name, `params` and `ci` (by parameter; `ci` holds pairs), `r2`, `bic`,
-        `heldout_error`.
-      curves: by law's name its predicted surface: `P` (K), `steps` (S) and `l_f` (K × S).
+      laws: by name.
+      curves: by law's name its predicted surface.
       seeds: runs under different seeds for each P.
     """
     p, steps, l_ft, l_f = (np.asarray(points[k], float) for k in ("P", "steps", "l_ft", "l_f"))
@@ -41,11 +70,11 @@ def scaling_section(
     predicted = []
     if law is not None:
         surface = (curves or {})[law]
-        near = np.asarray(surface["P"], float)
+        near = np.asarray(surface.P, float)
         for size, colour in zip(sizes, colours, strict=True):
             k = int(np.argmin(np.abs(np.log(near) - np.log(size))))
             if np.isclose(near[k], size, rtol=0.01):
-                predicted.append(Line(surface["steps"], np.asarray(surface["l_f"])[k], colour))
+                predicted.append(Line(surface.steps, np.asarray(surface.l_f)[k], colour))
     alt = (
         f"Forgetting loss over steps for {count(len(sizes), 'size')} of the trained part; {basis}."
     )
@@ -89,12 +118,12 @@ def scaling_section(
     )
 
 
-def _drawn(laws: Mapping[str, Mapping[str, Any]], curves: Mapping[str, Any]) -> str | None:
+def _drawn(laws: Mapping[str, FittedLaw], curves: Mapping[str, LawSurface]) -> str | None:
     """The law whose surface is drawn: the least held-out error, or the best R² without one."""
 
     def rank(name: str) -> tuple[float, float]:
-        law = laws.get(name, {})
-        error, r2 = law.get("heldout_error"), law.get("r2")
+        law = laws.get(name, FittedLaw())
+        error, r2 = law.heldout_error, law.r2
         return (np.inf if error is None else error, -np.inf if r2 is None else -r2)
 
     return min(curves, key=rank, default=None)
@@ -109,16 +138,14 @@ def _straight_line(x: np.ndarray, y: np.ndarray) -> list[Line]:
     return [Line(ends, slope * ends + offset, SERIES[1], "least squares", "dash")]
 
 
-def _lead(laws: Mapping[str, Mapping[str, Any]], runs: int, seeds: int) -> str:
+def _lead(laws: Mapping[str, FittedLaw], runs: int, seeds: int) -> str:
     lead = (
         "Each dot is a model after some steps with some number of trained parameters: how far its "
         "next-token predictions left the base model's (forgetting loss) and how well it learned "
         "(fine-tuning loss)."
     )
-    errors = {
-        n: law["heldout_error"] for n, law in laws.items() if law.get("heldout_error") is not None
-    }
-    errors = {n: e for n, e in errors.items() if np.isfinite(e)}
+    known = zip(laws, floats(law.heldout_error for law in laws.values()), strict=True)
+    errors = {n: e for n, e in known if np.isfinite(e)}
     if errors:
         best = min(errors, key=lambda n: errors[n])
         lead += (
@@ -133,27 +160,23 @@ def _lead(laws: Mapping[str, Mapping[str, Any]], runs: int, seeds: int) -> str:
     )
 
 
-def _tables(laws: Mapping[str, Mapping[str, Any]]) -> tuple[Table, ...]:
+def _tables(laws: Mapping[str, FittedLaw]) -> tuple[Table, ...]:
     if not laws:
         return ()
     columns = ("law", "R²", "BIC", "held-out error")
-    quality = tuple(
-        (n, *(law.get(k) for k in ("r2", "bic", "heldout_error"))) for n, law in laws.items()
-    )
+    quality = tuple((n, law.r2, law.bic, law.heldout_error) for n, law in laws.items())
     rows = []
     for name, law in laws.items():
-        for parameter, value in law.get("params", {}).items():
-            bounds = (law.get("ci") or {}).get(parameter)
+        for parameter, value in law.params.items():
+            bounds = law.ci.get(parameter)
             interval = "–" if bounds is None else " to ".join(number(b) for b in bounds)
-            rows.append((shorten(name, 60), str(parameter), value, interval))
+            rows.append((shorten(name, 60), parameter, value, interval))
     note = "R² and BIC are in-sample; a lower BIC is better."
     parameters = Table("Fitted parameters", ("law", "parameter", "value", "interval"), tuple(rows))
     tables = [Table("Laws side by side", columns, quality, note)]
     if rows:
         tables.append(parameters)
-    told = tuple(
-        (shorten(name, 60), str(w)) for name, law in laws.items() for w in law.get("warnings") or ()
-    )
+    told = tuple((shorten(name, 60), w) for name, law in laws.items() for w in law.warnings)
     if told:
         tables.append(Table("What the fits warn of", ("law", "warning"), told))
     return tuple(tables)

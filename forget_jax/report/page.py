@@ -7,9 +7,12 @@ from forget_jax.report.template import render
 
 
 def page(title: str, sections: Sequence[Section], facts: Mapping[str, str]) -> str:
-    """HTML of a title, facts of the run, a table of contents (for three or more) and the sections.
+    """The page's HTML; what it is given may hold anything, for it is escaped.
 
-    Titles, names, texts and facts may hold anything: they are escaped.
+    Args:
+      title: of the page.
+      sections: in order; three or more get a table of contents.
+      facts: of the run, by name.
 
     Raises:
       ValueError: two sections of one key.

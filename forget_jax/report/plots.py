@@ -86,22 +86,27 @@ def xy_plot(
     y_label: str,
     alt: str,
     *,
-    log_x: bool = False,
     y_limits: tuple[float, float] | None = None,
     x_ticks: Sequence[float] | None = None,
 ) -> Markup:
-    """Series over one x and one y axis; what is not finite is left out."""
+    """Series over one x and one y axis; what is not finite is left out.
+
+    Args:
+      key: begins the ids of the SVG's parts; one a page.
+      lines: the series.
+      x_label, y_label: of the axes, with units.
+      alt: what the picture shows, in words.
+      y_limits: least and greatest y; the data's own where not given.
+      x_ticks: where ticks stand; at round numbers where not given.
+    """
 
     def draw(axes: Any) -> None:
         for s in lines:
             x, y = np.asarray(s.x, float), np.asarray(s.y, float)
-            keep = np.isfinite(x) & (x > 0 if log_x else True)
+            keep = np.isfinite(x)
             axes.plot(
                 x[keep], y[keep], color=s.colour, alpha=s.opacity, lw=s.width, **_SHAPES[s.style]
             )
-        if log_x:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_locator(_ticker().NullLocator())
         if x_ticks is not None:
             axes.xaxis.set_major_locator(_ticker().FixedLocator(list(x_ticks)))
         if y_limits:
@@ -117,7 +122,12 @@ def xy_plot(
 def row_plot(key: str, rows: Sequence[Row], x_label: str, alt: str, zero: bool = False) -> Markup:
     """Names down the side, one dot with its interval and faint single measurements each.
 
-    `zero` draws the line x = 0, where it is a meaningful place on this axis.
+    Args:
+      key: begins the ids of the SVG's parts; one a page.
+      rows: from the top.
+      x_label: of the axis, with its unit.
+      alt: what the picture shows, in words.
+      zero: draw the line x = 0, where it is a meaningful place on this axis.
     """
 
     def draw(axes: Any) -> None:

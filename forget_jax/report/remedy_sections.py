@@ -1,7 +1,7 @@
 """Sections about remedies: what replay saved, and which facts outlived a second training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,24 +17,69 @@ from forget_jax.report.section import (
     shorten,
 )
 
-Values = float | Sequence[float] | np.ndarray
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a strategy of replay comes to; None or NaN where a figure is missing.
+
+    Attributes:
+      upstream_nll, task_loss: means, nats per token.
+      z: forgetting of held-out upstream examples, one value for each pair of seed and task.
+    """
+
+    upstream_nll: float | None = None
+    task_loss: float | None = None
+    z: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Forgetting z under one strategy less another's, pair by pair, nats per token.
+
+    Attributes:
+      pairs: one is a task under a seed.
+      mean, low, high: of the differences, with their interval.
+      p: of the test that the mean is zero.
+    """
+
+    pairs: int
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class FactsKept:
+    """An arm's figures, one number a seed; empty where they were not measured.
+
+    Attributes:
+      accuracy_a_after_a, accuracy_a_after_b, accuracy_b: share of the facts recited exactly after
+        stages A and B.
+      answer_nll_a_after_a, answer_nll_a_after_b, answer_nll_b: of the answers, nats per token.
+    """
+
+    accuracy_a_after_a: Sequence[float] = ()
+    accuracy_a_after_b: Sequence[float] = ()
+    accuracy_b: Sequence[float] = ()
+    answer_nll_a_after_a: Sequence[float] = ()
+    answer_nll_a_after_b: Sequence[float] = ()
+    answer_nll_b: Sequence[float] = ()
 
 
 def replay_section(
-    strategies: Mapping[str, Mapping[str, Values]],
-    paired_test: Mapping[str, object],
+    strategies: Mapping[str, Replayed],
+    paired_tests: Mapping[str, PairedTest],
     seeds: int = 1,
 ) -> Section:
     """Strategies of replay side by side.
 
     Args:
-      strategies: by name, `upstream_nll` and `task_loss` (means, nats per token) and `z`, the
-        forgetting of held-out upstream examples, one value for each pair of seed and task.
-      paired_test: figures of one comparison, or such figures by the comparison's name. All are
-        shown; `mean` (of the differences in z) and `p` are also put into words.
+      strategies: by name.
+      paired_tests: comparisons of two strategies, by name; `mean` and `p` are also put into words.
       seeds: how many seeds the pairs hold.
     """
-    z = {n: np.atleast_1d(np.asarray(s.get("z", ()), float)) for n, s in strategies.items()}
+    z = {n: np.asarray(s.z, float) for n, s in strategies.items()}
     mean = {n: float(finite_mean(v)) for n, v in z.items()}
     order = sorted(strategies, key=lambda n: np.nan_to_num(mean[n], nan=np.inf))
     rows = [Row(n, mean[n], points=tuple(z[n]) if z[n].size > 1 else ()) for n in order]
@@ -54,8 +99,8 @@ def replay_section(
         )
     dots = [
         Line(
-            [_mean(strategies[n], "task_loss")],
-            [_mean(strategies[n], "upstream_nll")],
+            [strategies[n].task_loss],
+            [strategies[n].upstream_nll],
             c,
             shorten(n, 60),
             "dot",
@@ -74,29 +119,31 @@ def replay_section(
             )
         )
     columns = ("strategy", "mean z", "upstream NLL", "task loss")
-    table = tuple(
-        (n, mean[n], _mean(strategies[n], "upstream_nll"), _mean(strategies[n], "task_loss"))
-        for n in order
-    )
-    tests: dict[str, Any] = {}
-    if paired_test:
-        named = all(isinstance(t, Mapping) for t in paired_test.values())
-        tests = dict(paired_test) if named else {"": paired_test}
+    table = tuple((n, mean[n], strategies[n].upstream_nll, strategies[n].task_loss) for n in order)
     tables = [Table("All figures", columns, table)]
-    for name, test in tests.items():
-        facts = tuple((str(k), _cell(v)) for k, v in test.items())
-        tables.append(Table(f"Paired test {name}".strip(), ("", ""), facts))
+    for name, test in paired_tests.items():
+        facts = (
+            ("pairs", number(test.pairs)),
+            ("mean", number(test.mean)),
+            ("low", number(test.low)),
+            ("high", number(test.high)),
+            ("p", number(test.p)),
+        )
+        tables.append(Table(f"Paired test {name}", ("", ""), facts))
     return Section(
         "replay",
         "What replay saved",
-        _replay_lead(order, mean, tests, seeds),
+        _replay_lead(order, mean, paired_tests, seeds),
         tuple(figures),
         tuple(tables),
     )
 
 
 def _replay_lead(
-    order: Sequence[str], mean: Mapping[str, float], tests: Mapping[str, Any], seeds: int
+    order: Sequence[str],
+    mean: Mapping[str, float],
+    paired_tests: Mapping[str, PairedTest],
+    seeds: int,
 ) -> str:
     lead = (
         "Each strategy mixes other upstream examples into fine-tuning; z is measured on examples "
@@ -108,35 +155,29 @@ def _replay_lead(
             f" Mean z runs from {number(mean[low], sign=True)} ({low}) to "
             f"{number(mean[high], sign=True)} ({high})."
         )
-    for name, test in tests.items():
-        p = test.get("p")
-        if isinstance(p, int | float) and np.isfinite(p):
-            shown = "more than chance would explain" if p < 0.05 else "not told apart from chance"
+    for name, test in paired_tests.items():
+        if np.isfinite(test.p):
+            chance = (
+                "more than chance would explain" if test.p < 0.05 else "not told apart from chance"
+            )
             lead += (
-                f" Paired test{' ' + name if name else ''}: a mean difference of "
-                f"{number(test.get('mean'), sign=True)} nats, p = {number(p)}, {shown} at the 5 % "
-                "level."
+                f" Paired test {name}: a mean difference of {number(test.mean, sign=True)} nats, "
+                f"p = {number(test.p)}, {chance} at the 5 % level."
             )
     if seeds == 1:
         lead += " All runs share one seed: other seeds may order the strategies differently."
     return lead
 
 
-def factoids_section(arms: Mapping[str, Mapping[str, Values]], seeds: int) -> Section:
+def factoids_section(arms: Mapping[str, FactsKept], seeds: int) -> Section:
     """Facts kept: accuracy on A after stage A and after stage B, and on B, for each arm.
 
-    Every figure is one number or a list of one number a seed.
+    Args:
+      arms: by name.
+      seeds: how many seeds each arm was trained under.
     """
-    by_arm = {
-        arm: {k: np.atleast_1d(np.asarray(v, float)) for k, v in figures.items()}
-        for arm, figures in arms.items()
-    }
-    rows = []
-    for arm, figures in by_arm.items():
-        after = figures.get("accuracy_a_after_b", np.full(1, np.nan))
-        rows.append(
-            Row(arm, float(finite_mean(after)), points=tuple(after) if after.size > 1 else ())
-        )
+    after = {arm: tuple(kept.accuracy_a_after_b) for arm, kept in arms.items()}
+    rows = [Row(arm, _mean(v), points=v if len(v) > 1 else ()) for arm, v in after.items()]
     alt = "Accuracy on A after B: " + ", ".join(f"{r.name} {number(r.value)}" for r in rows) + "."
     figure = Figure(
         "Facts of A still known after training on B",
@@ -146,20 +187,22 @@ def factoids_section(arms: Mapping[str, Mapping[str, Values]], seeds: int) -> Se
         alt,
         row_plot("factoids-kept", rows, "accuracy on A after B", alt, zero=True),
     )
-    keys = ("accuracy_a_after_a", "accuracy_a_after_b", "accuracy_b")
-    table = Table(
-        "All figures",
-        ("arm", "A after A", "A after B", "B after B"),
-        tuple((arm, *(_mean(f, k) for k in keys)) for arm, f in by_arm.items()),
+    columns = ("arm", "A after A", "A after B", "B after B")
+    exact = tuple(
+        (arm, _mean(k.accuracy_a_after_a), _mean(k.accuracy_a_after_b), _mean(k.accuracy_b))
+        for arm, k in arms.items()
     )
-    nll = tuple(key.replace("accuracy", "answer_nll") for key in keys)
-    tables = [table]
-    if any(key in f for f in by_arm.values() for key in nll):
+    tables = [Table("All figures", columns, exact)]
+    nll = tuple(
+        (arm, _mean(k.answer_nll_a_after_a), _mean(k.answer_nll_a_after_b), _mean(k.answer_nll_b))
+        for arm, k in arms.items()
+    )
+    if any(np.isfinite(figures[1:]).any() for figures in nll):
         tables.append(
             Table(
                 "NLL of the answers (nats per token)",
-                ("arm", "A after A", "A after B", "B after B"),
-                tuple((arm, *(_mean(f, k) for k in nll)) for arm, f in by_arm.items()),
+                columns,
+                nll,
                 note="What exact match cannot see: how far a lost answer is from being recited.",
             )
         )
@@ -181,12 +224,5 @@ def factoids_section(arms: Mapping[str, Mapping[str, Values]], seeds: int) -> Se
     return Section("factoids", "What was kept", lead, (figure,) if rows else (), tuple(tables))
 
 
-def _mean(figures: Mapping[str, Values], key: str) -> float:
-    return float(finite_mean(np.atleast_1d(np.asarray(figures.get(key, np.nan), float))))
-
-
-def _cell(value: object) -> str:
-    """A figure, or a list of them such as an interval, in words."""
-    if isinstance(value, bool) or not isinstance(value, int | float | list | tuple):
-        return str(value)
-    return number(value) if isinstance(value, int | float) else ", ".join(_cell(v) for v in value)
+def _mean(values: Sequence[float]) -> float:
+    return float(finite_mean(np.asarray(values, float)))

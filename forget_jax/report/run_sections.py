@@ -28,7 +28,13 @@ def training_section(
     key: str = "training",
     title: str = "Training",
 ) -> Section:
-    """Loss by step of each run, `{run: {"step": [...], "loss": [...]}}`, and facts about them."""
+    """Loss by step of each run.
+
+    Args:
+      curves: by run, `step` and `loss` (nats per token) of as many steps.
+      facts: about the training, as the page shows them.
+      key, title: of the section.
+    """
     thinned = {
         name: _thin(np.asarray(c["step"], float), np.asarray(c["loss"], float))
         for name, c in curves.items()
@@ -98,7 +104,12 @@ def _mean_curve(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line:
 def score_section(
     nll: Mapping[str, Sequence[float]], tokens: Mapping[str, int] | None = None
 ) -> Section:
-    """Distribution of the examples' NLL (nats per token) under each model; NaN is not scored."""
+    """Distribution of the examples' NLL under each model.
+
+    Args:
+      nll: by model, nats per token of each example; NaN is not scored.
+      tokens: by model, the target tokens scored.
+    """
     values = {name: _known(np.asarray(v, float)) for name, v in nll.items()}
     quantiles = {
         name: np.quantile(v, (0.05, 0.5, 0.95)) if v.size else np.full(3, np.nan)
@@ -147,7 +158,11 @@ def score_section(
 
 
 def timing_section(seconds: Mapping[str, float]) -> Section:
-    """Wall-clock seconds of each stage, in the order given."""
+    """Where the time went.
+
+    Args:
+      seconds: wall-clock time by stage, in the order to show.
+    """
     total = float(sum(seconds.values()))
     values = list(seconds.values())
     shares = [percent(v / total) if total else "–" for v in values]

@@ -66,7 +66,13 @@ class Section:
 
 
 def number(value: float | None, sign: bool = False, decimals: int | None = None) -> str:
-    """Three significant digits, or so many decimals, with a true minus sign; "–" if not finite."""
+    """A number as the page writes it, with a true minus sign; "–" if there is none or not finite.
+
+    Args:
+      value: the number.
+      sign: put a + before positive ones.
+      decimals: as many, in place of three significant digits.
+    """
     if value is None or not math.isfinite(value):
         return "–"
     if isinstance(value, int | np.integer):
@@ -111,7 +117,12 @@ def count(n: int, noun: str) -> str:
 
 
 def bars(values: Sequence[float], texts: Sequence[str] | None = None) -> list[Bar]:
-    """Cells whose bars share one scale, from the least to the greatest value and 0."""
+    """Cells whose bars share one scale, from the least to the greatest value and 0.
+
+    Args:
+      values: where the bars end; what is not finite has none.
+      texts: written beside the bars, in place of the numbers.
+    """
     clean = np.nan_to_num(np.asarray(values, float), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = min(0.0, clean.min(initial=0.0)), max(0.0, clean.max(initial=0.0))
     span = (high - low) or 1.0
@@ -171,3 +182,8 @@ def finite_mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     counts = known.sum(axis=axis)
     total = np.where(known, values, 0.0).sum(axis=axis)
     return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+
+
+def floats(values: Iterable[float | None]) -> list[float]:
+    """NaN where a figure is missing, as null in a summary's JSON."""
+    return [math.nan if v is None else float(v) for v in values]

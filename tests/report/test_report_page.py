@@ -74,18 +74,18 @@ def all_sections(name: str = "a name") -> list[report.Section]:
         "l_f": [0.1, 0.2, 0.2, 0.3],
         "run": [name, name, "b", "b"],
     }
-    law = {"params": {name: 0.5}, "ci": {name: (0.4, 0.6)}, "r2": 0.9, "bic": -3.0}
-    surface = {"P": [1000.0, 4000.0], "steps": [10.0, 20.0], "l_f": [[0.1, 0.2], [0.2, 0.3]]}
-    replayed = {"upstream_nll": 4.0, "task_loss": 3.0, "z": [0.1, 0.2, 0.3]}
-    kept = {"accuracy_a_after_a": 1.0, "accuracy_a_after_b": [0.2, 0.4], "accuracy_b": 1.0}
+    forgetting = report.Forgetting(z_MxN, names[:5], names, names[:1] * 20 + names[1:2] * 20, names)
+    law = report.FittedLaw({name: 0.5}, {name: (0.4, 0.6)}, r2=0.9, bic=-3.0)
+    surface = report.LawSurface([1000.0, 4000.0], [10.0, 20.0], [[0.1, 0.2], [0.2, 0.3]])
+    replayed = report.Replayed(upstream_nll=4.0, task_loss=3.0, z=[0.1, 0.2, 0.3])
+    test = report.PairedTest(pairs=3, mean=-0.1, low=-0.2, high=0.0, p=0.01)
+    kept = report.FactsKept([1.0], [0.2, 0.4], [1.0])
     return [
         report.training_section({name: curve, "other": curve}, {name: name}),
-        report.matrix_section(z_MxN, names[:5], names, names[:1] * 20 + names[1:2] * 20, names),
+        report.matrix_section(forgetting),
         report.rank_section([0.7, 0.8, 0.9], 0.6, 0.3, 0.2),
-        report.methods_section(
-            {name: {"rmse": 0.2, "rmse_std": 0.1, "f1": 0.9, "seconds": 1}}, 30, 5
-        ),
-        report.replay_section({name: replayed, "b": replayed}, {name: {"mean": -0.1, "p": 0.01}}),
+        report.methods_section({name: report.Completed(0.2, 0.1, f1=0.9, seconds=1)}, 30, 5),
+        report.replay_section({name: replayed, "b": replayed}, {name: test}),
         report.scaling_section(columns, {name: law}, {name: surface}),
         report.factoids_section({name: kept, "b": kept}, 2),
         report.score_section({name: [1.0, 2.0, None], "b": [1.0, 3.0, 2.0]}, {name: 30}),

@@ -1,6 +1,7 @@
 """The other sections: what their leads say, missing figures, empty parts, and how numbers look."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 from forget_jax import report
 from forget_jax.report.section import bars, column_decimals, number, percent, short_names
 
-LAW = {"params": {"s": 0.1}, "ci": {}, "r2": 0.9, "bic": -10.0, "heldout_error": 0.02}
+LAW = report.FittedLaw({"s": 0.1}, r2=0.9, bic=-10.0, heldout_error=0.02)
 EMPTY_POINTS: dict = {"P": [], "steps": [], "l_ft": [], "l_f": [], "run": []}
 
 
-def method(rmse: float | None, std: float | None = 0.01) -> dict:
-    return {"rmse": rmse, "rmse_std": std, "f1": None, "seconds": 0.1}
+def method(rmse: float | None, std: float | None = 0.01) -> report.Completed:
+    return report.Completed(rmse, std, seconds=0.1)
 
 
 @pytest.mark.parametrize(
@@ -28,11 +29,11 @@ def method(rmse: float | None, std: float | None = 0.01) -> dict:
         lambda: report.methods_section({}, 30, 5),
         lambda: report.methods_section({"a": method(None, None), "b": method(0.1)}, 1, 1),
         lambda: report.replay_section({}, {}),
-        lambda: report.replay_section({"a": {"upstream_nll": 1.0, "task_loss": None}}, {}),
+        lambda: report.replay_section({"a": report.Replayed(upstream_nll=1.0)}, {}),
         lambda: report.scaling_section(EMPTY_POINTS, {}, {}),
-        lambda: report.scaling_section({k: [1.0] for k in EMPTY_POINTS}, {"l": {}}),
+        lambda: report.scaling_section({k: [1.0] for k in EMPTY_POINTS}, {"l": report.FittedLaw()}),
         lambda: report.factoids_section({}, 1),
-        lambda: report.factoids_section({"a": {}}, 1),
+        lambda: report.factoids_section({"a": report.FactsKept()}, 1),
         lambda: report.score_section({}),
         lambda: report.score_section({"a": [None, np.nan]}),
         lambda: report.timing_section({}),
@@ -90,16 +91,20 @@ def test_methods_are_sorted_and_close_ones_not_ranked():
 @pytest.mark.parametrize(("p", "words"), [(0.01, "more than chance"), (0.4, "not told apart")])
 def test_replay_lead_follows_the_test(p, words):
     arms = {
-        "random": {"upstream_nll": 4.1, "task_loss": 3.0, "z": [0.3, 0.5]},
-        "predicted": {"upstream_nll": 4.0, "task_loss": 3.0, "z": [0.1, 0.3]},
+        "random": report.Replayed(4.1, 3.0, [0.3, 0.5]),
+        "predicted": report.Replayed(4.0, 3.0, [0.1, 0.3]),
     }
-    test = {"mean": -0.2, "low": -0.3, "high": -0.1, "p": p, "seeds": 1}
+    test = {"predicted − random": report.PairedTest(2, mean=-0.2, low=-0.3, high=-0.1, p=p)}
     section = report.replay_section(arms, test)
     assert words in section.lead and "share one seed" in section.lead
     assert "from +0.200 (predicted) to +0.400 (random)" in section.lead
-    named = report.replay_section(arms, {"predicted − random": test}, seeds=2)
-    assert "Paired test predicted − random" in named.lead and "share one seed" not in named.lead
-    assert named.tables[1].title == "Paired test predicted − random"
+    more = report.replay_section(arms, test, seeds=2)
+    assert "Paired test predicted − random" in more.lead and "share one seed" not in more.lead
+    assert more.tables[1].title == "Paired test predicted − random"
+    assert more.tables[1].rows == (
+        ("pairs", "2"), ("mean", "−0.200"), ("low", "−0.300"), ("high", "−0.100"),
+        ("p", number(p)),
+    )  # fmt: skip
 
 
 def test_scaling_draws_the_law_that_predicts_best():
@@ -110,8 +115,8 @@ def test_scaling_draws_the_law_that_predicts_best():
         "l_f": [0.1, 0.2],
         "run": "ab",
     }
-    surface = {"P": [10.0], "steps": [1.0, 2.0], "l_f": [[0.1, 0.2]]}
-    laws = {"fits": LAW | {"r2": 0.99, "heldout_error": 0.5}, "predicts": LAW}
+    surface = report.LawSurface([10.0], [1.0, 2.0], [[0.1, 0.2]])
+    laws = {"fits": replace(LAW, r2=0.99, heldout_error=0.5), "predicts": LAW}
     section = report.scaling_section(points, laws, {"fits": surface, "predicts": surface})
     assert "the fitted law “predicts”" in section.figures[0].caption
     assert "“predicts” erred least" in section.lead
@@ -119,7 +124,10 @@ def test_scaling_draws_the_law_that_predicts_best():
 
 
 def test_factoids_lead_and_single_seeds():
-    arms = {"none": {"accuracy_a_after_b": [0.0, 0.1]}, "mixed": {"accuracy_a_after_b": [0.5, 0.7]}}
+    arms = {
+        "none": report.FactsKept(accuracy_a_after_b=[0.0, 0.1]),
+        "mixed": report.FactsKept(accuracy_a_after_b=[0.5, 0.7]),
+    }
     section = report.factoids_section(arms, 2)
     assert "from 5 % (none) to 60 % (mixed)" in section.lead and "With one seed" not in section.lead
     assert "small dots are single seeds" in section.figures[0].caption
@@ -189,7 +197,7 @@ def test_probes_section_draws_expected_errors_and_chosen_examples():
 
 
 def test_equal_arms_are_not_ranked():
-    arms = {n: {"accuracy_a_after_b": [0.0]} for n in ("naive", "mix in A")}
+    arms = {n: report.FactsKept(accuracy_a_after_b=[0.0]) for n in ("naive", "mix in A")}
     lead = report.factoids_section(arms, 1).lead
     assert "is 0 % in every arm" in lead and "runs from" not in lead
 
@@ -202,6 +210,14 @@ def test_warnings_of_the_laws_are_shown():
         "l_f": [1.0, 2.0],
         "run": ["a", "b"],
     }
-    law = {"params": {}, "ci": {}, "r2": 0.5, "bic": 1.0, "heldout_error": 0.1}
-    section = report.scaling_section(points, {"linear": law | {"warnings": ["x is at its bound"]}})
+    law = replace(LAW, warnings=["x is at its bound"])
+    section = report.scaling_section(points, {"linear": law})
     assert "x is at its bound" in report.page("p", [section], {})
+
+
+def test_nll_of_answers_is_shown_where_it_was_measured():
+    kept = report.FactsKept([1.0, 0.5], [0.0], [1.0], [0.1, 0.3], [4.0], [0.2])
+    exact, nll = report.factoids_section({"naive": kept}, 2).tables
+    assert exact.rows == (("naive", 0.75, 0.0, 1.0),) and nll.rows == (("naive", 0.2, 4.0, 0.2),)
+    without = report.factoids_section({"naive": report.FactsKept([1.0], [0.0], [1.0])}, 1)
+    assert len(without.tables) == 1
