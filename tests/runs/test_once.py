@@ -102,7 +102,14 @@ def test_process_0_alone_decides_what_is_there(two, tmp_path, monkeypatch, there
         return see(self) if distributed.index() == 0 or self.name != path.name else not there
 
     monkeypatch.setattr(kind, "exists", exists)
-    assert two.run(lambda: once(path, lambda: "made")) == ["kept" if there else "made"] * 2
+    took = []
+
+    def make():
+        took.append(distributed.index())
+        return "made"
+
+    assert two.run(lambda: once(path, make)) == ["kept" if there else "made"] * 2
+    assert sorted(took) == ([] if there else [0, 1])
 
 
 def test_files_are_made_by_process_0_and_there_for_all(two, tmp_path):
