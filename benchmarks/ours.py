@@ -18,13 +18,14 @@ from forget_jax.benchmarks.shapes import ADAPTERS, SHAPES, SKIPPED
 from forget_jax.benchmarks.side import serve
 from forget_jax.benchmarks.waiting import Waiting
 from forget_jax.commands import models
-from forget_jax.configs import parts
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.cost import flops, memory, peak
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.scoring import likelihood
+from forget_jax.scoring.settings import Score
 from forget_jax.training.loop import StepPlan, Task, train
+from forget_jax.training.settings import Train
 
 Tree = Any
 
@@ -123,8 +124,7 @@ class Ours:
           fields: `train` fields that differ from the config's defaults.
           trace: a folder for a profiler trace of it, from which the waiting is read.
         """
-        config = parts.train()
-        config.update(schedule="constant", warmup=0, save_every=0, **fields)
+        config = Train(schedule="constant", warmup=0, save_every=0, **fields)
         examples = world.load(self.folder / f"{rows}.npz")
         tasks = [
             Task(f"t{m}", examples, m, len(order) // config.batch_size, np.array(order))
@@ -181,7 +181,7 @@ class Ours:
           adapters: how many; 0 scores the base.
           how: `together` in one pass, `merged` each into the base, or `single`, each in a pass.
         """
-        config = parts.score()
+        config = Score()
         examples = world.load(self.folder / f"{rows}.npz")
         buckets = Buckets.of(examples, config.buckets)
         packing = likelihood.packs(config.packing, self.model, examples, buckets, config.rows)

@@ -27,8 +27,8 @@ from forget_jax.benchmarks.finetune import no_peer
 from forget_jax.benchmarks.shapes import ADAPTERS, SHAPES
 from forget_jax.benchmarks.side import Side
 from forget_jax.benchmarks.table import Row
-from forget_jax.configs import parts
 from forget_jax.data.tokenise import Encoded
+from forget_jax.scoring.settings import Score
 
 Turn = Callable[[int], Row]
 WAYS = ("together", "single", "merged")
@@ -48,7 +48,7 @@ def _turn(side: Side, **given: Any) -> Turn:
 
 
 def _peers(rows: Sequence[Encoded], on_cpu: bool) -> dict[str, Mapping[str, Any]]:
-    tokens = parts.score().rows * max(len(row.ids) for row in rows)
+    tokens = Score().rows * max(len(row.ids) for row in rows)
     plain = {"batch_tokens": tokens, "targets_only": False}
     targets = {"batch_tokens": tokens, "targets_only": True}
     peers: dict[str, Mapping[str, Any]] = {"transformers": plain, "transformers_targets": targets}

@@ -2,11 +2,9 @@
 
 from ml_collections import ConfigDict
 
+from forget_jax.commands.settings import Bench, fields
+
 
 def get_config(arg: str = "finetune") -> ConfigDict:
     """The argument is what to measure: finetune, score, completion or matmul."""
-    c = ConfigDict()
-    c.what = arg
-    c.quick = False
-    c.shape = "small"
-    return c
+    return fields(Bench, what=arg)

@@ -2,14 +2,9 @@
 
 from ml_collections import ConfigDict
 
+from forget_jax.commands.settings import Export, fields
+
 
 def get_config(arg: str = "") -> ConfigDict:
     """The argument is the workdir of a fine-tune, or a folder with an adapter or a checkpoint."""
-    c = ConfigDict()
-    c.source = arg
-    c.model = ConfigDict()
-    c.model.path = ""
-    c.format = "merged"
-    c.dtype = ""
-    c.shard_mib = 2048
-    return c
+    return fields(Export, source=arg)

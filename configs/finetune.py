@@ -2,16 +2,11 @@
 
 from ml_collections import ConfigDict
 
-from forget_jax.configs import parts
+from forget_jax.commands.settings import Finetune, fields
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The argument is the model's path."""
-    c = ConfigDict()
-    c.model = parts.model(arg)
-    c.data = parts.data()
-    c.data.path = ()
-    c.train = parts.train()
-    c.lora = parts.lora()
-    c.mesh = parts.mesh()
+    c = fields(Finetune)
+    c.model.path = arg
     return c

@@ -2,14 +2,9 @@
 
 from ml_collections import ConfigDict
 
+from forget_jax.commands.settings import Probes, fields
+
 
 def get_config() -> ConfigDict:
     """The matrix is yours to give; all its tasks are learned from unless some are named."""
-    c = ConfigDict()
-    c.matrix = ConfigDict()
-    c.matrix.path = ""
-    c.split = ConfigDict()
-    c.split.train_tasks = ()
-    c.observed = 30
-    c.seeds = 5
-    return c
+    return fields(Probes)

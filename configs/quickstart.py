@@ -21,7 +21,6 @@ def get_config() -> ConfigDict:
     c.predict.split.test_tasks = ("1", "4", "7", "10")
 
     c.replay = replay.get_config()
-    c.replay.tasks_together = 16
 
     c.scaling = scaling.get_config()
     c.scaling.ranks = (1, 4, 16)

@@ -2,7 +2,9 @@
 
 from ml_collections import ConfigDict
 
+from forget_jax.commands.settings import Report, fields
+
 
 def get_config() -> ConfigDict:
     """An empty config."""
-    return ConfigDict()
+    return fields(Report)

@@ -152,18 +152,20 @@ def run(argv: Sequence[str]) -> None:
         )
     given = parse(argv[1:])
     from forget_jax.commands import config as configs
-    from forget_jax.commands import limits, models
+    from forget_jax.commands import models
+    from forget_jax.commands import settings as tables
+    from forget_jax.settings import check
 
     module = importlib.import_module(f"forget_jax.commands.{command}")
-    config = configs.load(given.config or command)
+    table = tables.TABLES[command]
+    config = tables.as_config(tables.read(table, configs.load(given.config or command))).lock()
     for key, value in given.overrides:
         configs.override(config, key, value)
     if given.wants_help:
-        print(
-            f"forget-jax {command}: {COMMANDS[command]}\n\n{configs.describe(config)}", flush=True
-        )
+        fields = configs.describe(table, config)
+        print(f"forget-jax {command}: {COMMANDS[command]}\n\n{fields}", flush=True)
         return
-    limits.check(config)
+    check(tables.read(table, config))
     _setup_jax(given.distributed)
     workdir = given.workdir
     if workdir is None:

@@ -10,13 +10,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from forget_jax import configs
-from forget_jax.commands.fields import MEANING
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path
+from forget_jax.settings import rule
 
 
 def load(name: str) -> ConfigDict:
-    """The locked config of `NAME[:arg]` in configs/ or of `PATH.py[:arg]`."""
+    """The locked config of `NAME[:arg]` in configs/ or of `PATH.py[:arg]`.
+
+    Raises:
+      UserError: no such config, or one that fails, does not take the argument or gives no config.
+    """
     name, colon, arg = name.partition(":")
     if name.endswith(".py"):
         spec = importlib.util.spec_from_file_location("user_config", name)
@@ -39,8 +43,16 @@ def load(name: str) -> ConfigDict:
         raise UserError(f"config {name} has no get_config()")
     try:
         config = module.get_config(arg) if colon else module.get_config()
-    except (TypeError, KeyError, ValueError) as e:
-        raise UserError(f"config {name} does not take the argument {arg!r}: {e}") from e
+    except UserError:
+        raise
+    except Exception as e:
+        why = f" does not take the argument {arg!r}: {e}" if colon else f": {type(e).__name__}: {e}"
+        raise UserError(f"config {name}{why}") from e
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config {name}: get_config() returns {type(config).__name__}, not a ConfigDict; "
+            "begin with one such as forget_jax.configs.finetune.get_config()"
+        )
     return config.lock()
 
 
@@ -114,13 +126,8 @@ def _parse(key: str, text: str, like: Any) -> Any:
     return text
 
 
-def meaning(key: str) -> str:
-    """What a field means; the first part of a key may be a stage of `quickstart`."""
-    return MEANING[key] if key in MEANING else MEANING[key.partition(".")[2]]
-
-
-def describe(config: ConfigDict) -> str:
-    """One line a field: key, default and meaning."""
+def describe(table: type, config: ConfigDict) -> str:
+    """One line a field of a command's table: key, value and meaning."""
     fields = flat(config)
     shown = {
         key: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for key, v in fields.items()
@@ -129,6 +136,6 @@ def describe(config: ConfigDict) -> str:
         return "  it has no config fields"
     width = max(len(key) for key in fields) + 9
     return "\n".join(
-        f"  --config.{key:{width - 9}}  {meaning(key)}\n  {'':{width}}  [{shown[key]}]"
+        f"  --config.{key:{width - 9}}  {rule(table, key).meaning}\n  {'':{width}}  [{shown[key]}]"
         for key in fields
     )

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from forget_jax import distributed, files
 from forget_jax.commands import texts
-from forget_jax.commands.limits import least
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
@@ -23,9 +22,11 @@ from forget_jax.lm.cost import memory, peak
 from forget_jax.lm.hf import checkpoint
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.runs.workdir import Workdir
+from forget_jax.settings import rule
 from forget_jax.training.loop import LoopConfig, Task
 from forget_jax.training.optimizer import OptimizerConfig, Schedule
 from forget_jax.training.plan import microbatch_tokens
+from forget_jax.training.settings import Train
 
 COMPUTING = ("float32", "bfloat16")
 
@@ -181,8 +182,8 @@ def own_values(train: ConfigDict, names: Sequence[str]) -> dict[str, dict[str, A
         except ValueError as e:
             kind = "a whole number" if OWN[field] is int else "a number"
             raise UserError(f"train.by_task: {where} takes {kind}, not {value!r}") from e
-        if OWN[field] is not str and not found[task][field] >= least(f"train.{field}"):
-            raise UserError(f"train.by_task: {text}: it must be {least(f'train.{field}')} or more")
+        if OWN[field] is not str and not rule(Train, field).allows(found[task][field]):
+            raise UserError(f"train.by_task: {text}: it must be {rule(Train, field).bounds()}")
     return found
 
 

@@ -8,15 +8,20 @@ from ml_collections import ConfigDict
 
 from forget_jax import cli
 from forget_jax import configs as all_configs
-from forget_jax.commands import config, limits
-from forget_jax.commands.fields import MEANING
+from forget_jax.commands import config, settings
 from forget_jax.errors import UserError
+from forget_jax.settings import check, leaves, rule
 
 NAMES = sorted(
     m.name
     for m in pkgutil.iter_modules(all_configs.__path__)
     if hasattr(importlib.import_module(f"forget_jax.configs.{m.name}"), "get_config")
 )
+
+
+def table(name):
+    """The table of the command that a config is for."""
+    return settings.TABLES[name.partition(":")[0]]
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -27,7 +32,7 @@ def test_help_lists_every_field_with_default_and_meaning(command, run_cli):
     text = " ".join(out.split())
     for key, value in config.flat(config.load(command)).items():
         default = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        shown = f"--config.{key} {config.meaning(key)} [{default}]"
+        shown = f"--config.{key} {rule(table(command), key).meaning} [{default}]"
         assert " ".join(shown.split()) in text
 
 
@@ -43,29 +48,32 @@ def test_the_list_of_commands(argv, run_cli):
     assert all(f"  {name} " in out and what in out for name, what in cli.COMMANDS.items())
 
 
-def test_every_field_has_a_meaning_and_every_meaning_a_field():
-    plain = [name for name in NAMES if name != "quickstart"]  # whose fields are theirs
-    fields = {key: x for name in plain for key, x in config.flat(config.load(name)).items()}
-    assert set(fields) == set(MEANING)
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_field_has_a_meaning_and_every_meaning_a_field(command):
+    fields = config.flat(config.load(command))
+    rules = {key: field.metadata["rule"] for key, field in leaves(table(command)).items()}
+    assert set(fields) == set(rules) and all(x.meaning for x in rules.values())
     numbers = {
         key
         for key, x in fields.items()
         if isinstance(x[0] if isinstance(x, tuple) and x else x, int | float)
         and not isinstance(x, bool)
     }
-    assert numbers == set(limits.LEAST)
+    limited = {k for k, x in rules.items() if x.least is not None or x.above is not None}
+    assert numbers == limited
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_defaults_are_within_their_limits(name):
-    limits.check(config.load(name))
+    check(settings.read(table(name), config.load(name)))
+    check(table(name)())
 
 
 def test_a_stage_of_quickstart_has_the_meanings_and_limits_of_its_own_command():
     with pytest.raises(UserError, match=r"pretrain\.train\.steps is 0; it must be 1 or more"):
         c = config.load("quickstart")
         config.override(c, "pretrain.train.steps", "0")
-        limits.check(c)
+        check(settings.read(settings.Quickstart, c))
 
 
 def test_every_command_has_a_module_and_a_config():

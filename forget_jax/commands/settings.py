@@ -1,0 +1,334 @@
+# ruff: noqa: RUF009 - a group of fields is frozen, so one instance serves as everybody's default
+"""The table of every command's settings, and the one translation from configs into them.
+
+A config is what users write and override; `read` makes of it the frozen dataclass that a command
+works with, and `fields` makes the config of a table's defaults.
+"""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from forget_jax.commands.config import flat
+from forget_jax.data.settings import Corpus, Data, Paths
+from forget_jax.errors import UserError, nearest
+from forget_jax.factoids.settings import Facts
+from forget_jax.lm.settings import Lora, Mesh, ModelPath, NewModel
+from forget_jax.replay.settings import Replay as ReplayFields
+from forget_jax.scoring.settings import ExactMatch
+from forget_jax.scoring.settings import Score as ScoreFields
+from forget_jax.settings import leaves, setting, without
+from forget_jax.training.settings import Train
+
+T = TypeVar("T")
+
+
+def _methods() -> Collection[str]:
+    from forget_jax.associations.completion import METHODS
+
+    return METHODS
+
+
+def _measures() -> Collection[str]:
+    from forget_jax.scoring.divergence import MEASURES
+
+    return MEASURES
+
+
+def _laws() -> Collection[str]:
+    from forget_jax.scaling.laws import LAWS
+
+    return LAWS
+
+
+METRIC = (
+    "what forgetting is: nll; of associate also exact_match (answers that become wrong); of "
+    "scaling also soft, argmax or kl (against the base's predictions)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrain:
+    model: NewModel = NewModel()
+    data: Corpus = Corpus()
+    train: Train = Train()
+    mesh: Mesh = Mesh()
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    model: ModelPath = ModelPath()
+    data: Paths = Paths()
+    train: Train = Train()
+    lora: Lora = Lora()
+    mesh: Mesh = Mesh()
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    model: ModelPath = ModelPath()
+    adapters: tuple[str, ...] = setting((), "PEFT adapter folders to score beside the model")
+    models: tuple[str, ...] = setting(
+        (), "whole fine-tuned checkpoints of the same family to score beside the model"
+    )
+    data: Paths = Paths()
+    score: ScoreFields = ScoreFields()
+    mesh: Mesh = Mesh()
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """What `associate` and `replay` share: tasks that train together, and upstream examples."""
+
+    model: ModelPath = ModelPath()
+    tasks: tuple[str, ...] = setting(
+        (), "data sets to fine-tune on, one task each, each with rows [a:b]"
+    )
+    upstream: tuple[str, ...] = setting(
+        (), "data sets the base model knew before, each with rows [a:b]"
+    )
+    tasks_together: int = setting(
+        16, "tasks trained and scored together; 0: as many as fit into memory", least=0
+    )
+    metric: str = setting("nll", METRIC, choices=("nll", "exact_match"))
+    exact_match: ExactMatch = ExactMatch()
+    data: Data = Data()
+    train: Train = Train()
+    lora: Lora = Lora()
+    mesh: Mesh = Mesh()
+    score: ScoreFields = ScoreFields()
+
+
+@dataclasses.dataclass(frozen=True)
+class Associate(Tasks):
+    part: str = setting(
+        "",
+        "I/N: only every N-th group of tasks from I on; a last start without it makes the matrix",
+    )
+    repeat_tasks: int = setting(
+        4, "how many tasks are trained once more under another seed (test-retest)", least=0
+    )
+    r2_ranks: int = setting(5, "highest rank of the R² table", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixPath:
+    path: str = setting("", "association matrix: .zarr, .npz, .csv, or .json with `arr`")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    test_tasks: tuple[str, ...] = setting((), "tasks to predict: row numbers or names")
+    train_tasks: tuple[str, ...] = setting(
+        (), "tasks to learn from; empty: all that are not tested"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    matrix: MatrixPath = MatrixPath()
+    split: Split = Split()
+    observed: int = setting(30, "measured entries of each test task's row", least=1)
+    seeds: int = setting(10, "repetitions under other seeds", least=1)
+    methods: tuple[str, ...] = setting(
+        ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian", "mixture"),
+        "completion methods to compare",
+        choices=_methods,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Probes:
+    matrix: MatrixPath = MatrixPath()
+    split: Split = without(Split(), "test_tasks")
+    observed: int = setting(30, "measured entries of each test task's row", least=1)
+    seeds: int = setting(5, "repetitions under other seeds", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay(Tasks):
+    matrix: MatrixPath = MatrixPath()
+    replay: ReplayFields = ReplayFields()
+
+
+@dataclasses.dataclass(frozen=True)
+class PointsPath:
+    path: str = setting(
+        "", "a table of points (P, steps, l_ft, l_f, run) to fit instead of measuring"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    model: ModelPath = ModelPath()
+    points: PointsPath = PointsPath()
+    task: str = setting("", "the data set to fine-tune on")
+    task_heldout: float = setting(
+        0.2, "share of the task's examples kept for its held-out loss", least=0
+    )
+    upstream: tuple[str, ...] = setting(
+        (), "data sets the base model knew before, each with rows [a:b]"
+    )
+    ranks: tuple[int, ...] = setting((1, 4, 16, 64), "adapter ranks of the grid", least=1)
+    steps: tuple[int, ...] = setting((10, 20, 40, 80), "numbers of steps of the grid", least=1)
+    seeds: int = setting(2, "repetitions under other seeds", least=1)
+    metric: str = setting("soft", METRIC, choices=_measures)
+    target: str = setting("", "column the laws are fitted to; empty: each law's own")
+    laws: tuple[str, ...] = setting(
+        ("linear", "additive", "multiplicative", "constant", "power_N"),
+        "laws to fit, by name",
+        choices=_laws,
+    )
+    data: Data = Data()
+    train: Train = without(Train(), "steps")  # the grid has its own
+    lora: Lora = without(Lora(), "rank")
+    score: ScoreFields = ScoreFields()
+    mesh: Mesh = Mesh()
+
+
+@dataclasses.dataclass(frozen=True)
+class Factoids(Facts):
+    model: ModelPath = ModelPath()
+    data: Data = Data()
+    train: Train = without(Train(), "steps")  # epochs say how many
+    lora: Lora = Lora()
+    mesh: Mesh = Mesh()
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    source: str = setting("", "workdir of a fine-tune, or a folder with an adapter or a checkpoint")
+    model: ModelPath = without(ModelPath(), "dtype")
+    format: str = setting(
+        "merged",
+        "what to write: merged (a whole checkpoint) or adapter",
+        choices=("merged", "adapter"),
+    )
+    dtype: str = setting(
+        "",
+        "of the written tensors: float32, bfloat16 or float16; empty: the model's own",
+        choices=("", "float32", "bfloat16", "float16"),
+    )
+    shard_mib: int = setting(2048, "largest size of a written file in MiB", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """`report` reads everything from the workdir."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    what: str = setting(
+        "finetune",
+        "benchmark to run: finetune, score, completion or matmul",
+        choices=("finetune", "score", "completion", "matmul"),
+    )
+    quick: bool = setting(False, "end within five minutes on two cores")
+    shape: str = setting(
+        "small",
+        "the model on CPU: small (5.3 M parameters) or tiny (to try the command)",
+        choices=("tiny", "small"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Quickstart:
+    """The settings of its stages, in the order they run."""
+
+    pretrain: Pretrain = Pretrain()
+    associate: Associate = Associate()
+    predict: Predict = Predict()
+    replay: Replay = Replay()
+    scaling: Scaling = Scaling()
+    factoids: Factoids = Factoids()
+
+
+TABLES: dict[str, type] = {
+    table.__name__.lower(): table
+    for table in (
+        *(Quickstart, Pretrain, Finetune, Score, Associate, Predict, Probes, Replay, Scaling),
+        *(Factoids, Export, Report, Bench),
+    )
+}
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def fields(table: type, **changed: Any) -> ConfigDict:
+    """The config of a table's defaults, and of the fields in which it differs.
+
+    It is not locked, so a config file can go on from there; loading locks it.
+    """
+    return as_config(table(**changed))
+
+
+def as_config(settings: Any, left_out: Collection[str] = ()) -> ConfigDict:
+    """The config that holds what a table's values are: what `read` would make into them again."""
+    config = ConfigDict()
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            value = as_config(value, field.metadata.get("without", ()))
+        if field.name not in left_out:
+            config[field.name] = value
+    return config
+
+
+def read(table: type[T], config: ConfigDict) -> T:
+    """A command's settings out of its config; whether values are allowed says `settings.check`.
+
+    Raises:
+      UserError: a field that the table does not have, one that is missing, or a value of another
+        type.
+    """
+    known, given, command = leaves(table), flat(config), table.__name__.lower()
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"config.{key} is no field of {command}{nearest(key, known)}; "
+                f"see forget-jax {command} --help for all fields"
+            )
+    for key in known:
+        if key not in given:
+            section = key.partition(".")[0]
+            what = f"config.{key}" if section in config else f"section config.{section}"
+            raise UserError(
+                f"{what} is missing; {command} needs it: begin with forget_jax.configs.{command}"
+                ".get_config() and change what differs"
+            )
+    return _built(table, given)
+
+
+def _built(
+    table: type[T], given: Mapping[str, Any], prefix: str = "", left_out: Collection[str] = ()
+) -> T:
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(typing.cast(Any, table)):
+        key, kind = prefix + field.name, typing.cast(Any, field.type)
+        if field.name in left_out:
+            continue
+        if dataclasses.is_dataclass(field.type):
+            inner = field.metadata.get("without", ())
+            values[field.name] = _built(kind, given, f"{key}.", inner)
+        else:
+            values[field.name] = _typed(key, given[key], kind)
+    return table(**values)
+
+
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """The value as the type that its field has; a whole number may stand for a fraction."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, tuple | list):
+            raise UserError(f"config.{key} takes a sequence, not {value!r}")
+        return tuple(_typed(key, x, typing.get_args(kind)[0]) for x in value)
+    fits = isinstance(value, int | float if kind is float else kind)
+    if isinstance(value, bool) and kind is not bool:
+        fits = False
+    if not fits or (kind is float and not math.isfinite(value)):
+        raise UserError(f"config.{key} takes {KINDS[kind]}, not {value!r}")
+    return kind(value)

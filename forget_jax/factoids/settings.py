@@ -1,0 +1,30 @@
+"""What is memorised in which order, and what is mixed in: the fields of `factoids`."""
+
+import dataclasses
+from collections.abc import Collection
+
+from forget_jax.settings import setting
+
+
+def _arms() -> Collection[str]:
+    from forget_jax.factoids.stages import ARMS
+
+    return ARMS
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Two stages of memorisation with mixing (arXiv 2411.07175)."""
+
+    stage_a: str = setting("", "facts memorised first")
+    stage_b: str = setting("", "facts trained on afterwards")
+    mix: str = setting("", "unrelated rows to mix in")
+    ratio: float = setting(2.0, "mixed rows per fact", least=0)
+    arms: tuple[str, ...] = setting(
+        ("naive", "mix in A", "mix in B", "mix in both"),
+        "what to compare: naive, mix in A, mix in B, mix in both",
+        choices=_arms,
+    )
+    epochs: int = setting(20, "passes over the facts in each stage", least=1)
+    max_new_tokens: int = setting(16, "the most tokens of a recited answer", least=1)
+    seeds: int = setting(1, "repetitions under other seeds", least=1)

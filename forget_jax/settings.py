@@ -1,0 +1,133 @@
+"""Tables of settings: a frozen dataclass with a line for every field, and the check of its values.
+
+A line reads `steps: int = setting(100, "optimizer steps", least=1)`; a group of fields is a field
+whose default is a table itself.
+"""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
+
+from forget_jax.errors import UserError, nearest
+
+Choices = Collection[str] | Callable[[], Collection[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a field means and which values it may have.
+
+    Attributes:
+      meaning: one line for people.
+      least, most: the smallest and the largest value.
+      above, below: what the value must be above or below.
+      choices: the words that a text may be, or a function that gives them where they lie in a
+        module that is slow to import.
+    """
+
+    meaning: str
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: Choices | None = None
+
+    def allows(self, x: float) -> bool:
+        """Whether a number is within the bounds; NaN never is within any."""
+        return (
+            (self.least is None or x >= self.least)
+            and (self.most is None or x <= self.most)
+            and (self.above is None or x > self.above)
+            and (self.below is None or x < self.below)
+        )
+
+    def bounds(self) -> str:
+        """The bounds in words, such as `0 or more and below 1`; empty where there are none."""
+        said = {
+            f"{self.least} or more": self.least,
+            f"above {self.above}": self.above,
+            f"{self.most} or less": self.most,
+            f"below {self.below}": self.below,
+        }
+        return " and ".join(words for words, bound in said.items() if bound is not None)
+
+    def words(self) -> Collection[str]:
+        """The words that a text may be; none where every text may stand."""
+        return (self.choices() if callable(self.choices) else self.choices) or ()
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Choices | None = None,
+) -> Any:
+    """A field of a table; of a tuple the bounds and choices are its elements' (see `Rule`)."""
+    rule = Rule(meaning, least, most, above, below, choices)
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def without(group: Any, *names: str) -> Any:
+    """A group of fields in a table whose configs do not have those of these names.
+
+    What the group holds under them stays its default and is not used.
+    """
+    return dataclasses.field(default=group, metadata={"without": names})
+
+
+def leaves(table: Any, prefix: str = "", left_out: Collection[str] = ()) -> dict[str, Any]:
+    """A table's fields (`dataclasses.Field`) in order, those of its groups under dotted keys."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(table):
+        if field.name in left_out:
+            continue
+        key = prefix + field.name
+        if dataclasses.is_dataclass(field.type):
+            found |= leaves(field.type, f"{key}.", field.metadata.get("without", ()))
+        else:
+            found[key] = field
+    return found
+
+
+def rule(table: Any, key: str) -> Rule:
+    """The rule of a field by its dotted key.
+
+    Raises:
+      KeyError: the table has no such field.
+    """
+    found: Rule = leaves(table)[key].metadata["rule"]
+    return found
+
+
+def check(settings: Any, prefix: str = "config") -> None:
+    """Refuses values that the table does not allow.
+
+    Raises:
+      UserError: a number out of its bounds, or a text that is none of the field's choices.
+    """
+    for field in dataclasses.fields(settings):
+        key, value = f"{prefix}.{field.name}", getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            check(value, key)
+        else:
+            several = isinstance(value, tuple)
+            for x in value if several else (value,):
+                _check(key, x, field.metadata["rule"], several)
+
+
+def _check(key: str, x: Any, rule: Rule, several: bool) -> None:
+    if isinstance(x, str):
+        words = rule.words()
+        if words and x not in words:
+            known, near = ", ".join(word for word in words if word), nearest(x, words)
+            raise UserError(
+                f"{key} names {x!r}{near}; there are {known}"
+                if several
+                else f"{key} is {x!r}{near}; it must be one of {known}"
+            )
+    elif not isinstance(x, bool) and not rule.allows(x):
+        raise UserError(f"{key} is {x}; it must be {rule.bounds()}")
