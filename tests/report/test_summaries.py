@@ -199,10 +199,12 @@ def test_groups_are_checked_inside():
 
 def test_another_commands_summary():
     assert "the summary of probes, not of associate" in refused(held("probes"))
-    with pytest.raises(UserError, match=r"'asociate' is no command \(did you mean associate\?\)"):
+    with pytest.raises(UserError, match=r"asociate is no command \(did you mean associate\?\)"):
         summaries.load({"command": "asociate"})
     with pytest.raises(UserError, match="None is no command"):
         summaries.load({})
+    with pytest.raises(UserError, match="is no command"):
+        summaries.load({"command": ["associate"]})
 
 
 def test_a_page_of_another_version_is_refused_by_file_and_field(tmp_path):

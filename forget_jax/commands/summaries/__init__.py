@@ -134,9 +134,9 @@ def read(kind: type[AnySummary], source: PathLike | Mapping[str, Any]) -> AnySum
 def load(source: PathLike | Mapping[str, Any]) -> Summary:
     """The summary of whichever command it names; raises as `read` does."""
     name, given = _given(source)
-    command = given.get("command")
+    command = str(given.get("command"))
     if command not in COMMANDS:
-        raise UserError(f"{name}: {command!r} is no command{nearest(str(command), COMMANDS)}")
+        raise UserError(f"{name}: {command} is no command{nearest(command, COMMANDS)}")
     return read(COMMANDS[command], source)
 
 
