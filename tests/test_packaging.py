@@ -42,7 +42,7 @@ def test_all_modules_and_templates_are_inside(wheel):
 
 def test_from_any_folder(tmp_path):
     """The command, a named config, and the modules that live elsewhere in the checkout."""
-    code = "import forget_jax.configs.parts, forget_jax.benchmarks.table; import sys; "
+    code = "import forget_jax.configs.score, forget_jax.benchmarks.table; import sys; "
     code += "assert not {'configs', 'benchmarks'} & set(sys.modules)"
     path = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, check=True)

@@ -78,7 +78,8 @@ def test_a_stage_of_quickstart_has_the_meanings_and_limits_of_its_own_command():
 
 def test_every_command_has_a_module_and_a_config():
     for command in cli.COMMANDS:
-        assert callable(importlib.import_module(f"forget_jax.commands.{command}").run)
+        module = importlib.import_module(f"forget_jax.commands.{command}")
+        assert callable(module.build if command == "report" else module.run)  # it makes no run
         assert command in NAMES
 
 

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import math
+import subprocess
+import sys
 import typing
 
 import hypothesis
@@ -225,3 +227,8 @@ def test_the_mesh_is_that_of_the_language_model():
         return {f.name: f.default for f in dataclasses.fields(table)}
 
     assert defaults(Mesh) == defaults(MeshShape)
+
+
+def test_settings_and_configs_need_no_jax():
+    code = "import forget_jax.configs.quickstart, sys; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
