@@ -11,6 +11,7 @@ from forget_jax.lm import decoder, lora
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.cost import flops, peak
 from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.model import Adapters, Batch, Model
 
 LLAMA = DecoderConfig(
     vocab_size=96,
@@ -76,13 +77,12 @@ def test_agrees_with_what_xla_counts(config, mode):
     wide = dataclasses.replace(config, width=128, head_dim=32, mlp_width=512, unroll=0)
     base = decoder.init(wide, jax.random.key(0))
     adapter = lora.LoRAConfig(rank=8)
-    adapters = lora.init(adapter, base, jax.random.key(0))
+    tree = lora.init(adapter, base, jax.random.key(0))
     ids = jnp.zeros((B, L), jnp.int32)
     at = jnp.broadcast_to(jnp.arange(L), (B, L))
 
     def loss(params, adapters):
-        tree = None if adapters is None else lora.scaled(adapter, adapters)
-        h = decoder.hidden(wide, params, tree, ids)
+        h = decoder.hidden(Model(wide, params), adapters, Batch(ids))
         return target_logprobs(h, decoder.head(params), at, ids).sum()
 
     done = flops.Work(B * L, B * L * L, B * L)
@@ -92,7 +92,7 @@ def test_agrees_with_what_xla_counts(config, mode):
         counted, fn = flops.training(wide, done, None), jax.grad(lambda p, a: loss(p, None))
     else:
         counted, fn = flops.training(wide, done, adapter), jax.grad(loss, argnums=1)
-    by_xla = jax.jit(fn).lower(base, adapters).cost_analysis()["flops"]
+    by_xla = jax.jit(fn).lower(base, Adapters(adapter, tree)).cost_analysis()["flops"]
     assert counted == pytest.approx(by_xla, rel=0.1)
 
 

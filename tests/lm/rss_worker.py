@@ -32,8 +32,8 @@ def main():
 
     threading.Thread(target=watch, daemon=True).start()
     start = time.time()
-    _, params = checkpoint.load(sys.argv[1], sharding=sharding)
-    size = sum(x.nbytes for x in jax.tree.leaves(params))
+    model = checkpoint.load(sys.argv[1], sharding=sharding)
+    size = sum(x.nbytes for x in jax.tree.leaves(model.params))
     time.sleep(0.02)
     print(size, peak, round(time.time() - start, 1))
 

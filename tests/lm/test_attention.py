@@ -12,10 +12,13 @@ import jax.numpy as jnp
 import pytest
 
 from forget_jax.data.batches import Buckets, Shape
-from forget_jax.lm import attention, decoder, lora, sharding
+from forget_jax.data.feed import feed
+from forget_jax.lm import attention, decoder, lora
+from forget_jax.lm.model import Adapters, Model, stack
 from forget_jax.scoring import likelihood
+from forget_jax.training import objective
 from forget_jax.training.state import Accumulated
-from forget_jax.training.step import accumulate
+from forget_jax.training.step import Seats, accumulate
 
 
 @pytest.fixture
@@ -79,25 +82,23 @@ def test_programs_for_nvidia_use_the_fused_kernel(
     monkeypatch.setattr(f"{cudnn}.is_cuda_compute_capability_equal", lambda capability: False)
     gpu("9.0")
     # A model of its own: jax keeps what is traced, and no other test may meet it.
-    model = dataclasses.replace(
+    config = dataclasses.replace(
         tiny_config, vocab_size=67, head_dim=8, dtype="bfloat16", remat=remat
     )
-    params = decoder.init(model, jax.random.key(0))
+    model = Model(config, decoder.init(config, jax.random.key(0)))
     setting = lora.LoRAConfig(rank=2)
-    adapters = [lora.init(setting, params, jax.random.key(k)) for k in range(2)]
-    adapters_K = jax.tree.map(lambda *x: jnp.stack(x), *adapters)
+    fresh = [lora.init(setting, model.params, jax.random.key(k)) for k in range(2)]
+    adapters_K = stack([Adapters(setting, tree) for tree in fresh])
     examples = random_examples(0, [14] * 4)
-    batch = sharding.feed(examples, Shape(4, 16, 16), [(i,) for i in range(4)])
+    batch = feed(examples, Shape(4, 16, 16), [(i,) for i in range(4)])
 
     def lowered(fn, *args):
         return fn.trace(*args).lower(lowering_platforms=("cuda",)).as_text()
 
-    assert "__cudnn$fmhaSoftmax" in lowered(
-        likelihood.score_batch, model, setting, params, adapters_K, batch
-    )
-    total = Accumulated(jax.tree.map(jnp.zeros_like, adapters_K), jnp.zeros(2), jnp.zeros(2))
-    seat_R = jnp.array([0, 0, 1, 1])
-    args = model, setting, adapters_K, params, total, batch, seat_R, jnp.ones(2)
+    assert "__cudnn$fmhaSoftmax" in lowered(likelihood.score_batch, model, adapters_K, batch)
+    total = Accumulated(jax.tree.map(jnp.zeros_like, adapters_K.tree), jnp.zeros(2), jnp.zeros(2))
+    seats = Seats(jnp.array([0, 0, 1, 1]), jnp.ones(2))
+    args = objective.nll, model, adapters_K, total, batch, seats
     assert "__cudnn$fmhaSoftmaxBackward" in lowered(accumulate, *args)
 
 

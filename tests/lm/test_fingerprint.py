@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
 from forget_jax.lm.hf import checkpoint, fingerprint, peft
+from forget_jax.lm.model import Adapters, Model
 
 LORA = lora.LoRAConfig(rank=2, alpha=4)
 
@@ -23,10 +24,14 @@ def base(checkpoint_of):
 @pytest.fixture
 def adapter(base, tmp_path):
     """An adapter of the base, trained a little, as the commands save it."""
-    config, params = checkpoint.load(base)
-    one = jax.tree.map(lambda x: x + 0.05, lora.init(LORA, params, jax.random.key(0)))
-    peft.save(tmp_path / "adapter", LORA, one, config, str(base))
+    model = checkpoint.load(base)
+    one = jax.tree.map(lambda x: x + 0.05, fresh(model.params, 0))
+    peft.save(tmp_path / "adapter", one, model.config, str(base))
     return tmp_path / "adapter"
+
+
+def fresh(params, seed):
+    return Adapters(LORA, lora.init(LORA, params, jax.random.key(seed)))
 
 
 def changed(base, folder, change):
@@ -38,12 +43,11 @@ def changed(base, folder, change):
 
 
 def load(adapter, base):
-    return peft.load(adapter, *checkpoint.load(base), str(base))
+    return peft.load(adapter, checkpoint.load(base), str(base))
 
 
 def test_shards_order_and_place_do_not_matter(base, tmp_path):
-    config, params = checkpoint.load(base)
-    checkpoint.save(tmp_path / "sharded", config, params, shard_bytes=20_000)
+    checkpoint.save(tmp_path / "sharded", checkpoint.load(base), shard_bytes=20_000)
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
     moved = changed(base, tmp_path / "moved", lambda t: dict(reversed(t.items())))
     found = {fingerprint.of(f) for f in (base, tmp_path / "sharded", moved)}
@@ -59,8 +63,7 @@ def test_training_any_tensor_changes_it(base, tmp_path, name):
 
 
 def test_precision_and_shape_change_it(base, tmp_path):
-    config, params = checkpoint.load(base)
-    checkpoint.save(tmp_path / "half", config, params, dtype="bfloat16")
+    checkpoint.save(tmp_path / "half", checkpoint.load(base), dtype="bfloat16")
     assert fingerprint.of(tmp_path / "half") != fingerprint.of(base)
     heads = shutil.copytree(base, tmp_path / "heads")
     raw = json.loads((heads / "config.json").read_text())
@@ -108,7 +111,7 @@ def test_another_base_of_the_same_shape_is_refused(adapter, base, tmp_path, fore
     line = str(e.value)
     assert f"{adapter} was trained on {base} (" in line and f"the base here is {other} (" in line
     assert "\n" not in line and (fingerprint.FILE in line) is not foreign
-    peft.load(adapter, *checkpoint.load(other))  # shapes alone: they fit
+    peft.load(adapter, checkpoint.load(other))  # shapes alone: they fit
 
 
 def test_a_base_that_was_trained_on_in_its_place_is_refused(adapter, base):
@@ -133,11 +136,11 @@ def test_what_cannot_be_told_is_said(adapter, base, tmp_path, named, capsys, mon
 
 def test_an_adapter_of_a_merged_base(adapter, base, tmp_path):
     """Chained training: the second adapter belongs to the merged base, not to the first one."""
-    config, params = checkpoint.load(base)
-    merged = lora.merge(LORA, params, load(adapter, base)[1])
-    checkpoint.save(tmp_path / "merged", config, merged)
-    one = lora.init(LORA, merged, jax.random.key(1))
-    peft.save(tmp_path / "second", LORA, one, config, str(tmp_path / "merged"))
+    model = checkpoint.load(base)
+    merged = lora.merge(LORA, model.params, load(adapter, base).tree)
+    checkpoint.save(tmp_path / "merged", Model(model.config, merged))
+    one = fresh(merged, 1)
+    peft.save(tmp_path / "second", one, model.config, str(tmp_path / "merged"))
     load(tmp_path / "second", tmp_path / "merged")
     for wrong, on in ((tmp_path / "second", base), (adapter, tmp_path / "merged")):
         with pytest.raises(UserError, match="was trained on"):
@@ -145,14 +148,12 @@ def test_an_adapter_of_a_merged_base(adapter, base, tmp_path):
 
 
 def test_a_base_gone_at_the_end_of_training_costs_no_adapter(adapter, base, tmp_path, capsys):
-    config, params = checkpoint.load(base)
+    model = checkpoint.load(base)
     shutil.rmtree(base)
-    peft.save(
-        tmp_path / "late", LORA, lora.init(LORA, params, jax.random.key(0)), config, str(base)
-    )
+    peft.save(tmp_path / "late", fresh(model.params, 0), model.config, str(base))
     assert "saved without its base's fingerprint" in capsys.readouterr().err
     assert (tmp_path / "late" / peft.CONFIG).exists()
-    peft.load(tmp_path / "late", config, params)
+    peft.load(tmp_path / "late", model)
 
 
 @pytest.mark.parametrize("text", ["[1]", '{"base": "x"}', "{"])

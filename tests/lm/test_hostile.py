@@ -12,6 +12,7 @@ from forget_jax.errors import UserError
 from forget_jax.lm import lora
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.lm.model import Adapters
 
 
 def refused(action, says):
@@ -46,15 +47,14 @@ def test_truncated_safetensors(folder):
 
 @pytest.fixture
 def sharded(folder, tmp_path):
-    config, params = checkpoint.load(folder)
-    checkpoint.save(tmp_path / "sharded", config, params, shard_bytes=20_000)
+    checkpoint.save(tmp_path / "sharded", checkpoint.load(folder), shard_bytes=20_000)
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
     return tmp_path / "sharded"
 
 
 def test_sharded_checkpoint_is_the_same(folder, sharded):
     a, b = checkpoint.load(folder), checkpoint.load(sharded)
-    jax.tree.map(np.testing.assert_array_equal, a[1], b[1])
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
 
 
 def test_missing_shard(sharded):
@@ -143,20 +143,20 @@ def test_config_with_remote_code(folder):
 
 def test_vocabulary_that_disagrees_with_the_tokenizer(folder):
     tokenizer = tokenizers.train(["some text"] * 3, 300)
-    config, _ = checkpoint.load(folder)
+    model = checkpoint.load(folder)
     refused(
-        lambda: checkpoint.check_tokenizer(config, tokenizer, "m"),
+        lambda: checkpoint.check_tokenizer(model.config, tokenizer, "m"),
         "tokenizer knows .* vocab_size=61",
     )
 
 
 @pytest.fixture
 def adapter(folder, tmp_path):
-    config, params = checkpoint.load(folder)
+    model = checkpoint.load(folder)
     lora_config = lora.LoRAConfig(rank=3, alpha=6)
-    one = lora.init(lora_config, params, jax.random.key(0))
-    peft.save(tmp_path / "adapter", lora_config, one, config)
-    return tmp_path / "adapter", config, params
+    one = Adapters(lora_config, lora.init(lora_config, model.params, jax.random.key(0)))
+    peft.save(tmp_path / "adapter", one, model.config)
+    return tmp_path / "adapter", model
 
 
 @pytest.mark.parametrize(
@@ -172,24 +172,24 @@ def adapter(folder, tmp_path):
     ],
 )
 def test_other_adapters_are_named(adapter, change, says):
-    folder, config, params = adapter
+    folder, model = adapter
     file = folder / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    refused(lambda: peft.load(folder, config, params), says)
+    refused(lambda: peft.load(folder, model), says)
 
 
 def test_adapters_that_do_not_fit(adapter, checkpoint_of, tmp_path):
-    folder, config, params = adapter
+    folder, model = adapter
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
     last = sorted(tensors)[-1]
     save_file({k: v for k, v in tensors.items() if k != last}, file)
-    refused(lambda: peft.load(folder, config, params), "is missing")
+    refused(lambda: peft.load(folder, model), "is missing")
     save_file(tensors | {"base_model.model.lm_head.lora_A.weight": tensors[last]}, file)
-    refused(lambda: peft.load(folder, config, params), "lm_head.* no place")
+    refused(lambda: peft.load(folder, model), "lm_head.* no place")
     save_file(tensors | {last: np.full_like(tensors[last], np.inf)}, file)
-    refused(lambda: peft.load(folder, config, params), "NaN or infinite")
+    refused(lambda: peft.load(folder, model), "NaN or infinite")
     file.unlink()
-    refused(lambda: peft.load(folder, config, params), "holds no adapter_model")
+    refused(lambda: peft.load(folder, model), "holds no adapter_model")
     shutil.rmtree(folder)
-    refused(lambda: peft.load(folder, config, params), "no adapter_config.json")
+    refused(lambda: peft.load(folder, model), "no adapter_config.json")

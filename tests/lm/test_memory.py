@@ -7,7 +7,9 @@ import pytest
 from forget_jax.errors import UserError
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.cost import memory
+from forget_jax.lm.cost.memory import Work
 from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.model import Adapters, Batch, Model
 
 CONFIG = decoder.DecoderConfig(
     vocab_size=512, width=64, layers=6, heads=4, kv_heads=2, head_dim=16, mlp_width=176, context=128
@@ -23,7 +25,7 @@ def compilers_figure(config, rows, length, train):
     ids = jax.ShapeDtypeStruct((rows, length), jnp.int32)
 
     def loss(adapter, params, ids):
-        h = decoder.hidden(config, params, lora.scaled(ADAPTER, adapter), ids)
+        h = decoder.hidden(Model(config, params), Adapters(ADAPTER, adapter), Batch(ids))
         at = jnp.broadcast_to(jnp.arange(length - 1), (rows, length - 1))
         return -target_logprobs(h, decoder.head(params), at, ids[:, 1:]).mean()
 
@@ -35,7 +37,7 @@ def compilers_figure(config, rows, length, train):
 @pytest.mark.parametrize("train", [False, True])
 def test_activation_estimate_is_near_the_compilers(remat, train):
     config = dataclasses.replace(CONFIG, remat=remat)
-    plan = memory.plan(config, 16, 128, adapter=ADAPTER, train=train)
+    plan = memory.plan(config, Work(16, 128, adapter=ADAPTER, train=train))
     ratio = (plan.activations + plan.logits) / compilers_figure(config, 16, 128, train)
     assert 0.75 < ratio < 1.35
 
@@ -44,24 +46,24 @@ def test_parameters_adapters_and_optimizer_are_exact():
     params = decoder.init(CONFIG, jax.random.key(0))
     adapter = lora.init(ADAPTER, params, jax.random.key(0))
     size = sum(x.nbytes for x in jax.tree.leaves(adapter))
-    plan = memory.plan(CONFIG, 4, 64, "bfloat16", ADAPTER, tasks=3)
+    plan = memory.plan(CONFIG, Work(4, 64, "bfloat16", ADAPTER, adapters=3))
     assert plan.parameters == sum(x.nbytes for x in jax.tree.leaves(params)) // 2
     assert (plan.trainable, plan.optimizer) == (3 * size, 12 * size)
-    full = memory.plan(CONFIG, 4, 64, shards=(2, 2))
+    full = memory.plan(CONFIG, Work(4, 64, shards=(2, 2)))
     assert full.parameters == 0
     assert full.trainable == -(-sum(x.nbytes for x in jax.tree.leaves(params)) // 4)
-    assert memory.plan(CONFIG, 4, 64, adapter=ADAPTER, train=False).optimizer == 0
+    assert memory.plan(CONFIG, Work(4, 64, adapter=ADAPTER, train=False)).optimizer == 0
 
 
 def test_refusal_names_what_helps():
-    plan = memory.plan(CONFIG, 64, 128, adapter=ADAPTER)
+    plan = memory.plan(CONFIG, Work(64, 128, adapter=ADAPTER))
     memory.check(plan, CONFIG, plan.total * 2)
     with pytest.raises(UserError, match=r"activations .*fewer rows.*remat"):
         memory.check(plan, CONFIG, plan.total)
     large = dataclasses.replace(
         CONFIG, width=4096, mlp_width=11008, heads=32, head_dim=128, layers=32
     )
-    plan = memory.plan(large, 1, 128, "float32", ADAPTER)
+    plan = memory.plan(large, Work(1, 128, "float32", ADAPTER))
     with pytest.raises(UserError, match=r"sharding the model over 2 or more devices.*bfloat16"):
         memory.check(plan, large, 16 * 2**30)
     assert memory.available() > 2**28

@@ -13,6 +13,7 @@ import pytest
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.model import Adapters, Batch, Model
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WITH_ADAPTER = [f.stem for f in sorted(GOLDEN.glob("*.json")) if '"adapter":' in f.read_text()]
@@ -36,9 +37,9 @@ def test_adapter_gives_pefts_log_probabilities(
 ):
     case = golden[name]
     folder = write_adapter(case["adapter"], tmp_path / "adapter")
-    config, params = checkpoint.load(checkpoint_of(name))
-    lora_config, adapter = peft.load(folder, config, params)
-    assert lora_config.rslora and lora_config.dropout == 0.1
+    model = checkpoint.load(checkpoint_of(name))
+    adapter = peft.load(folder, model)
+    assert adapter.config.rslora and adapter.config.dropout == 0.1
 
     ids = np.zeros((8, 48), np.int32)
     for row, tokens in zip(ids, case["prompts"], strict=True):
@@ -46,11 +47,11 @@ def test_adapter_gives_pefts_log_probabilities(
     at = np.broadcast_to(np.arange(47), (8, 47))
 
     @jax.jit
-    def score(params, adapters):
-        h = decoder.hidden(config, params, adapters, ids)
-        return target_logprobs(h, decoder.head(params), at, ids[:, 1:])
+    def score(model, adapter):
+        h = decoder.hidden(model, adapter, Batch(ids))
+        return target_logprobs(h, decoder.head(model.params), at, ids[:, 1:])
 
-    logp = score(params, lora.scaled(lora_config, adapter))
+    logp = score(model, adapter)
     for row, tokens, expected, base in zip(
         logp, case["prompts"], case["adapter"]["logp"], case["logp"], strict=True
     ):
@@ -58,12 +59,12 @@ def test_adapter_gives_pefts_log_probabilities(
         if len(tokens) > 9:
             assert np.abs(np.array(expected) - base).max() > 0.1
 
-    peft.save(tmp_path / "back", lora_config, adapter, config)
-    again_config, again = peft.load(tmp_path / "back", config, params)
+    peft.save(tmp_path / "back", adapter, model.config)
+    again = peft.load(tmp_path / "back", model)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-        lora.scaled(lora_config, adapter),
-        lora.scaled(again_config, again),
+        lora.scaled(adapter.config, adapter.tree),
+        lora.scaled(again.config, again.tree),
     )
 
 
@@ -76,35 +77,35 @@ def test_ranks_and_alphas_by_module_survive(tiny_config, tiny_params, tmp_path):
         alpha_pattern=(("layers/mlp/.*", 5.0),),
         dropout=0.25,
     )
-    adapter = lora.init(lora_config, tiny_params, jax.random.key(0))
-    adapter = jax.tree.map(lambda x: x + 0.1, adapter)
-    assert adapter["layers"]["attn"]["q"]["a"].shape[-1] == 2
-    peft.save(tmp_path, lora_config, adapter, tiny_config)
+    tree = lora.init(lora_config, tiny_params, jax.random.key(0))
+    tree = jax.tree.map(lambda x: x + 0.1, tree)
+    assert tree["layers"]["attn"]["q"]["a"].shape[-1] == 2
+    peft.save(tmp_path, Adapters(lora_config, tree), tiny_config)
     raw = json.loads((tmp_path / "adapter_config.json").read_text())
     assert raw["rank_pattern"] == {"q_proj": 2} and raw["use_rslora"]
-    again_config, again = peft.load(tmp_path, tiny_config, tiny_params)
-    jax.tree.map(np.testing.assert_array_equal, adapter, again)
+    again = peft.load(tmp_path, Model(tiny_config, tiny_params))
+    jax.tree.map(np.testing.assert_array_equal, tree, again.tree)
     for path in ("layers/attn/q", "layers/attn/k", "layers/mlp/up"):
-        assert again_config.scale_of(path) == pytest.approx(lora_config.scale_of(path))
-    assert again_config.dropout == 0.25
+        assert again.config.scale_of(path) == pytest.approx(lora_config.scale_of(path))
+    assert again.config.dropout == 0.25
 
 
 def test_dropout_acts_on_adapters_alone_and_keeps_their_mean(tiny_config, tiny_params):
-    config = dataclasses.replace(tiny_config, lora_dropout=0.5)
+    model = Model(dataclasses.replace(tiny_config, lora_dropout=0.5), tiny_params)
     lora_config = lora.LoRAConfig(rank=2, alpha=1, targets="layers/mlp/down")
-    adapter = lora.init(lora_config, tiny_params, jax.random.key(0))
-    adapter = lora.scaled(lora_config, jax.tree.map(lambda x: x + 0.02, adapter))
-    ids = jnp.arange(12).reshape(2, 6)
+    tree = lora.init(lora_config, tiny_params, jax.random.key(0))
+    adapter = Adapters(lora_config, jax.tree.map(lambda x: x + 0.02, tree))
+    batch = Batch(jnp.arange(12).reshape(2, 6))
 
     @jax.jit
-    def run(adapters, key):
-        return decoder.hidden(config, tiny_params, adapters, ids, dropout_key=key)
+    def run(adapter, key):
+        return decoder.hidden(model, adapter, batch, dropout_key=key)
 
     keys = jax.random.split(jax.random.key(1), 400)
-    off = jax.jit(lambda a: decoder.hidden(config, tiny_params, a, ids))(adapter)
+    off = jax.jit(lambda a: decoder.hidden(model, a, batch))(adapter)
     on = jax.vmap(lambda k: run(adapter, k))(keys)
     assert jnp.abs(on[0] - off).max() > 1e-3 and jnp.abs(on[0] - on[1]).max() > 1e-3
-    base = jax.jit(lambda: decoder.hidden(config, tiny_params, None, ids))()
+    base = jax.jit(lambda: decoder.hidden(model, None, batch))()
     assert jnp.abs(on.mean(0) - off).mean() < 0.2 * jnp.abs(off - base).mean()
     zeros = jax.tree.map(jnp.zeros_like, adapter)
     np.testing.assert_array_equal(run(zeros, keys[0]), run(zeros, keys[1]))
