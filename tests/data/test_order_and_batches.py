@@ -13,7 +13,8 @@ from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded, Template, encode, stream
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.scoring import likelihood
-from forget_jax.training.loop import LoopConfig, StepPlan, Task
+from forget_jax.training.loop import StepPlan, Task
+from forget_jax.training.settings import Train
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -81,7 +82,7 @@ def test_every_target_is_predicted_once_from_its_own_past(examples, buckets, row
         assert batch.ids_BxL.shape == (shape.rows, shape.length)
         assert len(chosen) <= shape.rows
         for b, t in zip(*np.nonzero(batch.weight_BxT), strict=True):
-            i = batch.example_BxS[b, batch.slot_BxT[b, t]]
+            i = batch.example_BxE[b, batch.slot_BxT[b, t]]
             at, past = batch.at_BxT[b, t], np.arange(shape.length) <= batch.at_BxT[b, t]
             if packing and batch.segment_BxL is not None:
                 past &= batch.segment_BxL[b] == batch.segment_BxL[b, at]
@@ -129,9 +130,9 @@ def test_a_stream_loses_no_token_but_a_lone_last_one(examples, length):
 
 def test_a_resumed_plan_sees_the_same_rows(random_examples):
     task = Task("t", random_examples(0, [5, 9, 30, 12, 7]), seed=3, steps=9)
-    config = LoopConfig(batch_size=3, microbatch=2, buckets=2)
-    whole = StepPlan([task], config)
-    again = StepPlan([dataclasses.replace(task)], config)
+    train = Train(batch_size=3, microbatch=2, buckets=2)
+    whole = StepPlan([task], train)
+    again = StepPlan([dataclasses.replace(task)], train)
     for number in (7, 2, 8):
         assert (whole.rows(number) == again.rows(number)).all()
     consumed = np.concatenate([whole.rows(s) for s in range(5)])
@@ -149,7 +150,8 @@ def test_eight_real_tasks_together_are_mostly_real_tokens(real_tasks):
     fractions = []
     for first in range(0, len(names) - 7, 8):
         tasks = [Task(n, encoded[n], seed=0, steps=10) for n in names[first : first + 8]]
-        fractions.append(StepPlan(tasks, LoopConfig(8, 8, 6)).useful_fraction())
+        train = Train(batch_size=8, microbatch=8, buckets=6)
+        fractions.append(StepPlan(tasks, train).useful_fraction())
     assert len(fractions) == 3
     assert min(fractions) >= 0.65, fractions
 

@@ -11,6 +11,7 @@ from forget_jax.data import windows
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.scoring import likelihood
+from forget_jax.scoring.stream import Layout
 
 
 @given(length=st.integers(1, 90), context=st.integers(2, 30), data=st.data())
@@ -65,7 +66,7 @@ def rows_of(name, ids, context, stride):
     return found
 
 
-def test_a_models_sums_over_windows_are_a_loops_over_targets(tiny_config, tiny_params):
+def test_a_models_sums_over_windows_are_a_loops_over_targets(tiny_model):
     """Each target scored alone, after exactly the tokens its window shows, summed in float64."""
     context, stride = 16, 6
     rng = np.random.default_rng(0)
@@ -75,9 +76,8 @@ def test_a_models_sums_over_windows_are_a_loops_over_targets(tiny_config, tiny_p
     assert len(rows) > len(texts) == owner_R[-1] + 1
 
     def score(encoded):
-        return likelihood.score(
-            tiny_config, None, tiny_params, None, encoded, Buckets.of(encoded, 1), rows=8
-        )
+        layout = Layout.of(encoded, Buckets.of(encoded, 1), rows=8)
+        return likelihood.score(tiny_model, None, encoded, layout)
 
     found = windows.summed(score(rows), owner_R)[0]
     alone, text_of = [], []

@@ -6,7 +6,6 @@ Prints how much anonymous memory grew at its peak while scoring, and what logits
 in whole.
 """
 
-import functools
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ import numpy as np
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import decoder, lora
+from forget_jax.lm.model import Adapters, Model
 from forget_jax.scoring import likelihood
 from forget_jax.scoring.stream import Layout, stream
 
@@ -39,11 +39,12 @@ def watch() -> None:
 
 def main() -> None:
     N, V, longest, rows = map(int, sys.argv[1:])
-    model = decoder.DecoderConfig(V, 32, 2, 4, 4, 8, 64, longest)
+    config = decoder.DecoderConfig(V, 32, 2, 4, 4, 8, 64, longest)
     adapter = lora.LoRAConfig(2)
-    params = jax.jit(decoder.init, static_argnums=0)(model, jax.random.key(0))
+    params = jax.jit(decoder.init, static_argnums=0)(config, jax.random.key(0))
     one = lora.init(adapter, params, jax.random.key(0))
     stack = jax.block_until_ready(jax.tree.map(lambda x: jax.numpy.stack([x] * K), one))
+    arrays = Model(config, params), Adapters(adapter, stack)
     rng = np.random.default_rng(0)
     encoded = []
     for i, n in enumerate(rng.integers(8, longest, N)):
@@ -53,8 +54,7 @@ def main() -> None:
     chunks = [(c, encoded[c : c + CHUNK]) for c in range(0, N, CHUNK)]
     threading.Thread(target=watch, daemon=True).start()
     before = anonymous()
-    fn = functools.partial(likelihood.score_batch, model, adapter)
-    for _, found in stream(fn, (params, stack), chunks, layout):
+    for _, found in stream(likelihood.score_batch, arrays, chunks, layout):
         assert np.isfinite(found["nll_sum"]).all()
     print(peak - before, 4 * rows * layout.buckets.edges[-1] * V)
 

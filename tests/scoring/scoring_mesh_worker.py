@@ -15,9 +15,11 @@ import numpy as np
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import attention, decoder, lora, sharding
+from forget_jax.lm.model import Adapters, Model
 from forget_jax.scoring import divergence, likelihood
+from forget_jax.scoring.stream import Layout
 
-MODEL = decoder.DecoderConfig(
+CONFIG = decoder.DecoderConfig(
     vocab_size=64, width=32, layers=2, heads=8, kv_heads=8, head_dim=4, mlp_width=48, context=64
 )
 ADAPTER = lora.LoRAConfig(rank=2)
@@ -41,7 +43,7 @@ def as_on_a_gpu():
 
 
 def main() -> None:
-    params = jax.jit(decoder.init, static_argnums=0)(MODEL, jax.random.key(0))
+    params = jax.jit(decoder.init, static_argnums=0)(CONFIG, jax.random.key(0))
     params = jax.tree.map(lambda x: np.asarray(x) * 3, params)
     one = jax.tree.map(np.asarray, lora.init(ADAPTER, params, jax.random.key(1)))
     stack = jax.tree.map(lambda x: np.stack([0 * x, x + 0.2]), one)
@@ -55,10 +57,14 @@ def main() -> None:
             None if text == "1" else sharding.make(sharding.MeshShape(*map(int, text.split(","))))
         )
         with sharding.entered(mesh):
-            model = MODEL, ADAPTER, sharding.put(params), sharding.put(stack), encoded, buckets
-            found[f"{text} bucketed"] = likelihood.score(*model, rows=6)
-            found[f"{text} packed"] = likelihood.score(*model, rows=6, packing=True)
-            found[f"{text} kl"] = divergence.diverge(*model, rows=6)["kl"]
+            model = Model(CONFIG, sharding.put(params))
+            models = model, Adapters(ADAPTER, sharding.put(stack)), encoded
+            bucketed, packed = (
+                Layout.of(encoded, buckets, 6, packing) for packing in (False, True)
+            )
+            found[f"{text} bucketed"] = likelihood.score(*models, bucketed)
+            found[f"{text} packed"] = likelihood.score(*models, packed)
+            found[f"{text} kl"] = divergence.diverge(*models, bucketed)["kl"]
     np.savez(sys.argv[1], **found)
 
 

@@ -6,19 +6,21 @@ import pytest
 
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora
+from forget_jax.lm.model import Adapters, Batch, stack
 from forget_jax.scoring import divergence, likelihood
+from forget_jax.scoring.stream import Layout
 
 ADAPTER = lora.LoRAConfig(rank=2)
 
 
 @pytest.fixture(scope="module")
-def measured(tiny_config, tiny_params, random_examples):
-    one = lora.init(ADAPTER, tiny_params, jax.random.key(0))
+def measured(tiny_model, random_examples):
+    one = lora.init(ADAPTER, tiny_model.params, jax.random.key(0))
     moved = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(1), x.shape), one)
-    adapters = jax.tree.map(lambda a, b: np.stack([a, b]), one, moved)
+    adapters = stack([Adapters(ADAPTER, one), Adapters(ADAPTER, moved)])
     examples = random_examples(0, [5, 9, 12, 7])
-    args = (tiny_config, ADAPTER, tiny_params, adapters, examples, Buckets.of(examples, 1))
-    return adapters, examples, args, divergence.diverge(*args, rows=4)
+    args = (tiny_model, adapters, examples, Layout.of(examples, Buckets.of(examples, 1), 4))
+    return adapters, examples, args, divergence.diverge(*args)
 
 
 def test_an_adapter_that_is_off_diverges_nowhere(measured):
@@ -35,14 +37,13 @@ def test_soft_less_entropy_is_kl_and_nll_is_the_scorers(measured):
     np.testing.assert_allclose(sums["nll"], likelihood.score(*args), atol=1e-4)
 
 
-def test_against_float64(measured, tiny_config, tiny_params):
+def test_against_float64(measured, tiny_model):
     adapters, examples, _, sums = measured
-    tuned = lora.scaled(ADAPTER, jax.tree.map(lambda x: x[1], adapters))
-    head = np.asarray(decoder.head(tiny_params).kernel_DxV, np.float64)
+    head = np.asarray(decoder.head(tiny_model.params).kernel_DxV, np.float64)
     for i, e in enumerate(examples):
         logs = []
-        for tree in (None, tuned):
-            h = decoder.hidden(tiny_config, tiny_params, tree, e.ids[None])
+        for adapter in (None, adapters[1]):
+            h = decoder.hidden(tiny_model, adapter, Batch(e.ids[None]))
             logits = np.asarray(h, np.float64)[0] @ head
             logs.append(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
         where = np.flatnonzero(e.is_target) - 1
@@ -61,15 +62,13 @@ def test_against_float64(measured, tiny_config, tiny_params):
 
 
 def test_chunks_of_positions_change_nothing(measured):
-    _, examples, (config, adapter, params, adapters, _, buckets), sums = measured
+    _, examples, (model, adapters, _, layout), sums = measured
     from forget_jax.data import batches
 
-    (shape, rows), *_ = likelihood.plan(examples, buckets, 4)
+    (shape, rows), *_ = layout.plan(examples)
     batch = batches.assemble(examples, shape, rows)
-    small = 2 * shape.rows * config.vocab_size * 3
-    cut = divergence.diverge_batch(
-        config, adapter, False, params, params, adapters, batch, chunk_logits=small
-    )
+    small = 2 * shape.rows * model.config.vocab_size * 3
+    cut = divergence.diverge_batch(model, model, adapters, batch, chunk_logits=small)
     np.testing.assert_allclose(
-        cut["kl"][:, :, 0], sums["kl"][:, batch.example_BxS[:, 0]], atol=1e-5
+        cut["kl"][:, :, 0], sums["kl"][:, batch.example_BxE[:, 0]], atol=1e-5
     )

@@ -38,15 +38,18 @@ def test_two_hundred_real_rows(rows, run_cli, tmp_path):
     from forget_jax.lm import decoder, lora
     from forget_jax.lm.hf import checkpoint, peft
     from forget_jax.lm.hf import tokenizer as tokenizers
+    from forget_jax.lm.model import Adapters, Model
 
     texts = [f"{r['prompt']}\n{r['completion']}" for r in rows.values()]
     tokenizer = tokenizers.train(texts, 1024)
     config = decoder.DecoderConfig(len(tokenizer), 64, 2, 4, 2, 16, 96, CONTEXT)
     params = jax.tree.map(lambda x: x * 4, decoder.init(config, jax.random.key(0)))
-    checkpoint.save(tmp_path / "base", config, params, tokenizer)
+    model = Model(config, params)
+    checkpoint.save(tmp_path / "base", model, tokenizer)
     setting = lora.LoRAConfig(rank=4)
     adapter = jax.tree.map(lambda x: x + 0.02, lora.init(setting, params, jax.random.key(1)))
-    peft.save(tmp_path / "adapter", setting, adapter, config, str(tmp_path / "base"))
+    base = str(tmp_path / "base")
+    peft.save(tmp_path / "adapter", Adapters(setting, adapter), config, base)
     status, _, err = run_cli(
         "export", f"--config=export:{tmp_path / 'adapter'}", f"--workdir={tmp_path / 'export'}"
     )
@@ -67,8 +70,8 @@ def test_two_hundred_real_rows(rows, run_cli, tmp_path):
     frame = pd.read_parquet(tmp_path / "score" / "scores.parquet").set_index(["model", "example"])
     ours = -frame.loc[str(tmp_path / "adapter")].nll_sum
 
-    model = str(tmp_path / "export" / "model")
-    lm = HFLM(pretrained=model, device="cpu", dtype="float32", batch_size=8, max_length=CONTEXT)
+    exported = str(tmp_path / "export" / "model")
+    lm = HFLM(pretrained=exported, device="cpu", dtype="float32", batch_size=8, max_length=CONTEXT)
     # The harness counts white space before the completion as a part of it.
     pairs = [(r["prompt"].strip(), f"\n{r['completion'].strip()}") for r in rows.values()]
     asked = [*pairs, *((prompt, "\n") for prompt, _ in pairs)]

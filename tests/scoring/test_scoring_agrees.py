@@ -8,7 +8,9 @@ import pytest
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import lora
 from forget_jax.lm.logprob import Head, target_logprobs
+from forget_jax.lm.model import Adapters
 from forget_jax.scoring import likelihood
+from forget_jax.scoring.stream import Layout
 
 ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|attn/v|mlp/down)")
 
@@ -27,23 +29,15 @@ def adapters(tiny_params):
         return jax.tree.map(lambda x: 0.3 * jax.random.normal(jax.random.key(key), x.shape), tree)
 
     first, last = one(1), one(2)
-    return jax.tree.map(lambda x, y: jnp.stack([x, x * 0, y]), first, last)
+    tree = jax.tree.map(lambda x, y: jnp.stack([x, x * 0, y]), first, last)
+    return Adapters(ADAPTER, tree)
 
 
 @pytest.fixture(scope="module")
-def score(tiny_config, tiny_params, adapters):
+def score(tiny_model, adapters):
     def run(examples, buckets=1, rows=4, packing=False, stack=adapters, on_batch=lambda n: None):
-        return likelihood.score(
-            tiny_config,
-            ADAPTER,
-            tiny_params,
-            stack,
-            examples,
-            Buckets.of(examples, buckets),
-            rows,
-            packing,
-            on_batch,
-        )
+        layout = Layout.of(examples, Buckets.of(examples, buckets), rows, packing)
+        return likelihood.score(tiny_model, stack, examples, layout, on_batch)
 
     return run
 
@@ -71,17 +65,15 @@ def test_order_rows_and_edges_do_not_matter(score, examples, bucketed):
 
 
 def test_a_zero_adapter_forgets_exactly_nothing(score, examples, bucketed, adapters):
-    base = jax.tree.map(lambda x: np.zeros_like(x[:1]), adapters)
-    both = jax.tree.map(lambda zero, x: np.concatenate([zero, x]), base, adapters)
-    nll = score(examples, buckets=2, stack=both)
+    nll = score(examples, buckets=2, stack=adapters.with_base())
     assert (nll[2] == nll[0]).all()
     assert (np.abs(nll[1] - nll[0]) > 0.01).any()
     np.testing.assert_allclose(nll[1:], bucketed, rtol=1e-6)
 
 
 def test_an_adapters_scores_do_not_depend_on_its_neighbours(score, examples, bucketed, adapters):
-    turned = jax.tree.map(lambda x: x[::-1], adapters)
-    np.testing.assert_array_equal(score(examples, buckets=2, stack=turned), bucketed[::-1])
+    turned = score(examples, buckets=2, stack=adapters[::-1])
+    np.testing.assert_array_equal(turned, bucketed[::-1])
 
 
 def test_progress_counts_every_example_once(score, examples):
@@ -148,8 +140,8 @@ def test_scores_agree_with_float64_arithmetic(
     bucketed, examples, adapters, tiny_config, tiny_params
 ):
     for k in range(3):
-        one = jax.tree.map(lambda x, k=k: x[k], adapters)
-        exact = [reference_nll(tiny_config, tiny_params, one, e) for e in examples]
+        tree = adapters[k].tree
+        exact = [reference_nll(tiny_config, tiny_params, tree, e) for e in examples]
         assert np.abs(per_token(bucketed[k] - exact, examples)).max() < 1e-5
 
 

@@ -1,6 +1,5 @@
 """Batches on their way: few shapes compiled once and ahead, no pause between chunks."""
 
-import dataclasses
 import functools
 import os
 import subprocess
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 
 from forget_jax.data.batches import Buckets
-from forget_jax.lm import decoder, lora, sharding
+from forget_jax.lm import decoder, lora
+from forget_jax.lm.model import Adapters, Batch, Model, stack
 from forget_jax.scoring import divergence, likelihood, stream
 from forget_jax.scoring.stream import Layout
 
@@ -35,69 +35,66 @@ def adapters(tiny_params):
         fresh = lora.init(ADAPTER, tiny_params, jax.random.key(key))
         return jax.tree.map(lambda x: np.asarray(x) + 0.1 * key, fresh)
 
-    return jax.tree.map(lambda *x: np.stack(x), *map(one, range(5)))
+    return stack([Adapters(ADAPTER, one(key)) for key in range(5)])
 
 
 def chunks(examples, size):
     return [(c, examples[c : c + size]) for c in range(0, len(examples), size)]
 
 
+def one_bucket(examples):
+    return Layout.of(examples, Buckets.of(examples, 1), 8)
+
+
 @pytest.mark.parametrize("packing", [False, True])
-def test_chunks_share_their_shapes_and_each_compiles_once(
-    examples, tiny_config, tiny_params, packing
-):
+def test_chunks_share_their_shapes_and_each_compiles_once(examples, tiny_model, packing):
     layout = Layout.of(examples, Buckets.of(examples, 2), 4, packing)
     of = chunks(examples, 13)  # the last chunk has 11 examples, the last batches few rows
     shapes = {shape for _, chunk in of for shape, _ in layout.plan(chunk)}
     assert len(shapes) == (1 if packing else 2)
-    fn = functools.partial(likelihood.score_batch, tiny_config, None)
     before = compiled[COMPILE]
-    found = dict(stream.stream(fn, (tiny_params, None), of, layout))
+    found = dict(stream.stream(likelihood.score_batch, (tiny_model, None), of, layout))
     assert compiled[COMPILE] - before == len(shapes)
-    dict(stream.stream(fn, (tiny_params, None), of, layout))
+    dict(stream.stream(likelihood.score_batch, (tiny_model, None), of, layout))
     assert compiled[COMPILE] - before == len(shapes)  # nothing for a second run in one process
     joined = np.concatenate([found[c]["nll_sum"] for c, _ in of], axis=1)
     assert joined.shape == (1, len(examples)) and np.isfinite(joined).all()
 
 
-def test_no_pause_between_chunks(examples, tiny_config, tiny_params, monkeypatch):
+def test_no_pause_between_chunks(examples, tiny_model, monkeypatch):
     """Until the last batch is on its way, never fewer than AHEAD batches are."""
     layout = Layout.of(examples, Buckets.of(examples, 1), 2)
     of = chunks(examples, 20)
     batches = sum(len(layout.plan(chunk)) for _, chunk in of)
-    feed, under_way = sharding.feed, []
+    feed, under_way = stream.feed, []
 
     def counting(encoded, shape, rows):
         under_way.append(+1 if rows else 0)  # an empty batch only tells the compiler its shape
         return feed(encoded, shape, rows)
 
-    monkeypatch.setattr(sharding, "feed", counting)
+    monkeypatch.setattr(stream, "feed", counting)
     seen = []
 
     def fetched(done):
         seen.append(sum(under_way) - len(seen))
 
-    fn = functools.partial(likelihood.score_batch, tiny_config, None)
-    dict(stream.stream(fn, (tiny_params, None), of, layout, fetched))
+    dict(stream.stream(likelihood.score_batch, (tiny_model, None), of, layout, fetched))
     assert len(seen) == batches > 12
     assert seen[: batches - stream.AHEAD] == [stream.AHEAD + 1] * (batches - stream.AHEAD)
 
 
-def test_one_adapter_is_scored_like_many(examples, adapters, tiny_config, tiny_params):
-    args = tiny_config, ADAPTER, tiny_params
-    rest = examples, Buckets.of(examples, 1)
-    together = likelihood.score(*args, adapters, *rest)
+def test_one_adapter_is_scored_like_many(examples, adapters, tiny_model):
+    rest = examples, one_bucket(examples)
+    together = likelihood.score(tiny_model, adapters, *rest)
     tokens = np.array([e.tokens for e in examples])
     for k in range(5):
-        alone = likelihood.score(*args, jax.tree.map(lambda x, k=k: x[k : k + 1], adapters), *rest)
+        alone = likelihood.score(tiny_model, adapters[k : k + 1], *rest)
         assert (np.abs(alone[0] - together[k]) / tokens).max() < 1e-5
 
 
-def test_side_by_side_is_one_after_the_other(
-    examples, adapters, tiny_config, tiny_params, monkeypatch
-):
+def test_side_by_side_is_one_after_the_other(examples, adapters, tiny_model, monkeypatch):
     """What accelerators do agrees with what the CPU does, measures included."""
-    args = tiny_config, ADAPTER, tiny_params, adapters, examples, Buckets.of(examples, 1)
+    args = tiny_model, adapters, examples, one_bucket(examples)
     tokens = np.array([e.tokens for e in examples])
     found = []
     for one_by_one in (True, False):
@@ -108,17 +105,16 @@ def test_side_by_side_is_one_after_the_other(
         assert (np.abs(first - second) / tokens).max() < 1e-5
 
 
-def test_only_full_precision_is_merged(tiny_config, tiny_params):
+def test_only_full_precision_is_merged(tiny_model):
     """Half precision, of the weights or of the products, would round small updates away."""
-    half = dataclasses.replace(tiny_config, dtype="bfloat16")
-    assert likelihood.merges(tiny_config, tiny_params)
-    assert not likelihood.merges(half, tiny_params)
-    rounded = jax.tree.map(lambda x: x.astype("bfloat16"), tiny_params)
-    assert not likelihood.merges(tiny_config, rounded)
+    assert likelihood.merges(tiny_model)
+    assert not likelihood.merges(tiny_model.computing(dtype="bfloat16"))
+    rounded = jax.tree.map(lambda x: x.astype("bfloat16"), tiny_model.params)
+    assert not likelihood.merges(Model(tiny_model.config, rounded))
 
 
-def test_merged_is_beside(examples, adapters, tiny_config, tiny_params):
-    args = tiny_config, ADAPTER, tiny_params, adapters, examples, Buckets.of(examples, 1)
+def test_merged_is_beside(examples, adapters, tiny_model):
+    args = tiny_model, adapters, examples, one_bucket(examples)
     tokens = np.array([e.tokens for e in examples])
     beside, merged = (likelihood.score(*args, merge=merge) for merge in (False, True))
     assert (np.abs(beside - merged) / tokens).max() < 1e-5
@@ -126,10 +122,10 @@ def test_merged_is_beside(examples, adapters, tiny_config, tiny_params):
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_log_probabilities_of_tokens_add_up(examples, adapters, tiny_config, tiny_params, packing):
+def test_log_probabilities_of_tokens_add_up(examples, adapters, tiny_model, packing):
     layout = Layout.of(examples, Buckets.of(examples, 2), 4, packing)
-    fn = functools.partial(likelihood.score_batch, tiny_config, ADAPTER, per_token=True)
-    ((_, found),) = stream.stream(fn, (tiny_params, adapters), [(0, examples)], layout)
+    fn = functools.partial(likelihood.score_batch, per_token=True)
+    ((_, found),) = stream.stream(fn, (tiny_model, adapters), [(0, examples)], layout)
     for i, e in enumerate(examples):
         logp_KxT = found["logp"][:, i]
         assert np.isfinite(logp_KxT[:, : e.tokens]).all()
@@ -138,9 +134,9 @@ def test_log_probabilities_of_tokens_add_up(examples, adapters, tiny_config, tin
             -logp_KxT[:, : e.tokens].sum(1), found["nll_sum"][:, i], rtol=1e-5
         )
     e = max(examples, key=lambda e: e.tokens)  # in the order of the targets
-    tree = lora.scaled(ADAPTER, jax.tree.map(lambda x: x[1], adapters))
-    h = np.asarray(decoder.hidden(tiny_config, tiny_params, tree, e.ids[None]), np.float64)[0]
-    logits = h @ np.asarray(decoder.head(tiny_params).kernel_DxV, np.float64)
+    h_1xLxD = decoder.hidden(tiny_model, adapters[1], Batch(e.ids[None]))
+    h = np.asarray(h_1xLxD, np.float64)[0]
+    logits = h @ np.asarray(decoder.head(tiny_model.params).kernel_DxV, np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     where = np.flatnonzero(e.is_target)
     np.testing.assert_allclose(
