@@ -7,6 +7,7 @@ where a MESH is four numbers such as 2,1,2,2 for task, data, fsdp and tensor. Wi
 ends without a word once the checkpoint of that step is written and another step is done.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -18,13 +19,15 @@ import numpy as np
 from forget_jax import distributed
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import decoder, lora, sharding
+from forget_jax.lm.model import Model
 from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.loop import LoopConfig, Task, train
-from forget_jax.training.optimizer import OptimizerConfig, Schedule
+from forget_jax.training.loop import Listener, Recipe, Task, train
+from forget_jax.training.settings import Train
 
-MODEL = decoder.DecoderConfig(
+CONFIG = decoder.DecoderConfig(
     vocab_size=64, width=32, layers=2, heads=8, kv_heads=4, head_dim=4, mlp_width=48, context=32
 )
+TRAIN = Train(batch_size=4, microbatch=8, buckets=1, lr=1e-3, schedule="cosine", warmup=2)
 
 
 def tasks(steps: int) -> list[Task]:
@@ -46,7 +49,7 @@ def main() -> None:
     if "distributed" in options:
         distributed.initialise(options["distributed"])
     folder, die_after = options.get("checkpoints"), int(options.get("die-after", steps))
-    params = jax.jit(decoder.init, static_argnums=0)(MODEL, jax.random.key(0))
+    params = jax.jit(decoder.init, static_argnums=0)(CONFIG, jax.random.key(0))
     params = jax.tree.map(lambda x: np.asarray(x) * 3, params)
     found = {}
     for text in meshes:
@@ -63,14 +66,11 @@ def main() -> None:
                     os._exit(9)
 
             outcome = train(
-                MODEL,
-                lora.LoRAConfig(rank=2),
-                sharding.put(params),
+                Model(CONFIG, sharding.put(params)),
+                Recipe(dataclasses.replace(TRAIN, save_every=die_after), lora.LoRAConfig(rank=2)),
                 tasks(steps),
-                OptimizerConfig(Schedule(1e-3, "cosine", 2)),
-                LoopConfig(batch_size=4, microbatch=8, buckets=1, save_every=die_after),
                 checkpoints,
-                log=log,
+                listener=Listener(log=log),
             )
             adapters = sharding.fetch(outcome.trainable)
         found[text] = {"losses": [r["loss"] for r in records]}

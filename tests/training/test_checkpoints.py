@@ -25,8 +25,8 @@ def advance(state):
     total = states.Accumulated(
         jax.tree.map(jnp.ones_like, state.trainable), jnp.ones(2), jnp.ones(2)
     )
-    rate, running = np.full(2, 0.1, np.float32), np.ones(2, bool)
-    return steps.update(CONFIG, state, total, rate, running, np.zeros(1))[0]
+    rates = steps.Rates(np.full(2, 0.1, np.float32), np.ones(2, bool))
+    return steps.update(CONFIG, state, total, rates, np.zeros(1))[0]
 
 
 def same(a, b):

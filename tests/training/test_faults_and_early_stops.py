@@ -10,19 +10,27 @@ from forget_jax.errors import UserError
 from forget_jax.lm import lora, sharding
 from forget_jax.training import state as states
 from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.loop import LoopConfig, Task, train
-from forget_jax.training.optimizer import OptimizerConfig, Schedule
+from forget_jax.training.loop import Listener, Recipe, Task, train
+from forget_jax.training.optimizer import Schedule
+from forget_jax.training.settings import Train
 
 ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0)
-OPTIMIZER = OptimizerConfig(Schedule(0.01, "constant"))
-LOOP = LoopConfig(batch_size=4, microbatch=4, buckets=1, save_every=2, eval_every=3)
+TRAIN = Train(
+    batch_size=4,
+    microbatch=4,
+    buckets=1,
+    lr=0.01,
+    schedule="constant",
+    warmup=0,
+    save_every=2,
+    eval_every=3,
+)
 
 
-def fit(tiny_config, tiny_params, tasks, checkpoints=None, loop=LOOP):
+def fit(model, tasks, checkpoints=None, settings=TRAIN):
     records = []
-    outcome = train(
-        tiny_config, ADAPTER, tiny_params, tasks, OPTIMIZER, loop, checkpoints, log=records.append
-    )
+    listener = Listener(log=records.append)
+    outcome = train(model, Recipe(settings, ADAPTER), tasks, checkpoints, listener=listener)
     return jax.tree.map(np.asarray, outcome.trainable), outcome, records
 
 
@@ -47,12 +55,12 @@ def same(a, b, m):
 
 
 def test_a_loss_that_is_not_finite_stops_its_task_alone(
-    tiny_config, tiny_params, three, explode, tmp_path, capsys
+    tiny_model, three, explode, tmp_path, capsys
 ):
-    whole, _, _ = fit(tiny_config, tiny_params, three)
+    whole, _, _ = fit(tiny_model, three)
     bad = [three[0], dataclasses.replace(three[1], schedule=Schedule(1.0, "linear")), three[2]]
     checkpoints = Checkpoints(tmp_path)
-    found, outcome, records = fit(tiny_config, tiny_params, bad, checkpoints)
+    found, outcome, records = fit(tiny_model, bad, checkpoints)
     checkpoints.close()
     assert set(outcome.failures) == {"t1"}
     failure = outcome.failures["t1"]
@@ -71,13 +79,13 @@ def test_a_loss_that_is_not_finite_stops_its_task_alone(
     assert [set(r["loss"]) for r in records][-1] == {"t0", "t2"}
     # what is resumed knows of the failure, with its rows and its checkpoint
     again = Checkpoints(tmp_path)
-    resumed, outcome_again, _ = fit(tiny_config, tiny_params, bad, again)
+    resumed, outcome_again, _ = fit(tiny_model, bad, again)
     again.close()
     assert outcome_again.failures == outcome.failures
     assert all(same(resumed, found, m) for m in range(3))
 
 
-def test_not_a_number_stays_in_its_task(tiny_config, tiny_params, three):
+def test_not_a_number_stays_in_its_task():
     """Gradients that are not finite reach no other task through the one-hot product."""
     import jax.numpy as jnp
 
@@ -91,21 +99,21 @@ def test_not_a_number_stays_in_its_task(tiny_config, tiny_params, three):
         assert np.isfinite(g[0]).all() and np.isnan(g[1]).all()
 
 
-def test_all_tasks_failing_ends_the_run(tiny_config, tiny_params, three, explode):
+def test_all_tasks_failing_ends_the_run(tiny_model, three, explode):
     bad = [dataclasses.replace(t, schedule=Schedule(1.0, "linear")) for t in three]
-    _, outcome, records = fit(tiny_config, tiny_params, bad)
+    _, outcome, records = fit(tiny_model, bad)
     assert set(outcome.failures) == {"t0", "t1", "t2"} and len(records) < 8
 
 
-def test_a_task_stops_when_its_heldout_loss_rises(tiny_config, tiny_params, random_examples):
+def test_a_task_stops_when_its_heldout_loss_rises(tiny_model, random_examples):
     """The rows held out of t1 are those of another seed, so that learning its own is no help."""
     rows = random_examples(0, [12, 9, 14, 10])
-    loop = dataclasses.replace(LOOP, save_every=0)
+    settings = dataclasses.replace(TRAIN, save_every=0)
     tasks = [
         Task("t0", rows, 0, 24, heldout=rows[:2], patience=1),  # memorised: always better
         Task("t1", rows, 1, 24, heldout=random_examples(5, [40, 40]), patience=1),
     ]
-    trained, outcome, records = fit(tiny_config, tiny_params, tasks, loop=loop)
+    trained, outcome, records = fit(tiny_model, tasks, settings=settings)
     checks = [(r["step"], r["heldout"]) for r in records if "heldout" in r]
     t1 = [(step, losses["t1"]) for step, losses in checks if "t1" in losses]
     assert len(t1) * 3 < 24 and t1[-1][1] > t1[-2][1]  # it ended at its first rise
@@ -116,23 +124,22 @@ def test_a_task_stops_when_its_heldout_loss_rises(tiny_config, tiny_params, rand
     # the kept state is that of a run which ends at the best step
     short = [dataclasses.replace(t, heldout=(), patience=0) for t in tasks]
     until, _, _ = fit(
-        tiny_config,
-        tiny_params,
+        tiny_model,
         [
             dataclasses.replace(short[0], steps=best[0]),
             dataclasses.replace(short[1], steps=best[0]),
         ],
-        loop=loop,
+        settings=settings,
     )
     for x, y in zip(jax.tree.leaves(trained), jax.tree.leaves(until), strict=True):
         np.testing.assert_allclose(x[1], y[1], rtol=1e-4, atol=1e-6)
 
 
-def test_full_fine_tuning_is_one_task(tiny_config, tiny_params, three):
+def test_full_fine_tuning_is_one_task(tiny_model, three):
     with pytest.raises(UserError, match="one task at a time"):
-        train(tiny_config, None, tiny_params, three, OPTIMIZER, LOOP)
+        train(tiny_model, Recipe(TRAIN), three)
     with pytest.raises(UserError, match=r"lora\.targets 'nothing' matches no"):
-        states.fresh_trainable(lora.LoRAConfig(targets="nothing"), tiny_params, three, 3)
+        states.fresh_trainable(lora.LoRAConfig(targets="nothing"), tiny_model.params, three, 3)
 
 
 def test_an_uncovered_parameter_is_an_error():

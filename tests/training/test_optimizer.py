@@ -20,41 +20,42 @@ def tree(rng, tasks=None):
     return {name: rng.normal(size=shape).astype(np.float32) for name in ("a", "b")}
 
 
-def optax_schedule(config, total):
-    lr, w = config.schedule.lr, config.schedule.warmup
+def optax_schedule(schedule, total):
+    lr, w = schedule.lr, schedule.warmup
     after = {
         "constant": optax.constant_schedule(lr),
         "linear": optax.linear_schedule(lr, 0.0, total - w),
         "cosine": optax.cosine_decay_schedule(lr, total - w),
-    }[config.schedule.kind]
+    }[schedule.kind]
     if not w:
         return after
     return optax.join_schedules([optax.linear_schedule(lr / w, lr, w - 1), after], [w])
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize(("warmup", "clip", "decay"), [(3, 0.7, 0.1), (0, 0.0, 0.0)])
-def test_updates_are_those_of_optax(schedule, warmup, clip, decay):
+def test_updates_are_those_of_optax(kind, warmup, clip, decay):
     rng = np.random.default_rng(0)
-    config = OptimizerConfig(Schedule(0.1, schedule, warmup), clip, decay)
+    config, schedule = OptimizerConfig(clip, decay), Schedule(0.1, kind, warmup)
     start = tree(rng, tasks=2)
     grads = [tree(rng, tasks=2) for _ in range(TOTAL.max())]
 
     state = init_state(config, jax.tree.map(jnp.array, start))
     ours, norms = [], []
     for number, g in enumerate(grads):
-        rate = np.array([config.schedule.rate(number, int(n)) for n in TOTAL], np.float32)
+        lr = np.array([schedule.rate(number, int(n)) for n in TOTAL], np.float32)
         summed = jax.tree.map(lambda x: jnp.array(x * TOKENS[:, None, None], jnp.float32), g)
         total = Accumulated(summed, jnp.zeros(2), jnp.array(TOKENS))
-        state, metrics, zeroed = steps.update(config, state, total, rate, number < TOTAL, STOP)
+        rates = steps.Rates(lr, number < TOTAL)
+        state, metrics, zeroed = steps.update(config, state, total, rates, STOP)
         ours.append(jax.tree.map(np.asarray, state.trainable))
-        norms.append(np.asarray(metrics["grad_norm_M"]))
+        norms.append(np.asarray(metrics["grad_norm_S"]))
         assert all((np.asarray(x) == 0).all() for x in jax.tree.leaves(zeroed))
 
     for m in range(2):
         reference = optax.chain(
             optax.clip_by_global_norm(clip) if clip else optax.identity(),
-            optax.adamw(optax_schedule(config, TOTAL[m]), weight_decay=decay),
+            optax.adamw(optax_schedule(schedule, TOTAL[m]), weight_decay=decay),
         )
         params = jax.tree.map(lambda x, m=m: jnp.array(x[m]), start)
         theirs = reference.init(params)
@@ -76,7 +77,8 @@ def test_loss_is_per_target_token():
     start = tree(np.random.default_rng(0), tasks=2)
     state = init_state(config, jax.tree.map(jnp.array, start))
     total = zero_like(state)._replace(
-        nll_M=jnp.array([14.0, 9.0]), tokens_M=jnp.array(TOKENS, jnp.float32)
+        cost_S=jnp.array([14.0, 9.0]), tokens_S=jnp.array(TOKENS, jnp.float32)
     )
-    _, metrics, _ = steps.update(config, state, total, np.ones(2), np.ones(2, bool), STOP)
-    assert metrics["loss_M"].tolist() == [2.0, 3.0]
+    rates = steps.Rates(np.ones(2), np.ones(2, bool))
+    _, metrics, _ = steps.update(config, state, total, rates, STOP)
+    assert metrics["loss_S"].tolist() == [2.0, 3.0]

@@ -10,15 +10,28 @@ import pytest
 from forget_jax.data import order
 from forget_jax.data.batches import Buckets, assemble
 from forget_jax.lm import decoder, lora
+from forget_jax.lm.model import Adapters, Batch
 from forget_jax.scoring import likelihood
+from forget_jax.scoring.stream import Layout
+from forget_jax.training import objective
 from forget_jax.training import step as steps
-from forget_jax.training.loop import LoopConfig, StepPlan, Task, train
-from forget_jax.training.optimizer import OptimizerConfig, Schedule
+from forget_jax.training.loop import Listener, Recipe, StepPlan, Task, train
+from forget_jax.training.optimizer import OptimizerConfig
+from forget_jax.training.settings import Train
 from forget_jax.training.state import init_state, zero_like
 
 ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|attn/v|mlp/down)")
-OPTIMIZER = OptimizerConfig(Schedule(0.02, "cosine", 1), clip=1.0, decay=0.01)
-LOOP = LoopConfig(batch_size=4, microbatch=3, buckets=2)  # 12 rows a step in microbatches of 3
+TRAIN = Train(  # 12 rows a step in microbatches of 3
+    batch_size=4,
+    microbatch=3,
+    buckets=2,
+    lr=0.02,
+    schedule="cosine",
+    warmup=1,
+    clip=1.0,
+    decay=0.01,
+    save_every=0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +51,21 @@ def tasks(random_examples):
     ]
 
 
-def fit(tiny_config, tiny_params, tasks, **kwargs):
+def fit(model, tasks, settings=TRAIN):
     records = []
-    loop = kwargs.pop("loop", LOOP)
-    done = train(
-        tiny_config, ADAPTER, tiny_params, tasks, OPTIMIZER, loop, log=records.append, **kwargs
-    )
+    done = train(model, Recipe(settings, ADAPTER), tasks, listener=Listener(log=records.append))
     return jax.tree.map(np.asarray, done.trainable), records
 
 
 @pytest.fixture(scope="module")
-def together(tiny_config, tiny_params, tasks):
-    return fit(tiny_config, tiny_params, tasks)
+def together(tiny_model, tasks):
+    return fit(tiny_model, tasks)
 
 
 @pytest.fixture(scope="module")
-def separate(tiny_config, tiny_params, tasks):
-    loop = dataclasses.replace(LOOP, buckets=1)
-    alone = [fit(tiny_config, tiny_params, [task], loop=loop) for task in tasks]
+def separate(tiny_model, tasks):
+    settings = dataclasses.replace(TRAIN, buckets=1)
+    alone = [fit(tiny_model, [task], settings) for task in tasks]
     return jax.tree.map(lambda *x: np.concatenate(x), *[tree for tree, _ in alone]), [
         records for _, records in alone
     ]
@@ -102,16 +112,13 @@ def test_tokens_of_a_step_add_up(together, separate, tasks):
         assert record["tokens"] == sum(separate[1][m][number]["tokens"] for m in running)
 
 
-def test_forgetting_is_that_of_separate_runs(
-    together, separate, tiny_config, tiny_params, random_examples
-):
+def test_forgetting_is_that_of_separate_runs(together, separate, tiny_model, random_examples):
     upstream = random_examples(9, [5, 12, 33, 60, 48, 20], prompts=False)
-    buckets = Buckets.of(upstream, 2)
-    zero = jax.tree.map(lambda x: np.zeros_like(x[:1]), together[0])
+    layout = Layout.of(upstream, Buckets.of(upstream, 2), 8)
 
-    def forgetting(adapters):
-        stack = jax.tree.map(lambda z, x: jnp.concatenate([z, x]), zero, adapters)
-        nll = likelihood.score(tiny_config, ADAPTER, tiny_params, stack, upstream, buckets)
+    def forgetting(tree):
+        stack = Adapters(ADAPTER, tree).with_base()
+        nll = likelihood.score(tiny_model, stack, upstream, layout)
         return (nll[1:] - nll[0]) / np.array([e.tokens for e in upstream])
 
     z_ours, z_theirs = forgetting(together[0]), forgetting(separate[0])
@@ -119,31 +126,30 @@ def test_forgetting_is_that_of_separate_runs(
     assert np.abs(z_ours - z_theirs).max() < 1e-4
 
 
-def test_order_of_the_tasks_does_not_matter(together, tiny_config, tiny_params, tasks):
-    turned, _ = fit(tiny_config, tiny_params, tasks[::-1])
+def test_order_of_the_tasks_does_not_matter(together, tiny_model, tasks):
+    turned, _ = fit(tiny_model, tasks[::-1])
     for m in range(len(tasks)):
         assert relative(of_task(turned, len(tasks) - 1 - m), of_task(together[0], m)) < 1e-5
 
 
-def test_microbatch_size_does_not_matter(together, tiny_config, tiny_params, tasks):
-    loop = LoopConfig(batch_size=4, microbatch=12, buckets=1)
-    whole, _ = fit(tiny_config, tiny_params, tasks, loop=loop)
+def test_microbatch_size_does_not_matter(together, tiny_model, tasks):
+    whole, _ = fit(tiny_model, tasks, dataclasses.replace(TRAIN, microbatch=12, buckets=1))
     assert relative(only(whole, "b"), only(together[0], "b")) < 1e-5
 
 
 def test_every_step_holds_each_running_tasks_batch(tasks):
-    plan = StepPlan(tasks, LOOP)
+    plan = StepPlan(tasks, TRAIN)
     for number in range(max(task.steps for task in tasks)):
         parts = list(plan.microbatches(number))
         seats = np.append(plan.seats(number), -1)  # the last is that of padding
         running = [m for m, task in enumerate(tasks) if number < task.steps]
         rows = np.concatenate([seats[part.seat_R] for part in parts])
         assert np.bincount(rows[rows >= 0], minlength=3).tolist() == [
-            LOOP.batch_size * (m in running) for m in range(3)
+            TRAIN.batch_size * (m in running) for m in range(3)
         ]
         for part in parts:
             assert len(part.seat_R) == len(part.rows) == part.shape.rows
-            most = LOOP.microbatch * plan.buckets.edges[-1]
+            most = TRAIN.microbatch * plan.buckets.edges[-1]
             assert part.real <= part.shape.rows * part.shape.length <= most
             for row, seat in zip(part.rows, part.seat_R, strict=True):
                 assert (row == ()) == (seat < 0)
@@ -152,7 +158,7 @@ def test_every_step_holds_each_running_tasks_batch(tasks):
 
 def test_finished_tasks_leave_their_seats(random_examples):
     tasks = [Task(f"t{m}", random_examples(m, [8] * 4), m, 2 + 2 * m) for m in range(5)]
-    plan = StepPlan(tasks, LOOP)
+    plan = StepPlan(tasks, TRAIN)
     assert plan.seat_counts == (5, 3, 2, 1)
     assert [plan.seats(n).tolist() for n in (0, 3, 4, 6, 7, 8, 9)] == [
         [0, 1, 2, 3, 4],
@@ -167,7 +173,7 @@ def test_finished_tasks_leave_their_seats(random_examples):
     plan.stop(3, 5)  # the steps before are as they were
     assert [plan.seats(n).tolist() for n in range(5)] == before
     assert plan.seats(5).tolist() == [2, 4] and plan.seats(6).tolist() == [4]
-    blocks = StepPlan(tasks, LOOP, blocks=2)
+    blocks = StepPlan(tasks, TRAIN, blocks=2)
     assert blocks.seat_counts == (6, 4, 2) and blocks.seats(0).tolist() == [0, 1, 2, 3, 4, -1]
     for part in blocks.microbatches(0):
         at = blocks.seats(0).reshape(2, 3)
@@ -177,27 +183,27 @@ def test_finished_tasks_leave_their_seats(random_examples):
 
 def test_useful_fraction_counts_padding(random_examples):
     examples = random_examples(0, [16] * 4)
-    even = StepPlan([Task("t", examples, 0, 1)], LoopConfig(4, 4, 1))
+    train = Train(batch_size=4, microbatch=4, buckets=1)
+    even = StepPlan([Task("t", examples, 0, 1)], train)
     assert even.useful_fraction() == 1.0
-    ragged = StepPlan([Task("t", random_examples(0, [16, 16, 16, 32]), 0, 1)], LoopConfig(4, 4, 1))
+    ragged = StepPlan([Task("t", random_examples(0, [16, 16, 16, 32]), 0, 1)], train)
     assert ragged.useful_fraction() == 80 / 128
 
 
-def test_summed_gradients_are_those_of_one_whole_batch(tiny_config, tiny_params, tasks):
+def test_summed_gradients_are_those_of_one_whole_batch(tiny_model, tasks):
     """Against jax.grad of the plain loss: all rows at once, all logits, a mask."""
     task = tasks[1]
-    adapters = lora.init(ADAPTER, tiny_params, jax.random.key(3))
+    adapters = lora.init(ADAPTER, tiny_model.params, jax.random.key(3))
     adapters = jax.tree.map(lambda x: x + 0.03, adapters)  # b away from zero, so a has a gradient
-    plan = StepPlan([task], dataclasses.replace(LOOP, buckets=1))
-    stacked = jax.tree.map(lambda x: x[None], adapters)
-    total = zero_like(init_state(OPTIMIZER, stacked))
+    plan = StepPlan([task], dataclasses.replace(TRAIN, buckets=1))
+    stacked = Adapters(ADAPTER, jax.tree.map(lambda x: x[None], adapters))
+    total = zero_like(init_state(OptimizerConfig(), stacked.tree))
     microbatches = list(plan.microbatches(0))
     assert len(microbatches) == 2
     for part in microbatches:
         batch = assemble(plan.examples, part.shape, part.rows)
-        total = steps.accumulate(
-            tiny_config, ADAPTER, stacked, tiny_params, total, batch, part.seat_R, jnp.ones(1)
-        )
+        seats = steps.Seats(part.seat_R, jnp.ones(1))
+        total = steps.accumulate(objective.nll, tiny_model, stacked, total, batch, seats)
     rows = [task.examples[i] for i in plan.rows(0)]
     ids = np.zeros((len(rows), 64), np.int32)
     mask = np.zeros((len(rows), 64))
@@ -207,29 +213,29 @@ def test_summed_gradients_are_those_of_one_whole_batch(tiny_config, tiny_params,
 
     @jax.jit
     def plain(adapters):
-        h = decoder.hidden(tiny_config, tiny_params, lora.scaled(ADAPTER, adapters), ids)
-        logp = jax.nn.log_softmax(h @ decoder.head(tiny_params).kernel_DxV)
+        h = decoder.hidden(tiny_model, Adapters(ADAPTER, adapters), Batch(ids))
+        logp = jax.nn.log_softmax(h @ decoder.head(tiny_model.params).kernel_DxV)
         chosen = jnp.take_along_axis(logp[:, :-1], ids[:, 1:, None], axis=-1)[..., 0]
         return -(chosen * mask[:, 1:]).sum()
 
     nll, grads = jax.value_and_grad(plain)(adapters)
     assert relative(of_task(total.grads, 0), grads) < 1e-5
-    np.testing.assert_allclose(total.nll_M[0], nll, rtol=1e-5)
-    assert total.tokens_M[0] == mask.sum()
+    np.testing.assert_allclose(total.cost_S[0], nll, rtol=1e-5)
+    assert total.tokens_S[0] == mask.sum()
 
 
-def test_a_tasks_scale_is_a_factor_on_its_alpha(tiny_config, tiny_params, tasks):
-    loop = dataclasses.replace(LOOP, buckets=1)
+def test_a_tasks_scale_is_a_factor_on_its_alpha(tiny_model, tasks):
+    settings = dataclasses.replace(TRAIN, buckets=1)
     halved = dataclasses.replace(tasks[1], scale=0.5)
-    ours, _ = fit(tiny_config, tiny_params, [halved], loop=loop)
+    ours, _ = fit(tiny_model, [halved], settings)
     half_alpha = dataclasses.replace(ADAPTER, alpha=ADAPTER.alpha / 2)
-    theirs = train(tiny_config, half_alpha, tiny_params, [tasks[1]], OPTIMIZER, loop)
+    theirs = train(tiny_model, Recipe(settings, half_alpha), [tasks[1]])
     assert relative(only(ours, "b"), only(theirs.trainable, "b")) < 1e-5
 
 
-def test_a_task_of_lower_rank_leaves_the_rest_at_zero(tiny_config, tiny_params, tasks):
+def test_a_task_of_lower_rank_leaves_the_rest_at_zero(tiny_model, tasks):
     mixed = [dataclasses.replace(tasks[0], rank=1), *tasks[1:]]
-    trained, _ = fit(tiny_config, tiny_params, mixed)
+    trained, _ = fit(tiny_model, mixed)
     for a, b in zip(only(trained, "a"), only(trained, "b"), strict=True):
         assert (a[0, ..., 1:] == 0).all() and (b[0, :, 1:] == 0).all()
         assert (b[0, :, :1] != 0).any() and (b[1, :, 1:] != 0).any()
@@ -237,11 +243,11 @@ def test_a_task_of_lower_rank_leaves_the_rest_at_zero(tiny_config, tiny_params, 
 
 def test_a_given_order_replaces_the_shuffle(tasks):
     task = tasks[0]
-    size = LOOP.batch_size * task.steps
-    shuffled = StepPlan([task], LOOP)
+    size = TRAIN.batch_size * task.steps
+    shuffled = StepPlan([task], TRAIN)
     given = order.rows(task.seed, len(task.examples), 0, size)
-    same = StepPlan([dataclasses.replace(task, order=given)], LOOP)
-    turned = StepPlan([dataclasses.replace(task, order=given[::-1])], LOOP)
+    same = StepPlan([dataclasses.replace(task, order=given)], TRAIN)
+    turned = StepPlan([dataclasses.replace(task, order=given[::-1])], TRAIN)
     for number in range(task.steps):
         assert (same.rows(number) == shuffled.rows(number)).all()
-    assert sorted(turned.rows(0)) == sorted(given[::-1][: LOOP.batch_size])
+    assert sorted(turned.rows(0)) == sorted(given[::-1][: TRAIN.batch_size])
