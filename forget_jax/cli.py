@@ -9,7 +9,6 @@ same command resumes), 1 on an internal error or the loss of another process of 
 
 import ctypes
 import dataclasses
-import importlib
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 from forget_jax import distributed
 from forget_jax.errors import UserError, nearest
+from forget_jax.settings import check
 
 COMMANDS = {
     "quickstart": "everything below in miniature: offline, five minutes on two cores, one page",
@@ -136,15 +136,24 @@ def _keep_freed_memory() -> None:
         mallopt(option, value)
 
 
-def run(argv: Sequence[str]) -> None:
-    """Runs one command.
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A command to run: its settings as they were resolved, and where."""
+
+    command: str
+    settings: Any
+    workdir: str
+
+
+def resolve(argv: Sequence[str]) -> Request | None:
+    """What is to be run; prints the help that is asked for instead, and gives None.
 
     Raises:
       UserError: the user's mistake, in one line.
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
-        return
+        return None
     command = argv[0]
     if command not in COMMANDS:
         raise UserError(
@@ -152,28 +161,25 @@ def run(argv: Sequence[str]) -> None:
         )
     given = parse(argv[1:])
     from forget_jax.commands import config as configs
-    from forget_jax.commands import models
     from forget_jax.commands import settings as tables
-    from forget_jax.settings import check
 
-    module = importlib.import_module(f"forget_jax.commands.{command}")
-    table = tables.TABLES[command]
+    table: Any = tables.TABLES[command]
     config = tables.as_config(tables.read(table, configs.load(given.config or command))).lock()
     for key, value in given.overrides:
         configs.override(config, key, value)
     if given.wants_help:
         fields = configs.describe(table, config)
         print(f"forget-jax {command}: {COMMANDS[command]}\n\n{fields}", flush=True)
-        return
-    check(tables.read(table, config))
+        return None
+    settings = tables.read(table, config)
+    check(settings)
     _setup_jax(given.distributed)
     workdir = given.workdir
     if workdir is None:
         now = time.strftime("%Y%m%d-%H%M%S")
         workdir = distributed.agreed(os.path.join("runs", f"{command}-{now}"))  # noqa: PTH118
         print(f"workdir: {workdir}", file=sys.stderr)
-    with models.mesh(config):
-        module.run(config, workdir)
+    return Request(command, settings, workdir)
 
 
 def _quiet_background() -> None:
@@ -194,34 +200,56 @@ def _terminated(number: int, frame: Any) -> None:
     raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
 
 
+class _Ending:
+    """Turns what ends a command into an exit status and one line; use as a context manager."""
+
+    def __init__(self) -> None:
+        self.stderr = sys.stderr
+        self.status = 0
+
+    def __enter__(self) -> "_Ending":
+        return self
+
+    def __exit__(self, kind: Any, e: BaseException | None, trace: Any) -> bool:
+        said = ""
+        if e is None:
+            return False
+        if isinstance(e, UserError):
+            self.status, said = 2, " ".join(str(e).split())
+        elif isinstance(e, KeyboardInterrupt):
+            self.status = 130
+            said = f"{f'{e}' or 'interrupted'}; start the same command again to resume"
+        elif isinstance(e, BrokenPipeError):  # the reader has gone, as in `... --help | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.status = int(distributed.count() > 1)  # the others must not wait for this one
+        elif not isinstance(e, Exception):
+            return False
+        elif distributed.lost_peer(e):
+            why = " ".join(str(e).split())[:200]
+            self.status = 1
+            said = f"lost another process ({why}); start the same command again to resume"
+        else:
+            traceback.print_exception(e, file=self.stderr)
+            self.status, said = 1, "internal error; please report the lines above"
+        if said:
+            print(f"forget-jax: {distributed.who()}{said}", file=self.stderr, flush=True)
+        return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script; returns the exit status. In a run of many processes a failure ends it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
     if argv is None:
         _quiet_background()
-    stderr = sys.stderr
-    status, said = 0, ""
-    try:
-        run(sys.argv[1:] if argv is None else argv)
-    except UserError as e:
-        status, said = 2, " ".join(str(e).split())
-    except KeyboardInterrupt as e:
-        status, said = 130, f"{e}" or "interrupted"
-        said += "; start the same command again to resume"
-    except BrokenPipeError:  # the reader has gone, as in `forget-jax score --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = int(distributed.count() > 1)  # the other processes must not wait for this one
-    except Exception as e:
-        status = 1
-        if distributed.lost_peer(e):
-            why = " ".join(str(e).split())[:200]
-            said = f"lost another process ({why}); start the same command again to resume"
-        else:
-            traceback.print_exc(file=stderr)
-            said = "internal error; please report the lines above"
-    if said:
-        print(f"forget-jax: {distributed.who()}{said}", file=stderr, flush=True)
-    if status and distributed.count() > 1:
-        distributed.leave(status)
-    return status
+    with _Ending() as ending:
+        request = resolve(sys.argv[1:] if argv is None else argv)
+        if request is not None:
+            from forget_jax.commands import driver
+
+            with driver.opened(request.command, request.settings, request.workdir) as run:
+                if run is not None:
+                    run.end(run.module.run(run.settings, run.work))
+    if ending.status and distributed.count() > 1:
+        distributed.leave(ending.status)
+    return ending.status

@@ -1,30 +1,33 @@
 """`forget-jax associate`: M tasks fine-tuned together, N upstream examples scored, the matrix."""
 
 import dataclasses
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from ml_collections import ConfigDict
 
 from forget_jax import files
-from forget_jax.associations import additive_r2, column_r2, logistic_f1, rank_r2, row_r2
-from forget_jax.associations.matrix import Matrix
-from forget_jax.associations.matrix import save as save_matrix
-from forget_jax.commands import models, report, texts
-from forget_jax.commands.config import plain
+from forget_jax.associations import summary as matrices
+from forget_jax.associations.matrix import Matrix, save
+from forget_jax.commands import values
+from forget_jax.commands.driver import Ended
+from forget_jax.commands.settings import Associate
+from forget_jax.commands.summaries import Associate as Summary
+from forget_jax.commands.summaries import Failed, OverContext
+from forget_jax.data import reading
 from forget_jax.data.examples import Example
-from forget_jax.data.tokenise import Encoded
+from forget_jax.data.reading import Reader, Texts
 from forget_jax.errors import UserError
-from forget_jax.files import PathLike
-from forget_jax.fleet import together as fleet
+from forget_jax.fleet import cells as grids
+from forget_jax.fleet import tasks
+from forget_jax.fleet.cells import BASE, Cell
+from forget_jax.fleet.fleet import Fleet, Scored, tasks_together, train_and_score
 from forget_jax.runs.workdir import Workdir
-from forget_jax.scoring import recite as recite_upstream
-from forget_jax.scoring.recite import Recited
-
-METRICS = ("nll", "exact_match")
+from forget_jax.scoring import recite
+from forget_jax.scoring.recite import Asked, Recited
+from forget_jax.scoring.table import NLL
+from forget_jax.training.loop import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,109 +42,103 @@ class Measured:
 
     loss: dict[str, np.ndarray]
     columns: np.ndarray
-    figures: dict[str, Any]
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def z(self, names: Sequence[str]) -> np.ndarray:
         """Forgetting of the columns by each named model: its loss less the base's."""
-        base = self.loss["base"]
-        return np.array([(self.loss[n] - base)[self.columns] for n in names])
+        return np.array([(self.loss[n] - self.loss[BASE])[self.columns] for n in names])
 
 
-def run(config: ConfigDict, workdir: PathLike) -> None:
-    """Measures the forgetting matrix; resumes, and does nothing where it has ended."""
-    if config.metric not in METRICS:
-        raise UserError(f"metric is {config.metric!r}; it must be one of {', '.join(METRICS)}")
-    work = Workdir(workdir, "associate", plain(config))
-    if report.has_ended(work):
-        return
-    model, params, tokenizer = models.load(config)
-    names = [texts.task_name(spec) for spec in config.tasks]
-    if len(set(names)) < len(names) or not names:
-        twice = next((n for n in names if names.count(n) > 1), None)
-        raise UserError(f"two tasks are called {twice}" if twice else "config.tasks names no task")
-    training: dict[str, list[Encoded]] = {}
-    cut: dict[str, dict[str, int]] = {}
-    for name, spec in zip(names, config.tasks, strict=True):
-        _, training[name], cut[name] = texts.read((spec,), config, model, tokenizer)
-    read, encoded, cut["upstream"] = texts.read(
-        config.upstream, config, model, tokenizer, scored=True
+def check(settings: Associate) -> None:
+    """Refuses tasks that cannot be told apart."""
+    names = [reading.task_name(spec) for spec in settings.tasks]
+    if not names:
+        raise UserError("config.tasks names no task")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two tasks are called {name}")
+        if name == BASE:
+            raise UserError(
+                f"a task is called {BASE}, which is the name of the model before training; rename "
+                "its file"
+            )
+
+
+def run(settings: Associate, work: Workdir) -> Ended:
+    """Measures the forgetting matrix; resumes."""
+    recipe = Recipe(settings.train, values.adapter(settings.lora))
+    base, reader = values.load(
+        settings.model, settings.data, recipe, settings.score, settings.tasks_together or 1
     )
-    kept = {e.name for e in encoded}
-    upstream = [e for e in read if e.name in kept]
-    _write_texts(work, upstream)
-
-    own = models.own_values(config.train, names)
-    again = names[: config.repeat_tasks]
-    jobs = [
-        models.task(config.train, shown, training[n], _seed(config, n, repeat), own[n])
-        for repeat, shown, n in [(0, n, n) for n in names] + [(1, _repeated(n), n) for n in again]
-    ]
-
-    def recite(names: Sequence[str]) -> Recited:
-        return recite_upstream.recite(config, work, model, params, tokenizer, upstream, names)
-
-    if config.metric == "exact_match":
-        recite_upstream.check(config, model, upstream)
-        if work.has_part(0):
-            _mistakes(recite(["base"]))  # refuses a base that knows nothing before any training
-
-    done = fleet.train_and_score(config, work, "associate", model, params, jobs, encoded)
-    lost = done.figures["failed"]
-    recited = None
-    if config.metric == "exact_match":
-        together = models.tasks_together(config, work, model, len(jobs))
-        mine = ["base"] if work.has_part(0) else []
-        mine += [j.name for i, j in enumerate(jobs) if work.has_part(i // together)]
-        recited = recite([n for n in mine if n not in lost])
+    fleet = Fleet(
+        work, base, recipe, settings.score, settings.tasks_together, settings.data.context
+    )
+    texts = {reading.task_name(spec): reader.read((spec,)) for spec in settings.tasks}
+    upstream = reader.read(settings.upstream, scored=True)
+    kept = {e.name for e in upstream.encoded}
+    examples = [e for e in upstream.examples if e.name in kept]
+    beginnings = [{"name": e.name, "text": reading.whole(e)[:600]} for e in examples]
+    files.write_json(work / "examples.json", beginnings)
+    grid = _cells(settings, texts)
+    reciting = _reciting(settings, fleet, reader, examples)
+    if reciting is not None and work.has_part(0):
+        _mistakes(reciting([BASE]))  # refuses a base that knows nothing before any training
+    done = train_and_score(fleet, "associate", [c.task for c in grid], upstream.encoded)
+    recited = None if reciting is None else reciting(_mine(fleet, grid, done))
     if done.table is None:
-        print(
-            f"part {config.part} is done; the same command without --config.part makes the matrix",
-            file=sys.stderr,
+        part = f"{work.part}/{work.parts}"
+        return Ended(
+            None,
+            f"part {part} is done; the same command without --config.part makes the matrix",
         )
-        return
-    names = [n for n in names if n not in lost]
-    again = [n for n in again if n in names and _repeated(n) not in lost]
     measured = _nll(done.table) if recited is None else _mistakes(recited)
-    _finish(
-        work,
-        config,
-        names,
-        [_repeated(n) for n in again],
-        upstream,
-        measured,
-        {
-            "base_nll_mean": _mean_nll(done.table),
-            **done.figures,
-            "over_context": cut,
-        },
-    )
+    over = {name: of.over_context for name, of in texts.items()}
+    over["upstream"] = upstream.over_context
+    return _finish(settings, fleet, grid, examples, measured, done, over)
 
 
-def _seed(config: ConfigDict, name: str, repeat: int) -> int:
-    return texts.task_seed(config.train.seed, name, repeat)
+def _cells(settings: Associate, texts: dict[str, Texts]) -> list[Cell]:
+    """One fine-tune for each task, and a second of those that are repeated."""
+    train, names = settings.train, list(texts)
+    own = tasks.own_values(train, names)
+    pairs = [(name, 0) for name in names]
+    pairs += [(name, 1) for name in names[: settings.repeat_tasks]]
+    grid = []
+    for name, repeat in pairs:
+        seed = reading.task_seed(train.seed, name, repeat)
+        mine = own[name] if repeat == 0 else {k: v for k, v in own[name].items() if k != "seed"}
+        at: dict[str, str | int] = {"task": name, "seed": repeat}
+        grid.append(Cell(at, tasks.task(name, texts[name].encoded, seed, train, mine)))
+    grids.check(grid)
+    return grid
 
 
-def _repeated(name: str) -> str:
-    return f"{name} (second seed)"
+def _reciting(
+    settings: Associate, fleet: Fleet, reader: Reader, examples: Sequence[Example]
+) -> Callable[[Sequence[str]], Recited] | None:
+    """What recites all examples under models of given names; None where NLL is measured."""
+    if settings.metric == "nll":
+        return None
+    rule, score = settings.exact_match, settings.score
+    recite.check(rule, reader.longest, examples)
+    prompts, cut = reader.prompts(examples, rule.max_new_tokens)
+    asked = Asked(examples, prompts, cut, reader.tokenizer, rule, score.chunk, score.rows)
+    return lambda names: recite.recite(fleet.work / "answers", asked, names, fleet.load)
 
 
-def _write_texts(work: Workdir, upstream: Sequence[Example]) -> None:
-    """The beginnings of the upstream examples, for the page."""
-    rows = [{"name": e.name, "text": texts.whole(e)[:600]} for e in upstream]
-    files.write_json(work / "examples.json", rows)
+def _mine(fleet: Fleet, grid: Sequence[Cell], done: Scored) -> list[str]:
+    """The models that this part of the run has, those that failed left out."""
+    together = tasks_together(fleet, len(grid))
+    mine = [BASE] if fleet.work.has_part(0) else []
+    mine += [c.name for i, c in enumerate(grid) if fleet.work.has_part(i // together)]
+    return [name for name in mine if name not in done.failed]
 
 
 def _nll(scored: xr.Dataset) -> Measured:
     """Mean NLL of every example, in nats a token; all of them can be forgotten."""
-    nll_KxN = scored.nll_sum.values / scored.tokens.values
+    nll_KxN = scored[NLL].values / scored.tokens.values
     loss = dict(zip(scored.model.values.tolist(), nll_KxN, strict=True))
-    return Measured(loss, np.arange(nll_KxN.shape[1]), {})
-
-
-def _mean_nll(scored: xr.Dataset) -> float:
-    """The base's mean NLL over tokens."""
-    base = scored.sel(model="base")
-    return float(np.nansum(base.nll_sum) / base.tokens.sum())
+    return Measured(loss, np.arange(nll_KxN.shape[1]))
 
 
 def _mistakes(recited: Recited) -> Measured:
@@ -166,86 +163,64 @@ def _mistakes(recited: Recited) -> Measured:
     )
 
 
-def _statistics(z_MxN: np.ndarray, config: ConfigDict) -> dict[str, Any]:
-    """R² of simple models on the examples that every task has a figure for."""
-    rows = np.isfinite(z_MxN).any(1)
-    whole = z_MxN[rows][:, np.isfinite(z_MxN[rows]).all(0)]
-    if not whole.size:
-        return {"r2_rank": [], "r2_additive": None, "r2_row": None, "r2_column": None}
-    ranks = min(config.r2_ranks, *whole.shape)
-    found = {
-        "r2_rank": rank_r2(whole, ranks),
-        "r2_additive": additive_r2(whole),
-        "r2_row": row_r2(whole),
-        "r2_column": column_r2(whole),
-    }
-    if config.metric == "exact_match":
-        found["f1_rank"] = logistic_f1(whole, ranks)
-    return found
-
-
-def _retest(z_RxN: np.ndarray, again_RxN: np.ndarray) -> dict[str, float | None]:
-    """Agreement of the same tasks under two seeds."""
-    both = np.isfinite(z_RxN) & np.isfinite(again_RxN) if len(z_RxN) else np.zeros(0, bool)
-    if not both.any():
-        return {"test_retest": None, "seed_rmse": None}
-    first, second = z_RxN[both], again_RxN[both]
-    varies = first.std() > 0 and second.std() > 0
-    return {
-        "test_retest": float(np.corrcoef(first, second)[0, 1]) if varies else None,
-        "seed_rmse": float(np.sqrt(np.mean((first - second) ** 2))),
-    }
-
-
 def _finish(
-    work: Workdir,
-    config: ConfigDict,
-    names: Sequence[str],
-    repeated: Sequence[str],
-    upstream: Sequence[Example],
+    settings: Associate,
+    fleet: Fleet,
+    grid: Sequence[Cell],
+    examples: Sequence[Example],
     measured: Measured,
-    figures: dict[str, Any],
-) -> None:
-    """The matrix, its statistics, summary and page."""
-    columns = [upstream[j] for j in measured.columns]
+    done: Scored,
+    over: dict[str, dict[str, int]],
+) -> Ended:
+    """The matrix, its statistics and the summary."""
+    work, left = fleet.work, [cell for cell in grid if cell.name not in done.failed]
+    first = [cell for cell in left if cell.at["seed"] == 0]
+    again = {str(cell.at["task"]): cell.name for cell in left if cell.at["seed"] == 1}
+    names, columns = [cell.name for cell in first], [examples[j] for j in measured.columns]
     z_MxN = measured.z(names)
-    found = Matrix(
+    matrix = Matrix(
         z_MxN,
         tuple(names),
         tuple(e.name for e in columns),
         tuple(e.source for e in columns),
-        config.metric,
+        settings.metric,
     )
-    save_matrix(work / "forgetting.zarr", found)
+    save(work / "forgetting.zarr", matrix)
     known = np.isfinite(z_MxN)
-    summary = work.finish(
-        {
-            "metric": config.metric,
-            "tasks": len(names),
-            "examples": len(columns),
-            "mean_z": float(z_MxN[known].mean()),
-            "share_positive": float((z_MxN[known] > 0).mean()),
-            "mean_z_by_task": {
-                n: float(z[k].mean()) if k.any() else None
-                for n, z, k in zip(names, z_MxN, known, strict=True)
-            },
-            **_statistics(z_MxN, config),
-            **_retest(z_MxN[: len(repeated)], measured.z(repeated)),
-            "missing": int((~known).sum()),
-            **measured.figures,
-            **models.training_figures(work.metrics.stage("associate")),
-            **figures,
-            "seconds": work.seconds(),
-        }
+    twice = [name for name in names if name in again]
+    assert done.table is not None
+    base = done.table.sel(model=BASE)
+    statistics = matrices.statistics(z_MxN, settings.r2_ranks, settings.metric == "exact_match")
+    agree = matrices.retest(measured.z(twice), measured.z([again[name] for name in twice]))
+    summary = Summary(
+        metric=settings.metric,
+        tasks=len(names),
+        examples=len(columns),
+        mean_z=float(z_MxN[known].mean()),
+        share_positive=float((z_MxN[known] > 0).mean()),
+        mean_z_by_task={
+            n: float(z[k].mean()) if k.any() else None
+            for n, z, k in zip(names, z_MxN, known, strict=True)
+        },
+        **statistics,
+        test_retest=agree["test_retest"],
+        seed_rmse=agree["seed_rmse"],
+        missing=int((~known).sum()),
+        **measured.figures,
+        training=values.training(work.metrics.stage("associate")),
+        base_nll_mean=float(np.nansum(base[NLL]) / base.tokens.sum()),
+        useful_fraction=done.useful_fraction,
+        failed={name: Failed(**why._asdict()) for name, why in done.failed.items()},
+        over_context={name: OverContext(**counts) for name, counts in over.items()},
+        seconds=work.seconds(),
     )
-    report.build(work.path)
-    unit = "nats" if config.metric == "nll" else "of the right answers"
-    r2 = summary["r2_rank"][:3]
+    unit = "nats" if settings.metric == "nll" else "of the right answers"
+    r2 = summary.r2_rank[:3]
     simple = (
-        f", additive R² {summary['r2_additive']:.2f}, rank {len(r2)} R² {r2[-1]:.2f}" if r2 else ""
+        f", additive R² {summary.r2_additive:.2f}, rank {len(r2)} R² {r2[-1]:.2f}" if r2 else ""
     )
-    print(
-        f"{len(names)} x {len(columns)} matrix: mean z {summary['mean_z']:.3f} {unit}, "
-        f"{summary['share_positive']:.0%} above zero{simple}; page in {work / 'report.html'}",
-        file=sys.stderr,
+    return Ended(
+        summary,
+        f"{len(names)} x {len(columns)} matrix: mean z {summary.mean_z:.3f} {unit}, "
+        f"{summary.share_positive:.0%} above zero{simple}",
     )

@@ -1,23 +1,17 @@
 """`forget-jax export`: a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune."""
 
-import sys
-from typing import Any
-
 import jax
-from ml_collections import ConfigDict
 
 from forget_jax import files
-from forget_jax.commands import report
-from forget_jax.commands.config import plain
+from forget_jax.commands.driver import Ended
+from forget_jax.commands.settings import Export
+from forget_jax.commands.summaries import Export as Summary
 from forget_jax.errors import UserError
-from forget_jax.files import Path, PathLike
-from forget_jax.lm import lora
+from forget_jax.files import Path
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.runs.workdir import Workdir
-
-FORMATS = ("merged", "adapter")
-DTYPES = ("", "float32", "bfloat16", "float16")
+from forget_jax.scoring.likelihood import merged
 
 
 def find(source: str) -> tuple[Path | None, Path | None]:
@@ -40,55 +34,45 @@ def find(source: str) -> tuple[Path | None, Path | None]:
     )
 
 
-def base_of(config: ConfigDict, adapter: Path) -> str:
-    """The base model of an adapter: model.path, or what the adapter itself names."""
-    named = config.model.path or files.read_json(adapter / peft.CONFIG).get(
-        "base_model_name_or_path"
-    )
+def base_of(path: str, adapter: Path) -> str:
+    """The base model of an adapter: `model.path`, or what the adapter itself names."""
+    named = path or files.read_json(adapter / peft.CONFIG).get("base_model_name_or_path")
     if not named:
         raise UserError(f"{adapter} does not name its base model; give model.path")
     return str(named)
 
 
-def run(config: ConfigDict, workdir: PathLike) -> None:
+def check(settings: Export) -> None:
+    """Refuses a source that does not hold what is to be written."""
+    adapter, _ = find(settings.source)
+    if settings.format == "adapter" and adapter is None:
+        raise UserError(f"{settings.source} is a whole model: format=adapter needs an adapter")
+
+
+def run(settings: Export, work: Workdir) -> Ended:
     """Writes `model/` (merged, with its tokenizer) or `adapter/`."""
-    if config.format not in FORMATS:
-        raise UserError(f"format is {config.format!r}; it must be one of {', '.join(FORMATS)}")
-    if config.dtype not in DTYPES:
-        raise UserError(f"dtype is {config.dtype!r}; it must be one of {', '.join(DTYPES[1:])}")
-    if config.shard_mib < 1:
-        raise UserError(f"shard_mib is {config.shard_mib}; it must be 1 or more")
-    adapter, whole = find(config.source)
-    if config.format == "adapter" and adapter is None:
-        raise UserError(f"{config.source} is a whole model: format=adapter needs an adapter")
-    base = str(whole) if adapter is None else base_of(config, adapter)
-    work = Workdir(workdir, "export", plain(config))
-    if report.has_ended(work):
-        return
-    model, params = checkpoint.load(base)
-    out: Any
-    if adapter is not None:
-        lora_config, one = peft.load(adapter, model, params, base)
-    if config.format == "adapter":
-        out = work / "adapter"
-        peft.save(out, lora_config, one, model, base)
+    adapter, whole = find(settings.source)
+    base = str(whole) if adapter is None else base_of(settings.model.path, adapter)
+    model = checkpoint.load(base)
+    one = None if adapter is None else peft.load(adapter, model, base)
+    out = work / ("adapter" if settings.format == "adapter" else "model")
+    if settings.format == "adapter":
+        assert one is not None
+        peft.save(out, one, model.config, base)
         size = sum(x.nbytes for x in jax.tree.leaves(one))
     else:
         tokenizer = tokenizers.load(base)
-        checkpoint.check_tokenizer(model, tokenizer, base)
-        if adapter is not None:
-            params = lora.merge(lora_config, params, one)
-        out = work / "model"
+        checkpoint.check_tokenizer(model.config, tokenizer, base)
+        if one is not None:
+            model = merged(model, one)
         checkpoint.save(
             out,
             model,
-            params,
             tokenizer,
-            config.dtype or None,
+            settings.dtype or None,
             checkpoint.raw_config(base),
-            config.shard_mib * 2**20,
+            settings.shard_mib * 2**20,
         )
-        size = sum(x.nbytes for x in jax.tree.leaves(params))
-    work.finish({"path": str(out), "base": base, "format": config.format, "bytes": size})
-    report.build(workdir)
-    print(f"wrote {out}", file=sys.stderr)
+        size = sum(x.nbytes for x in jax.tree.leaves(model))
+    summary = Summary(path=str(out), base=base, format=settings.format, bytes=size)
+    return Ended(summary, f"wrote {out}")

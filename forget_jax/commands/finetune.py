@@ -1,53 +1,50 @@
 """`forget-jax finetune`: one task, LoRA (a PEFT adapter) or full (an HF checkpoint)."""
 
-import sys
-
 import jax
-from ml_collections import ConfigDict
 
-from forget_jax.commands import models, report, texts
-from forget_jax.commands.config import plain
-from forget_jax.files import PathLike
-from forget_jax.fleet import together as fleet
+from forget_jax.commands import values
+from forget_jax.commands.driver import Ended
+from forget_jax.commands.settings import Finetune
+from forget_jax.commands.summaries import Finetune as Summary
+from forget_jax.commands.summaries import OverContext
+from forget_jax.data.reading import task_name
+from forget_jax.fleet import tasks
+from forget_jax.fleet.fleet import Fleet, all_trained, journal
 from forget_jax.lm import sharding
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.runs.workdir import Workdir
-from forget_jax.training.loop import StepPlan
+from forget_jax.training.loop import Recipe, StepPlan, train
 
 
-def run(config: ConfigDict, workdir: PathLike) -> None:
+def run(settings: Finetune, work: Workdir) -> Ended:
     """Fine-tunes and writes `adapter/` (or `model/` where lora.rank is 0); resumes."""
-    work = Workdir(workdir, "finetune", plain(config))
-    if report.has_ended(work):
-        return
-    model, params, tokenizer = models.load(config)
-    _, encoded, cut = texts.read(config.data.path, config, model, tokenizer)
-    adapter = models.adapter(config)
-    name = texts.task_name(config.data.path[0])
-    own = models.own_values(config.train, [name])[name]
-    task = models.task(config.train, name, encoded, config.train.seed, own)
-    outcome = fleet.run_training(
-        config, work, "finetune", model, params, [task], f"finetune {name}"
-    )
-    one = jax.tree.map(lambda x: x[0], sharding.fetch(fleet.all_trained(outcome)))
+    recipe = Recipe(settings.train, values.adapter(settings.lora))
+    base, reader = values.load(settings.model, settings.data, recipe)
+    texts = reader.read(settings.data.path)
+    name = task_name(settings.data.path[0])
+    own = tasks.own_values(settings.train, [name])[name]
+    task = tasks.task(name, texts.encoded, settings.train.seed, settings.train, own)
+    fleet = Fleet(work, base, recipe)
+    with journal(fleet, "finetune", f"finetune {name}") as (checkpoints, listener):
+        outcome = train(base.model, recipe, [task], checkpoints, listener=listener)
+    trained = sharding.fetch(all_trained(outcome))
+    model, adapter = fleet.trained(jax.tree.map(lambda x: x[0], trained))
     if adapter is None:
-        checkpoint.save(work / "model", model, one, tokenizer)
+        checkpoint.save(work / "model", model, base.tokenizer)
     else:
-        peft.save(work / "adapter", adapter, one, model, config.model.path)
-    summary = work.finish(
-        {
-            **models.training_figures(work.metrics.stage("finetune")),
-            "trained_parameters": sum(x.size for x in jax.tree.leaves(one)),
-            "updates": outcome.steps[name],
-            "examples": len(encoded),
-            "over_context": cut,
-            "useful_fraction": StepPlan([task], models.loop(config.train)).useful_fraction(),
-            "seconds": work.seconds(),
-        }
+        peft.save(work / "adapter", adapter, model.config, base.path)
+    figures = values.training(work.metrics.stage("finetune"))
+    summary = Summary(
+        training=figures,
+        trained_parameters=sum(x.size for x in jax.tree.leaves(trained)),
+        updates=outcome.steps[name],
+        examples=len(texts.encoded),
+        over_context=OverContext(**texts.over_context),
+        useful_fraction=StepPlan([task], settings.train).useful_fraction(),
+        seconds=work.seconds(),
     )
-    report.build(workdir)
-    print(
-        f"loss {summary['loss_first']:.3f} -> {summary['loss_last']:.3f} in {summary['steps']} "
-        f"steps, {summary['tokens_per_second']:,.0f} tokens/s; page in {work / 'report.html'}",
-        file=sys.stderr,
+    return Ended(
+        summary,
+        f"loss {figures.loss_first:.3f} -> {figures.loss_last:.3f} in {figures.steps} steps, "
+        f"{figures.tokens_per_second:,.0f} tokens/s",
     )

@@ -1,58 +1,81 @@
 """`forget-jax quickstart`: every command in turn, small and offline, and one page of it all."""
 
-import importlib
+import dataclasses
 import sys
 from typing import Any
 
-from ml_collections import ConfigDict
-
-from forget_jax import files
-from forget_jax.commands import models, report
-from forget_jax.commands.config import plain
-from forget_jax.files import PathLike
+from forget_jax.commands import summaries
+from forget_jax.commands.driver import Ended, drive
+from forget_jax.commands.settings import Quickstart
+from forget_jax.commands.summaries import Quickstart as Summary
 from forget_jax.runs.workdir import Workdir
 
 STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
 
 
-def run(config: ConfigDict, workdir: PathLike) -> None:
+def run(settings: Quickstart, work: Workdir) -> Ended:
     """Runs the stages, each in a folder of its own, and resumes at the first that has not ended."""
-    work = Workdir(workdir, "quickstart", plain(config))
-    if report.has_ended(work):
-        return
-    base = str(work / "pretrain" / "model")
-    matrix = str(work / "associate" / "forgetting.zarr")
     for number, stage in enumerate(STAGES):
         print(f"\n== {number + 1} of {len(STAGES)}: {stage} ==", file=sys.stderr)
-        c = ConfigDict(config[stage].to_dict())
-        if stage not in ("pretrain", "predict"):
-            c.model.path = base
-        if stage in ("predict", "replay"):
-            c.matrix.path = matrix
-        with models.mesh(c):
-            importlib.import_module(f"forget_jax.commands.{stage}").run(c, work / stage)
+        drive(stage, _joined(getattr(settings, stage), work), work / stage)
         work.tick()
-    ended = {stage: files.read_json(work / stage / "summary.json") for stage in STAGES}
-    seconds = {stage: ended[stage]["seconds"] for stage in STAGES}
+    summary = _summary(work)
+    shown = [f"{stage:>28} {seconds:6.1f} s" for stage, seconds in summary.seconds.items()]
+    print("\n" + "\n".join(shown))
+    return Ended(summary, "\nall stages have ended")
+
+
+def _joined(settings: Any, work: Workdir) -> Any:
+    """A stage's settings with the base and the matrix that the stages before it made."""
+    made = {
+        "model": ("path", str(work / "pretrain" / "model")),
+        "matrix": ("path", str(work / "associate" / "forgetting.zarr")),
+    }
+    for group, (field, value) in made.items():
+        held: Any = getattr(settings, group, None)
+        if hasattr(held, field):
+            changed = dataclasses.replace(held, **{field: value})
+            settings = dataclasses.replace(settings, **{group: changed})
+    return settings
+
+
+def _summary(work: Workdir) -> Summary:
+    """The headlines of all stages."""
+
+    def ended(kind: type[Any]) -> Any:
+        return summaries.read(kind, work / kind.command / "summary.json")
+
+    pretrain: summaries.Pretrain = ended(summaries.Pretrain)
+    associate: summaries.Associate = ended(summaries.Associate)
+    predict: summaries.Predict = ended(summaries.Predict)
+    replay: summaries.Replay = ended(summaries.Replay)
+    scaling: summaries.Scaling = ended(summaries.Scaling)
+    factoids: summaries.Factoids = ended(summaries.Factoids)
+    stages = (pretrain, associate, predict, replay, scaling, factoids)
+    seconds = {stage.command: stage.seconds for stage in stages}
     total = work.seconds()
     seconds["imports, pages and the rest"] = total - sum(seconds.values())
-    work.finish({**_headlines(ended), "seconds": {**seconds, "total": total}})
-    report.build(workdir)
-    print("\n" + "\n".join(f"{stage:>28} {s:6.1f} s" for stage, s in seconds.items()))
-    print(f"{'total':>28} {total:6.1f} s\n\nopen {work / 'report.html'}")
-
-
-def _headlines(ended: dict[str, Any]) -> dict[str, Any]:
-    """What the whole run's summary holds of each stage's."""
-    wanted = {
-        "pretrain": ("parameters", "heldout_loss", "unigram_loss"),
-        "associate": (
-            *("tasks", "examples", "mean_z", "share_positive", "r2_rank", "r2_additive"),
-            *("test_retest", "useful_fraction"),
-        ),
-        "predict": ("methods", "best"),
-        "replay": ("replay", "paired_test"),
-        "scaling": ("laws", "points", "runs"),
-        "factoids": ("factoids", "facts_a", "facts_b"),
-    }
-    return {key: ended[stage][key] for stage, keys in wanted.items() for key in keys}
+    return Summary(
+        parameters=pretrain.parameters,
+        heldout_loss=pretrain.heldout_loss,
+        unigram_loss=pretrain.unigram_loss,
+        tasks=associate.tasks,
+        examples=associate.examples,
+        mean_z=associate.mean_z,
+        share_positive=associate.share_positive,
+        r2_rank=associate.r2_rank,
+        r2_additive=associate.r2_additive,
+        test_retest=associate.test_retest,
+        useful_fraction=associate.useful_fraction,
+        methods=predict.methods,
+        best=predict.best,
+        replay=replay.replay,
+        paired_test=replay.paired_test,
+        laws=scaling.laws,
+        points=scaling.points,
+        runs=scaling.runs,
+        factoids=factoids.factoids,
+        facts_a=factoids.facts_a,
+        facts_b=factoids.facts_b,
+        seconds={**seconds, summaries.TOTAL: total},
+    )

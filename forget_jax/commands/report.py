@@ -1,13 +1,11 @@
 """`forget-jax report`: rebuilds a workdir's report.html from its files alone."""
 
 import io
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 import numpy as np
 import pandas as pd
-from ml_collections import ConfigDict
 
 from forget_jax import distributed, files
 from forget_jax import report as room
@@ -17,23 +15,8 @@ from forget_jax.commands.summaries import Failed, Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 from forget_jax.report import Section
-from forget_jax.runs.workdir import Metrics, Workdir
+from forget_jax.runs.metrics import Metrics
 from forget_jax.scoring import disk
-
-
-def run(config: ConfigDict, workdir: PathLike) -> None:
-    """Rebuilds the page of any workdir."""
-    print(f"wrote {build(workdir)}", file=sys.stderr)
-
-
-def has_ended(work: Workdir) -> bool:
-    """Whether the run has ended before; says so, and makes its page if that is missing."""
-    if not distributed.agreed(work.done is not None):
-        return False
-    if not (work / "report.html").exists():
-        build(work.path)
-    print(f"{work.path} has ended already; see {work / 'report.html'}", file=sys.stderr)
-    return True
 
 
 def build(workdir: PathLike) -> Path:
@@ -183,7 +166,8 @@ def _probes(summary: summaries.Probes) -> Section:
         {"observed": e.observed, "rmse": e.rmse, "low": e.low, "high": e.high, "bound": e.bound}
         for e in summary.expected_errors
     ]
-    return room.probes_section(expected, summary.columns_by_aim)
+    compared = {aim: vars(found) for aim, found in (summary.against_random or {}).items()}
+    return room.probes_section(expected, summary.columns_by_aim, compared)
 
 
 def _replay(summary: summaries.Replay) -> Section:

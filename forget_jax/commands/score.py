@@ -3,118 +3,126 @@
 import dataclasses
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
-from ml_collections import ConfigDict
 
 from forget_jax import files
-from forget_jax.commands import models, report, texts
-from forget_jax.commands.config import plain
+from forget_jax.commands import values
+from forget_jax.commands.driver import Ended
+from forget_jax.commands.settings import Score
+from forget_jax.commands.summaries import NotFinite, OrderDependence, OverContext
+from forget_jax.commands.summaries import Score as Summary
+from forget_jax.commands.summaries.codec import decode
 from forget_jax.errors import UserError
-from forget_jax.files import PathLike
-from forget_jax.lm import decoder, lora
+from forget_jax.fleet.cells import BASE
+from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import peft
+from forget_jax.lm.hf.base import Base
+from forget_jax.lm.model import Adapters, stack
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
-from forget_jax.scoring import table as scores
+from forget_jax.scoring.table import NLL, Table, check_complete
 
 MOST_NAMES = 20  # of examples without a finite score in the summary
 
 
-def run(config: ConfigDict, workdir: PathLike) -> None:
-    """Scores the data and writes scores.zarr and scores.parquet; resumes."""
-    names = ["base", *config.adapters, *config.models]
-    if twice := {name for name in names if names.count(name) > 1}:
+def check(settings: Score) -> None:
+    """Refuses models that cannot be told apart."""
+    names = [BASE, *settings.adapters, *settings.models]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice == {BASE}:
         raise UserError(
-            f"adapters or models name {min(twice)} twice; a model is scored once"
-            if twice != {"base"}
-            else "an adapter or model is called base, which is the name of model.path; give its "
-            "path with ./ in front"
+            "an adapter or model is called base, which is the name of model.path; give its path "
+            "with ./ in front"
         )
-    work = Workdir(workdir, "score", plain(config))
-    if report.has_ended(work):
-        return
-    _run(config, work, names)
-    report.build(workdir)
+    if twice:
+        raise UserError(f"adapters or models name {min(twice)} twice; a model is scored once")
 
 
-def _run(config: ConfigDict, work: Workdir, names: list[str]) -> None:
-    model, params, tokenizer = models.load(config)
-    encoded, cut = texts.read(config.data.path, config, model, tokenizer, scored=True)[1:]
-    table = scores.Table(work, names, encoded, config.score)
-    figures: dict[str, Any] = {}
-    for number, (adapter, adapters_K, group) in enumerate(_groups(config, model, params)):
-        table.fill(model, adapter, params, adapters_K, group)
-        if number == 0 and model.dtype != "float32":
-            moved = table.order_dependence(model, adapter, params, adapters_K, group)
-            figures["order_dependence"] = moved
-            said = ", ".join(f"{key.replace('_', ' ')} {x:.2g}" for key, x in moved.items())
-            print(f"batched otherwise, in {model.dtype} (nats a token): {said}", file=sys.stderr)
-    for path in config.models:
-        other, tuned = models.read(path)
-        if dataclasses.replace(other, context=model.context, dtype=model.dtype) != model:
-            raise UserError(f"{path} is a model of another shape than {config.model.path}")
-        table.fill(model, None, tuned, None, [path], base=params)
-        del tuned
+def run(settings: Score, work: Workdir) -> Ended:
+    """Scores the data and writes scores.zarr and scores.parquet; resumes."""
+    base, reader = values.load(settings.model, settings.data, score=settings.score)
+    texts = reader.read(settings.data.path, scored=True)
+    names = [BASE, *settings.adapters, *settings.models]
+    table = Table(work / "scores.zarr", names, texts.encoded, settings.score)
+    moved = _fill(settings, base, table)
     work.tick()
     with disk.read(work / "scores.zarr") as scored:
         scored.load()
-    scores.check_complete(scored)
+    check_complete(scored)
     disk.tidy(work / "scores.zarr")
     files.write_bytes(work / "scores.parquet", _frame(scored).to_parquet(index=False))
-    nll, tokens = scored.nll_sum.values, scored.tokens.values
+    nll, tokens = scored[NLL].values, scored.tokens.values
     bad = np.argwhere(~np.isfinite(nll))
-    rate = table.tokens_done / table.seconds if table.seconds else None
-    summary = work.finish(
-        {
-            "examples": scored.sizes["example"],
-            "tokens": int(tokens[0].sum()),
-            "nll_mean": _mean(nll[0], tokens[0]),
-            "nll_mean_by_model": {n: _mean(nll[k], tokens[k]) for k, n in enumerate(names)},
-            "tokens_per_second": rate,
-            "useful_fraction": table.useful_fraction(),
-            "not_finite": len(bad),
-            "not_finite_names": [
-                {"model": names[k], "example": str(scored.example.values[j])}
-                for k, j in bad[:MOST_NAMES]
-            ],
-            "over_context": cut,
-            **figures,
-            "seconds": work.seconds(),
-        }
+    summary = Summary(
+        examples=scored.sizes["example"],
+        tokens=int(tokens[0].sum()),
+        nll_mean=_mean(nll[0], tokens[0]),
+        nll_mean_by_model={n: _mean(nll[k], tokens[k]) for k, n in enumerate(names)},
+        tokens_per_second=table.tokens_done / table.seconds if table.seconds else None,
+        useful_fraction=table.useful_fraction(),
+        not_finite=len(bad),
+        not_finite_names=tuple(
+            NotFinite(model=names[k], example=str(scored.example.values[j]))
+            for k, j in bad[:MOST_NAMES]
+        ),
+        over_context=OverContext(**texts.over_context),
+        order_dependence=moved,
+        seconds=work.seconds(),
     )
-    print(
-        f"{summary['examples']} examples, {summary['tokens']} target tokens: mean NLL "
-        f"{summary['nll_mean']:.4f} nats; table in {work / 'scores.parquet'}",
-        file=sys.stderr,
+    return Ended(
+        summary,
+        f"{summary.examples} examples, {summary.tokens} target tokens: mean NLL "
+        f"{summary.nll_mean:.4f} nats; table in {work / 'scores.parquet'}",
     )
 
 
-def _groups(
-    config: ConfigDict, model: decoder.DecoderConfig, params: Any
-) -> Iterator[tuple[lora.LoRAConfig | None, Any, list[str]]]:
+def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
+    """Fills the table; in half precision also measures how far batching moves its scores."""
+    moved = None
+    for number, (adapters_K, group) in enumerate(_groups(settings, base)):
+        table.fill(base.model, adapters_K, group)
+        if number == 0 and base.model.config.dtype != "float32":
+            found = table.order_dependence(base.model, adapters_K, group)
+            said = ", ".join(f"{key.replace('_', ' ')} {x:.2g}" for key, x in found.items())
+            print(
+                f"batched otherwise, in {base.model.config.dtype} (nats a token): {said}",
+                file=sys.stderr,
+            )
+            moved = decode(OrderDependence, found)
+    shape = base.model.config
+    for path in settings.models:
+        tuned = bases.read(path).computing(context=shape.context, dtype=shape.dtype)
+        if tuned.config != shape:
+            raise UserError(f"{path} is a model of another shape than {base.path}")
+        table.fill(tuned, None, [path], base.model)
+        del tuned
+    return moved
+
+
+def _groups(settings: Score, base: Base) -> Iterator[tuple[Adapters | None, list[str]]]:
     """Adapters that one compiled function scores, with the base as a zero among the first.
 
     Adapters of one setting and one set of shapes are a group; without any the base stands alone.
     """
-    groups: dict[Any, tuple[lora.LoRAConfig, dict[str, Any]]] = {}
-    for path in config.adapters:
-        adapter, one = peft.load(path, model, params, config.model.path)
-        adapter = dataclasses.replace(adapter, dropout=0.0)  # of training only
-        shapes = tuple((str(at), x.shape) for at, x in jax.tree_util.tree_leaves_with_path(one))
-        _, members = groups.setdefault((adapter, shapes), (adapter, {}))
-        members[path] = jax.tree.map(np.asarray, one)
+    groups: dict[object, dict[str, Adapters]] = {}
+    for path in settings.adapters:
+        loaded = peft.load(path, base.model, base.path)
+        config = dataclasses.replace(loaded.config, dropout=0.0)  # of training only
+        one = Adapters(config, jax.tree.map(np.asarray, loaded.tree))
+        shapes = tuple((str(p), x.shape) for p, x in jax.tree_util.tree_leaves_with_path(one.tree))
+        groups.setdefault((config, shapes), {})[path] = one
     if not groups:
-        yield None, None, ["base"]
-    for number, (adapter, members) in enumerate(groups.values()):
-        if number == 0:
-            zero = jax.tree.map(np.zeros_like, next(iter(members.values())))
-            members = {"base": zero, **members}
-        yield adapter, scores.stack(list(members.values())), list(members)
+        yield None, [BASE]
+    for number, members in enumerate(groups.values()):
+        adapters_K = stack(list(members.values()))
+        if number:
+            yield adapters_K, list(members)
+        else:
+            yield adapters_K.with_base(), [BASE, *members]
 
 
 def _mean(nll_N: np.ndarray, tokens_N: np.ndarray) -> float:
@@ -126,11 +134,11 @@ def _mean(nll_N: np.ndarray, tokens_N: np.ndarray) -> float:
 def _frame(scored: xr.Dataset) -> pd.DataFrame:
     """One row for every model and example."""
     K, N = scored.sizes["model"], scored.sizes["example"]
-    further = [n for n in scored.data_vars if n not in ("nll_sum", "tokens", "logp")]
+    further = [n for n in scored.data_vars if n not in (NLL, "tokens", "logp")]
     return pd.DataFrame(
         {
             "model": np.repeat(scored.model.values.astype(object), N),
             "example": np.tile(scored.example.values.astype(object), K),
-            **{str(name): scored[name].values.ravel() for name in ("nll_sum", "tokens", *further)},
+            **{str(name): scored[name].values.ravel() for name in (NLL, "tokens", *further)},
         }
     )

@@ -6,36 +6,11 @@ the padding over the data at hand is least.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from forget_jax.data.tokenise import Encoded
-
-Array = Any  # numpy on the host, jax inside compiled functions
-
-
-class Batch(NamedTuple):
-    """One batch on its way to the device; packing fields are None where rows hold one example.
-
-    Attributes:
-      ids_BxL: token ids, zero-padded on the right.
-      position_BxL, segment_BxL: position within the packed example, and its number from 1 (0: pad).
-      at_BxT: where in the row each target is predicted from.
-      target_BxT: the token id predicted there.
-      weight_BxT: 1 for a target, 0 for padding (fp32).
-      slot_BxT: which of the row's S examples the target belongs to.
-      example_BxS: the index of each example in its data set, -1 for none.
-    """
-
-    ids_BxL: Array
-    position_BxL: Array | None
-    segment_BxL: Array | None
-    at_BxT: Array
-    target_BxT: Array
-    weight_BxT: Array
-    slot_BxT: Array
-    example_BxS: Array
+from forget_jax.lm.model import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,13 +188,13 @@ def _up(x: int, multiple: int) -> int:
 
 def assemble(encoded: Sequence[Encoded], shape: Shape, rows: Sequence[tuple[int, ...]]) -> Batch:
     """The arrays of one batch; rows beyond those given are padding."""
-    B, L, T, S = shape.rows, shape.length, shape.targets, shape.slots
+    B, L, T, E = shape.rows, shape.length, shape.targets, shape.slots
     ids = np.zeros((B, L), np.int32)
     position = np.zeros((B, L), np.int32)
     segment = np.zeros((B, L), np.int32)
     at, target = np.zeros((B, T), np.int32), np.zeros((B, T), np.int32)
     weight, slot = np.zeros((B, T), np.float32), np.zeros((B, T), np.int32)
-    example = np.full((B, S), -1, np.int32)
+    example = np.full((B, E), -1, np.int32)
     for b, row in enumerate(rows):
         start = used = 0
         for s, i in enumerate(row):
@@ -236,7 +211,7 @@ def assemble(encoded: Sequence[Encoded], shape: Shape, rows: Sequence[tuple[int,
             slot[b, span] = s
             example[b, s] = i
             start, used = end, used + len(where)
-    many = S > 1
+    many = E > 1
     return Batch(
         ids,
         position if many else None,

@@ -7,9 +7,11 @@ rows, ALiBi and reading from a key-value cache need a mask or a bias, which cuDN
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from forget_jax.lm import sharding
@@ -49,36 +51,46 @@ def by_device(kernel: Callable[..., jax.Array], groups: int) -> Callable[..., ja
     return jax.shard_map(kernel, in_specs=(mine,) * 3, out_specs=mine, check_vma=False)
 
 
+class Weighting(NamedTuple):
+    """What decides, beside queries and keys, how much each key weighs.
+
+    Attributes:
+      scale: of the logits; None means Dh**-0.5.
+      window: how many keys a query sees, itself included; None means all before it.
+      slopes_H: ALiBi slopes, or None.
+    """
+
+    scale: float | None = None
+    window: int | None = None
+    slopes_H: np.ndarray | None = None
+
+
 def attend(
     q_BxLxHxDh: jax.Array,
-    k_BxSxGxDh: jax.Array,
-    v_BxSxGxDh: jax.Array,
+    k_BxJxGxDh: jax.Array,
+    v_BxJxGxDh: jax.Array,
     segment_BxL: jax.Array | None = None,
     cached_BxL: jax.Array | None = None,
-    scale: float | None = None,
-    window: int | None = None,
-    slopes_H: jax.Array | None = None,
+    weighting: Weighting = Weighting(),  # noqa: B008 - immutable
 ) -> jax.Array:
     """Causal scaled dot-product attention, grouped-query where G < H.
 
     Args:
-      q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh: queries, keys and values after the rotary embedding.
+      q_BxLxHxDh, k_BxJxGxDh, v_BxJxGxDh: queries, keys and values after the rotary embedding.
       segment_BxL: which packed example each token belongs to (0: padding), or None for rows that
         hold one right-padded example each.
       cached_BxL: where keys and values are a cache in which each key lies at its position, the
         positions of the queries; None where they belong to the same tokens as the queries.
-      scale: of the logits; None means Dh**-0.5.
-      window: how many keys a query sees, itself included; None means all before it.
-      slopes_H: ALiBi slopes, or None.
 
     Returns:
       BxLxHxDh, in the dtype of the queries; softmax in fp32.
     """
+    scale, window, slopes_H = weighting
     if cached_BxL is None:
         plain = segment_BxL is None and slopes_H is None
         if not (plain and has_cudnn(q_BxLxHxDh.dtype, q_BxLxHxDh.shape[-1])):
             scale = q_BxLxHxDh.shape[-1] ** -0.5 if scale is None else scale
-            return causal(q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh, segment_BxL, slopes_H, scale, window)
+            return causal(q_BxLxHxDh, k_BxJxGxDh, v_BxJxGxDh, segment_BxL, slopes_H, scale, window)
         kernel = functools.partial(
             jax.nn.dot_product_attention,
             scale=scale,
@@ -86,20 +98,20 @@ def attend(
             local_window_size=None if window is None else (window - 1, 0),
             implementation="cudnn",
         )
-        return by_device(kernel, k_BxSxGxDh.shape[2])(q_BxLxHxDh, k_BxSxGxDh, v_BxSxGxDh)
-    distance_BxLxS = cached_BxL[:, :, None] - jnp.arange(k_BxSxGxDh.shape[1])
-    mask_BxLxS = distance_BxLxS >= 0
+        return by_device(kernel, k_BxJxGxDh.shape[2])(q_BxLxHxDh, k_BxJxGxDh, v_BxJxGxDh)
+    distance_BxLxJ = cached_BxL[:, :, None] - jnp.arange(k_BxJxGxDh.shape[1])
+    mask_BxLxJ = distance_BxLxJ >= 0
     if window is not None:
-        mask_BxLxS &= distance_BxLxS < window
-    bias_BxHxLxS = None
+        mask_BxLxJ &= distance_BxLxJ < window
+    bias_BxHxLxJ = None
     if slopes_H is not None:
-        bias_BxHxLxS = -slopes_H[:, None, None] * distance_BxLxS[:, None].astype(jnp.float32)
+        bias_BxHxLxJ = -slopes_H[:, None, None] * distance_BxLxJ[:, None].astype(jnp.float32)
     return jax.nn.dot_product_attention(
         q_BxLxHxDh,
-        k_BxSxGxDh,
-        v_BxSxGxDh,
-        bias=bias_BxHxLxS,
-        mask=mask_BxLxS[:, None],
+        k_BxJxGxDh,
+        v_BxJxGxDh,
+        bias=bias_BxHxLxJ,
+        mask=mask_BxLxJ[:, None],
         scale=scale,
         implementation="xla",
     )

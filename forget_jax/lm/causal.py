@@ -27,42 +27,42 @@ def kept(length: int) -> int:
 
 
 def _heads(x_BxLxHxDh: jax.Array, groups: int) -> jax.Array:
-    """BxGxRxLxDh: the R query heads of each group of keys and values."""
+    """BxGxQxLxDh: the Q query heads of each group of keys and values."""
     B, L, H, Dh = x_BxLxHxDh.shape
     return x_BxLxHxDh.reshape(B, L, groups, H // groups, Dh).transpose(0, 2, 3, 1, 4)
 
 
-def _rows(x_BxGxRxLxDh: jax.Array) -> jax.Array:
+def _rows(x_BxGxQxLxDh: jax.Array) -> jax.Array:
     """The inverse of `_heads`."""
-    B, G, R, L, Dh = x_BxGxRxLxDh.shape
-    return x_BxGxRxLxDh.transpose(0, 3, 1, 2, 4).reshape(B, L, G * R, Dh)
+    B, G, Q, L, Dh = x_BxGxQxLxDh.shape
+    return x_BxGxQxLxDh.transpose(0, 3, 1, 2, 4).reshape(B, L, G * Q, Dh)
 
 
 def _weights(
-    q_BxGxRxTxDh: jax.Array,
-    k_BxGx1xSxDh: jax.Array,
+    q_BxGxQxIxDh: jax.Array,
+    k_BxGx1xJxDh: jax.Array,
     start: int,
     segment_BxL: jax.Array | None,
     slopes_H: jax.Array | None,
     scale: float,
     window: int | None,
 ) -> jax.Array:
-    """Attention weights p_BxGxRxTxS of the T queries from `start` on over the first S keys."""
-    G, R, T = q_BxGxRxTxDh.shape[1:4]
-    S = k_BxGx1xSxDh.shape[3]
+    """Attention weights p_BxGxQxIxJ of the I queries from `start` on over the first J keys."""
+    G, Q, I = q_BxGxQxIxDh.shape[1:4]  # noqa: E741
+    J = k_BxGx1xJxDh.shape[3]
     z = scale * jnp.einsum(
-        "bgrtd,bgxsd->bgrts", q_BxGxRxTxDh, k_BxGx1xSxDh, preferred_element_type=jnp.float32
+        "bgrtd,bgxsd->bgrts", q_BxGxQxIxDh, k_BxGx1xJxDh, preferred_element_type=jnp.float32
     )
-    distance_TxS = start + jnp.arange(T)[:, None] - jnp.arange(S)
+    distance_IxJ = start + jnp.arange(I)[:, None] - jnp.arange(J)
     if slopes_H is not None:
-        z -= slopes_H.reshape(G, R, 1, 1) * distance_TxS.astype(jnp.float32)
-    mask = distance_TxS >= 0
+        z -= slopes_H.reshape(G, Q, 1, 1) * distance_IxJ.astype(jnp.float32)
+    mask = distance_IxJ >= 0
     if window is not None:
-        mask &= distance_TxS < window
+        mask &= distance_IxJ < window
     if segment_BxL is not None:
-        same_BxTxS = segment_BxL[:, start : start + T, None] == segment_BxL[:, None, :S]
-        mask = (mask & same_BxTxS)[:, None, None]
-    return jax.nn.softmax(jnp.where(mask, z, -jnp.inf), axis=-1).astype(q_BxGxRxTxDh.dtype)
+        same_BxIxJ = segment_BxL[:, start : start + I, None] == segment_BxL[:, None, :J]
+        mask = (mask & same_BxIxJ)[:, None, None]
+    return jax.nn.softmax(jnp.where(mask, z, -jnp.inf), axis=-1).astype(q_BxGxQxIxDh.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))

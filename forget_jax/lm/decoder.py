@@ -20,16 +20,18 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from forget_jax.lm.attention import attend
+from forget_jax.lm import lora
+from forget_jax.lm.attention import Weighting, attend
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.logprob import Head
 from forget_jax.lm.lora import delta
+from forget_jax.lm.model import Adapters, Batch, Model
 from forget_jax.lm.positions import alibi_slopes, rotary, rotate
 from forget_jax.lm.sharding import constrain_looked_up, constrain_rows
+from forget_jax.types import Tree
 
-__all__ = ["Decoder", "DecoderConfig", "Params", "empty_cache", "head", "hidden", "init"]
+__all__ = ["Decoder", "DecoderConfig", "empty_cache", "head", "hidden", "init"]
 
-Params = dict[str, Any]
 Cache = dict[str, jax.Array]
 
 ACTIVATIONS = {
@@ -69,7 +71,7 @@ class Linear(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x_BxLxD: jax.Array, task_BxM: jax.Array | None) -> jax.Array:
+    def __call__(self, x_BxLxD: jax.Array, choice: jax.Array | None) -> jax.Array:
         normal, zeros = nn.initializers.normal(0.02), nn.initializers.zeros
         kernel = self.param("kernel", normal, (x_BxLxD.shape[-1], self.features))
         matmul = jnp.matmul if x_BxLxD.dtype == jnp.float32 else _half_matmul
@@ -81,7 +83,7 @@ class Linear(nn.Module):
             b: jax.Array = self.get_variable("lora", "b")
             if self.config.lora_dropout and self.has_rng("dropout"):
                 x_BxLxD = nn.Dropout(self.config.lora_dropout, deterministic=False)(x_BxLxD)
-            y_BxLxF += delta(x_BxLxD, a, b, task_BxM).astype(jnp.float32)
+            y_BxLxF += delta(x_BxLxD, a, b, choice).astype(jnp.float32)
         return y_BxLxF
 
 
@@ -108,17 +110,17 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD, cache, position_BxL, rope, segment_BxL, task_BxM):  # type: ignore[no-untyped-def]
+    def __call__(self, x_BxLxD, cache, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
         c = self.config
         B, L, D = x_BxLxD.shape
         Fq, Fk = c.heads * c.head_dim, c.kv_heads * c.head_dim
         if c.fused_qkv:
-            qkv = Linear(Fq + 2 * Fk, c, c.qkv_bias, name="qkv")(x_BxLxD, task_BxM)
+            qkv = Linear(Fq + 2 * Fk, c, c.qkv_bias, name="qkv")(x_BxLxD, choice)
             q, k, v = jnp.split(qkv, (Fq, Fq + Fk), axis=-1)
         else:
-            q = Linear(Fq, c, c.qkv_bias, name="q")(x_BxLxD, task_BxM)
-            k = Linear(Fk, c, c.qkv_bias, name="k")(x_BxLxD, task_BxM)
-            v = Linear(Fk, c, c.qkv_bias, name="v")(x_BxLxD, task_BxM)
+            q = Linear(Fq, c, c.qkv_bias, name="q")(x_BxLxD, choice)
+            k = Linear(Fk, c, c.qkv_bias, name="k")(x_BxLxD, choice)
+            v = Linear(Fk, c, c.qkv_bias, name="v")(x_BxLxD, choice)
         if c.qk_norm or c.clip_qkv is not None:  # whose backward passes want what they are given
             q, k, v = _named(q), _named(k), _named(v)
         if c.clip_qkv is not None:
@@ -147,11 +149,9 @@ class Attention(nn.Module):
             values,
             segment_BxL,
             None if cache is None else position_BxL,
-            c.attention_scale,
-            c.window,
-            slopes_H,
+            Weighting(c.attention_scale, c.window, slopes_H),
         )
-        o = Linear(D, c, c.o_bias, name="o")(o_BxLxHxDh.reshape(B, L, -1), task_BxM)
+        o = Linear(D, c, c.o_bias, name="o")(o_BxLxHxDh.reshape(B, L, -1), choice)
         return _named(o), cache
 
 
@@ -194,15 +194,15 @@ class MLP(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD, task_BxM):  # type: ignore[no-untyped-def]
+    def __call__(self, x_BxLxD, choice):  # type: ignore[no-untyped-def]
         c = self.config
-        values = [Linear(c.mlp_width, c, c.mlp_bias, name="up")(x_BxLxD, task_BxM)]
+        values = [Linear(c.mlp_width, c, c.mlp_bias, name="up")(x_BxLxD, choice)]
         if c.gated:
-            gate = Linear(c.mlp_width, c, c.mlp_bias, name="gate")(x_BxLxD, task_BxM)
+            gate = Linear(c.mlp_width, c, c.mlp_bias, name="gate")(x_BxLxD, choice)
             values.insert(0, gate)
         inner_BxLxF = _inner(c.activation, c.dtype, *values)
         down = Linear(x_BxLxD.shape[-1], c, c.mlp_bias, name="down")
-        return _named(down(inner_BxLxF, task_BxM))
+        return _named(down(inner_BxLxF, choice))
 
 
 class Layer(nn.Module):
@@ -211,21 +211,21 @@ class Layer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, h_BxLxD, cache, position_BxL, rope, segment_BxL, task_BxM):  # type: ignore[no-untyped-def]
+    def __call__(self, h_BxLxD, cache, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
         c = self.config
         attn, mlp = Attention(c, name="attn"), MLP(c, name="mlp")
         attn_norm, mlp_norm = Norm(c, name="attn_norm"), Norm(c, name="mlp_norm")
-        where = (cache, position_BxL, rope, segment_BxL, task_BxM)
+        where = (cache, position_BxL, rope, segment_BxL, choice)
         h_BxLxD = constrain_rows(h_BxLxD)  # else XLA may cut features, and have all rows everywhere
         if c.residual == "post":
             y_BxLxD, cache = attn(h_BxLxD.astype(c.dtype), *where)
             h_BxLxD += attn_norm(y_BxLxD)
-            return h_BxLxD + mlp_norm(mlp(h_BxLxD.astype(c.dtype), task_BxM)), cache
+            return h_BxLxD + mlp_norm(mlp(h_BxLxD.astype(c.dtype), choice)), cache
         y_BxLxD, cache = attn(attn_norm(h_BxLxD), *where)
         if c.residual == "parallel":
-            return h_BxLxD + y_BxLxD + mlp(mlp_norm(h_BxLxD), task_BxM), cache
+            return h_BxLxD + y_BxLxD + mlp(mlp_norm(h_BxLxD), choice), cache
         h_BxLxD += y_BxLxD
-        return h_BxLxD + mlp(mlp_norm(h_BxLxD), task_BxM), cache
+        return h_BxLxD + mlp(mlp_norm(h_BxLxD), choice), cache
 
 
 def _remat(config: DecoderConfig) -> Any:
@@ -249,7 +249,7 @@ class Decoder(nn.Module):
         ids_BxL: jax.Array,
         position_BxL: jax.Array | None = None,
         segment_BxL: jax.Array | None = None,
-        task_BxM: jax.Array | None = None,
+        choice: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         """Final hidden states after the last norm, and the cache with these tokens in it.
@@ -258,8 +258,8 @@ class Decoder(nn.Module):
           ids_BxL: int32 token ids, right-padded with any id.
           position_BxL: int32 positions; None counts from 0 in every row.
           segment_BxL: packed-example ids, 0 for padding; None for one example per row.
-          task_BxM: one-hot fp32 choice of adapter per row (or task_TxBxM, see `lora.delta`); None
-            where the adapters have no task axis (or there are none).
+          choice: choice_BxS (or choice_AxBxS, see `lora.delta`): one-hot fp32, which adapter of a
+            stack each row takes; None where there is a single one, or none.
           cache: keys and values of earlier tokens, from `empty_cache`; None to use none.
 
         Returns:
@@ -284,13 +284,13 @@ class Decoder(nn.Module):
             length=c.layers,
             unroll=c.unroll or c.layers,
         )(c, name="layers")
-        h_BxLxD, cache = layers(h_BxLxD, cache, position_BxL, rope, segment_BxL, task_BxM)
+        h_BxLxD, cache = layers(h_BxLxD, cache, position_BxL, rope, segment_BxL, choice)
         if not c.tied_head:
             self.param("head", normal, (c.width, c.vocab_size), jnp.float32)
         return Norm(c, name="final_norm")(h_BxLxD), cache
 
 
-def init(config: DecoderConfig, key: jax.Array) -> Params:
+def init(config: DecoderConfig, key: jax.Array) -> Tree:
     """Fresh fp32 parameters: normal(0, 0.02), residual projections scaled by 1/sqrt(2·layers).
 
     The scaling is GPT-2's (Radford et al. 2019, §2.3).
@@ -302,7 +302,7 @@ def init(config: DecoderConfig, key: jax.Array) -> Params:
     return params
 
 
-def head(params: Params) -> Head:
+def head(params: Tree) -> Head:
     """The output projection: a matrix of its own, or the tied embedding."""
     return Head(params["head"], False) if "head" in params else Head(params["embed"], True)
 
@@ -314,44 +314,44 @@ def empty_cache(config: DecoderConfig, rows: int, length: int) -> Cache:
 
 
 def hidden_and_cache(
-    config: DecoderConfig,
-    params: Params,
-    adapters: Params | None,
-    ids_BxL: jax.Array,
-    position_BxL: jax.Array | None = None,
-    segment_BxL: jax.Array | None = None,
-    task_BxM: jax.Array | None = None,
+    model: Model,
+    adapters: Adapters | None,
+    batch: Batch,
+    choice: jax.Array | None = None,
     cache: Cache | None = None,
     dropout_key: jax.Array | None = None,
 ) -> tuple[jax.Array, Cache | None]:
-    """The decoder as one pure function of base and adapters; see `Decoder.__call__`.
+    """The decoder as one pure function of base and adapters: final hidden states, and the cache.
 
-    `adapters` is a tree from `lora.init` already scaled by `lora.scaled`: without a task axis when
-    `task_BxM` is None, with it as the leading axis otherwise. `dropout_key` switches on
-    `config.lora_dropout` (on the input of adapters only, like PEFT's).
+    Args:
+      adapters: a single one, or with `choice` a stack; None for the base alone.
+      batch: of which the tokens, positions and segments are used.
+      choice: choice_BxS (or choice_AxBxS, see `lora.delta`), one-hot fp32: which of a stack's
+        adapters each row takes.
+      cache: keys and values of earlier tokens, from `empty_cache`; None to use none.
+      dropout_key: switches on `config.lora_dropout` (on the input of adapters only, like PEFT's).
+
+    Returns:
+      h_BxLxD in `config.dtype`, after the last norm; and the cache with these tokens in it.
     """
-    variables = {"params": params}
-    if adapters:
-        if task_BxM is not None:  # the scan runs over layers, which lie behind the task axis
-            adapters = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), adapters)
-        variables["lora"] = adapters
+    variables = {"params": model.params}
+    if adapters is not None:
+        tree = lora.scaled(adapters.config, adapters.tree)
+        if choice is not None:  # the scan runs over layers, which lie behind the axis of adapters
+            tree = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), tree)
+        variables["lora"] = tree
     rngs = None if dropout_key is None else {"dropout": dropout_key}
-    inputs = (ids_BxL, position_BxL, segment_BxL, task_BxM, cache)
-    out: Any = Decoder(config).apply(variables, *inputs, rngs=rngs)
+    inputs = (batch.ids_BxL, batch.position_BxL, batch.segment_BxL, choice, cache)
+    out: Any = Decoder(model.config).apply(variables, *inputs, rngs=rngs)
     return out
 
 
 def hidden(
-    config: DecoderConfig,
-    params: Params,
-    adapters: Params | None,
-    ids_BxL: jax.Array,
-    position_BxL: jax.Array | None = None,
-    segment_BxL: jax.Array | None = None,
-    task_BxM: jax.Array | None = None,
+    model: Model,
+    adapters: Adapters | None,
+    batch: Batch,
+    choice: jax.Array | None = None,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
     """Final hidden states h_BxLxD; arguments as for `hidden_and_cache`, which it calls."""
-    return hidden_and_cache(
-        config, params, adapters, ids_BxL, position_BxL, segment_BxL, task_BxM, None, dropout_key
-    )[0]
+    return hidden_and_cache(model, adapters, batch, choice, dropout_key=dropout_key)[0]

@@ -5,6 +5,7 @@ row's first generated tokens overwrite its padding and no mask has to remember i
 compiles once: one program for the prompt, one that decodes up to a number of tokens.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,8 +16,9 @@ import numpy as np
 
 from forget_jax.errors import UserError
 from forget_jax.lm import sharding
-from forget_jax.lm.decoder import DecoderConfig, Params, empty_cache, head, hidden_and_cache
+from forget_jax.lm.decoder import empty_cache, head, hidden_and_cache
 from forget_jax.lm.logprob import logits
+from forget_jax.lm.model import Adapters, Batch, Model
 
 STOP_EVERY = 16  # tokens between two looks at the text for stop strings
 SHORTEST = 16  # the smallest bucket of prompt lengths
@@ -24,39 +26,35 @@ SHORTEST = 16  # the smallest bucket of prompt lengths
 State = dict[str, Any]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "new"))
+@functools.partial(jax.jit, static_argnames=("new",))
 def _prefill(
-    config: DecoderConfig,
-    params: Params,
-    adapters: Params | None,
+    model: Model,
+    adapters: Adapters | None,
     ids_BxL: jax.Array,
     length_B: jax.Array,
-    task_BxM: jax.Array | None,
+    choice_BxS: jax.Array | None,
     new: int,
 ) -> State:
     """Reads the prompts into a cache with room for `new` tokens, and chooses the first of them."""
     B, L = ids_BxL.shape
-    empty = empty_cache(config, B, L + new)
-    h_BxLxD, cache = hidden_and_cache(
-        config, params, adapters, ids_BxL, task_BxM=task_BxM, cache=empty
-    )
+    empty = empty_cache(model.config, B, L + new)
+    h_BxLxD, cache = hidden_and_cache(model, adapters, Batch(ids_BxL), choice_BxS, empty)
     last_Bx1xD = jnp.take_along_axis(h_BxLxD, length_B[:, None, None] - 1, axis=1)
     return {
         "cache": cache,
-        "logits_BxV": logits(last_Bx1xD, head(params))[:, 0],
+        "logits_BxV": logits(last_Bx1xD, head(model.params))[:, 0],
         "position_B": length_B,
         "done_B": jnp.zeros(B, bool),
     }
 
 
-@functools.partial(jax.jit, static_argnames=("config", "steps"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("steps",), donate_argnames="state")
 def _decode(
-    config: DecoderConfig,
-    params: Params,
-    adapters: Params | None,
+    model: Model,
+    adapters: Adapters | None,
     state: State,
-    eos_E: jax.Array,
-    task_BxM: jax.Array | None,
+    eos_ids: jax.Array,
+    choice_BxS: jax.Array | None,
     steps: int,
 ) -> tuple[State, jax.Array]:
     """Up to `steps` further tokens per row, out_BxT (-1 after a row's end); stops when all did."""
@@ -65,20 +63,13 @@ def _decode(
     def step(carry: tuple[jax.Array, State, jax.Array]) -> tuple[jax.Array, State, jax.Array]:
         t, s, out_BxT = carry
         token_B = jnp.argmax(s["logits_BxV"], axis=-1).astype(jnp.int32)
-        done_B = s["done_B"] | jnp.isin(token_B, eos_E)
+        done_B = s["done_B"] | jnp.isin(token_B, eos_ids)
         out_BxT = out_BxT.at[:, t].set(jnp.where(done_B, -1, token_B))
-        h_Bx1xD, cache = hidden_and_cache(
-            config,
-            params,
-            adapters,
-            token_B[:, None],
-            s["position_B"][:, None],
-            task_BxM=task_BxM,
-            cache=s["cache"],
-        )
+        one = Batch(token_B[:, None], s["position_B"][:, None])
+        h_Bx1xD, cache = hidden_and_cache(model, adapters, one, choice_BxS, s["cache"])
         new: State = {
             "cache": cache,
-            "logits_BxV": logits(h_Bx1xD, head(params))[:, 0],
+            "logits_BxV": logits(h_Bx1xD, head(model.params))[:, 0],
             "position_B": s["position_B"] + 1,
             "done_B": done_B,
         }
@@ -98,29 +89,45 @@ def _bucket(n: int, smallest: int) -> int:
     return max(smallest, 1 << (n - 1).bit_length())
 
 
+@dataclasses.dataclass(frozen=True)
+class Until:
+    """Where a continuation ends.
+
+    Attributes:
+      max_new_tokens: the most tokens of it.
+      eos_ids: the tokens that end it; they are no part of it.
+      stop: texts that end it; it is cut after the token that completes one. Cutting the text
+        itself is `cut_at`.
+      decode: token ids to text; needed with `stop`.
+    """
+
+    max_new_tokens: int
+    eos_ids: Sequence[int] = ()
+    stop: Sequence[str] = ()
+    decode: Callable[[list[int]], str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.stop and self.decode is None:
+            raise ValueError("stop strings need `decode`, from token ids to text")
+
+
 def greedy(
-    config: DecoderConfig,
-    params: Params,
-    adapters: Params | None,
+    model: Model,
+    adapters: Adapters | None,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    eos_id: int | Sequence[int] | None = None,
+    until: Until,
     batch_size: int = 32,
-    tasks_NxM: np.ndarray | None = None,
-    stop: Sequence[str] = (),
-    decode: Callable[[list[int]], str] | None = None,
+    choice_NxS: np.ndarray | None = None,
 ) -> list[list[int]]:
     """The most likely next token, over and over, for each prompt.
 
     Prompts of like length share a batch. The result does not depend on the batch a prompt is in.
 
     Args:
-      adapters: scaled ones (`lora.scaled`), or None.
-      eos_id: the token or tokens that end a text; they are not part of the result.
-      tasks_NxM: one-hot choice of adapter per prompt where `adapters` have a task axis.
-      stop: texts that end a continuation; it is cut after the token that completes one. Cutting the
-        text itself is `cut_at`.
-      decode: token ids to text; needed with `stop`.
+      adapters: a single one; with `choice_NxS`, a stack; None for the model alone.
+      prompts: token ids.
+      batch_size: the most prompts decoded at a time.
+      choice_NxS: one-hot, which of a stack's adapters each prompt takes.
 
     Returns:
       The new token ids of each prompt, in the order of the prompts.
@@ -128,18 +135,15 @@ def greedy(
     Raises:
       UserError: an empty prompt, or one that leaves no room for `max_new_tokens` in the context.
     """
-    if stop and decode is None:
-        raise ValueError("stop strings need `decode`, from token ids to text")
+    config, new = model.config, until.max_new_tokens
     for i, prompt in enumerate(prompts):
         if not len(prompt):
             raise UserError(f"prompt {i} is empty: put a beginning-of-sequence token before it")
-        if len(prompt) + max_new_tokens > config.context:
+        if len(prompt) + new > config.context:
             raise UserError(
-                f"prompt {i} has {len(prompt)} tokens: with max_new_tokens={max_new_tokens} that "
+                f"prompt {i} has {len(prompt)} tokens: with max_new_tokens={new} that "
                 f"is over the model's context of {config.context}; shorten either"
             )
-    eos = [] if eos_id is None else np.atleast_1d(eos_id).tolist()
-    eos_E = jnp.asarray(eos or [-1], jnp.int32)
     out: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     buckets: dict[int, list[int]] = {}
@@ -154,39 +158,34 @@ def greedy(
             for row, i in enumerate(padded):
                 ids_BxL[row, : len(prompts[i])] = prompts[i]
             length_B = np.array([len(prompts[i]) for i in padded], np.int32)
-            task_BxM = None if tasks_NxM is None else jnp.asarray(tasks_NxM[padded], jnp.float32)
-            state = _prefill(config, params, adapters, ids_BxL, length_B, task_BxM, max_new_tokens)
-            new = _continue(
-                config, params, adapters, state, eos_E, task_BxM, max_new_tokens, stop, decode
-            )
+            choice = None if choice_NxS is None else jnp.asarray(choice_NxS[padded], jnp.float32)
+            state = _prefill(model, adapters, ids_BxL, length_B, choice, new)
+            said = _continue(model, adapters, state, choice, until)
             for row, i in enumerate(batch):
-                out[i] = new[row]
+                out[i] = said[row]
     return out
 
 
 def _continue(
-    config: DecoderConfig,
-    params: Params,
-    adapters: Params | None,
+    model: Model,
+    adapters: Adapters | None,
     state: State,
-    eos_E: jax.Array,
-    task_BxM: jax.Array | None,
-    max_new_tokens: int,
-    stop: Sequence[str],
-    decode: Callable[[list[int]], str] | None,
+    choice_BxS: jax.Array | None,
+    until: Until,
 ) -> list[list[int]]:
     """Decodes one batch to its end; with stop strings, looks at the text now and then."""
     rows: list[list[int]] = [[] for _ in range(state["done_B"].shape[0])]
-    done = 0
-    while done < max_new_tokens:
-        steps = min(STOP_EVERY, max_new_tokens - done) if stop else max_new_tokens
-        state, out_BxT = _decode(config, params, adapters, state, eos_E, task_BxM, steps)
+    eos_ids = jnp.asarray(list(until.eos_ids) or [-1], jnp.int32)
+    most, done = until.max_new_tokens, 0
+    while done < most:
+        steps = min(STOP_EVERY, most - done) if until.stop else most
+        state, out_BxT = _decode(model, adapters, state, eos_ids, choice_BxS, steps)
         done += steps
         finished = np.array(state["done_B"])
         for r, new in enumerate(np.asarray(out_BxT)):
             kept = [int(t) for t in new if t >= 0]
-            if stop and decode is not None and not (finished[r] and not kept):
-                cut = _first_stop(rows[r] + kept, len(rows[r]), stop, decode)
+            if until.stop and not (finished[r] and not kept):
+                cut = _first_stop(rows[r] + kept, len(rows[r]), until)
                 if cut is not None:
                     rows[r], finished[r] = (rows[r] + kept)[:cut], True
                     continue
@@ -197,13 +196,15 @@ def _continue(
     return rows
 
 
-def _first_stop(
-    ids: list[int], known: int, stop: Sequence[str], decode: Callable[[list[int]], str]
-) -> int | None:
+def _first_stop(ids: list[int], known: int, until: Until) -> int | None:
     """How many tokens there are up to the first whose text completes a stop string."""
-    if not any(s in decode(ids) for s in stop):
-        return None
-    return next(n for n in range(known, len(ids) + 1) if any(s in decode(ids[:n]) for s in stop))
+    decode = until.decode
+    assert decode is not None
+
+    def stops(n: int) -> bool:
+        return any(s in decode(ids[:n]) for s in until.stop)
+
+    return next(n for n in range(known, len(ids) + 1) if stops(n)) if stops(len(ids)) else None
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
@@ -212,9 +213,8 @@ def cut_at(text: str, stop: Sequence[str]) -> str:
 
 
 def answers(
-    config: DecoderConfig,
-    params: Params,
-    adapters: Params | None,
+    model: Model,
+    adapters: Adapters | None,
     prompts: Sequence[Sequence[int]],
     tokenizer: Any,
     max_new_tokens: int,
@@ -229,15 +229,6 @@ def answers(
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True)
 
-    new = greedy(
-        config,
-        params,
-        adapters,
-        prompts,
-        max_new_tokens,
-        tokenizer.eos_token_id,
-        batch_size,
-        stop=stop,
-        decode=decode,
-    )
+    eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    new = greedy(model, adapters, prompts, Until(max_new_tokens, eos, stop, decode), batch_size)
     return [cut_at(decode(ids), stop) for ids in new]

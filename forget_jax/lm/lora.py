@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Adapters = dict[str, Any]
+from forget_jax.types import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +66,13 @@ def kernels(params: dict[str, Any], prefix: str = "") -> dict[str, tuple[int, ..
     return found
 
 
-def init(config: LoRAConfig, params: dict[str, Any], key: jax.Array) -> Adapters:
+def init(config: LoRAConfig, params: dict[str, Any], key: jax.Array) -> Tree:
     """One fresh adapter with PEFT's initialisation: `a` uniform in ±1/sqrt(D), `b` zero.
 
     Each kernel draws from its own stream (the key folded with its path), so an adapter does not
     depend on what else is adapted or trained beside it.
     """
-    adapters: Adapters = {}
+    adapters: Tree = {}
     for path, (layers, D, F) in kernels(params).items():
         if not re.fullmatch(config.targets, path):
             continue
@@ -87,10 +87,10 @@ def init(config: LoRAConfig, params: dict[str, Any], key: jax.Array) -> Adapters
     return adapters
 
 
-def scaled(config: LoRAConfig, adapters: Adapters) -> Adapters:
+def scaled(config: LoRAConfig, adapters: Tree) -> Tree:
     """The adapters with the scaling folded into `b`, as `decoder.hidden` wants them."""
 
-    def walk(node: Adapters, path: str) -> Adapters:
+    def walk(node: Tree, path: str) -> Tree:
         if "a" in node:
             return node | {"b": node["b"] * config.scale_of(path)}
         return {name: walk(child, f"{path}/{name}".lstrip("/")) for name, child in node.items()}
@@ -129,7 +129,7 @@ _low_rank.defvjp(_low_rank_forward, _low_rank_backward)
 
 
 @jax.custom_vjp
-def _choose(task_TxBxM: jax.Array, x_TxMxDxF: jax.Array) -> jax.Array:
+def _choose(choice_AxBxS: jax.Array, x_AxSxDxF: jax.Array) -> jax.Array:
     """Every row's own matrix, by a one-hot product.
 
     Its transpose adds the rows' gradients per task. There 0 x NaN would carry what is not finite in
@@ -137,51 +137,52 @@ def _choose(task_TxBxM: jax.Array, x_TxMxDxF: jax.Array) -> jax.Array:
     their own task alone.
     """
     exact = jax.lax.Precision.HIGHEST
-    return jnp.einsum("tbm,tmdf->tbdf", task_TxBxM, x_TxMxDxF, precision=exact)
+    return jnp.einsum("tbm,tmdf->tbdf", choice_AxBxS, x_AxSxDxF, precision=exact)
 
 
 def _choose_backward(
-    task_TxBxM: jax.Array, gradient_TxBxDxF: jax.Array
+    choice_AxBxS: jax.Array, gradient_AxBxDxF: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    finite_TxBxDxF = jnp.isfinite(gradient_TxBxDxF)
-    clean_TxBxDxF = jnp.where(finite_TxBxDxF, gradient_TxBxDxF, 0)
-    bad_TxBx1 = ~jnp.all(finite_TxBxDxF, axis=(2, 3))[..., None]
-    bad_TxM = jnp.any((task_TxBxM > 0) & bad_TxBx1, axis=1)
+    finite_AxBxDxF = jnp.isfinite(gradient_AxBxDxF)
+    clean_AxBxDxF = jnp.where(finite_AxBxDxF, gradient_AxBxDxF, 0)
+    bad_AxBx1 = ~jnp.all(finite_AxBxDxF, axis=(2, 3))[..., None]
+    bad_AxS = jnp.any((choice_AxBxS > 0) & bad_AxBx1, axis=1)
     exact = jax.lax.Precision.HIGHEST
-    sums_TxMxDxF = jnp.einsum("tbm,tbdf->tmdf", task_TxBxM, clean_TxBxDxF, precision=exact)
-    return jnp.zeros_like(task_TxBxM), jnp.where(bad_TxM[..., None, None], jnp.nan, sums_TxMxDxF)
+    sums_AxSxDxF = jnp.einsum("tbm,tbdf->tmdf", choice_AxBxS, clean_AxBxDxF, precision=exact)
+    return jnp.zeros_like(choice_AxBxS), jnp.where(bad_AxS[..., None, None], jnp.nan, sums_AxSxDxF)
 
 
-_choose.defvjp(lambda task, x: (_choose(task, x), task), _choose_backward)
+_choose.defvjp(lambda choice, x: (_choose(choice, x), choice), _choose_backward)
 
 
-def delta(x_BxLxD: jax.Array, a: jax.Array, b: jax.Array, task_BxM: jax.Array | None) -> jax.Array:
+def delta(x_BxLxD: jax.Array, a: jax.Array, b: jax.Array, choice: jax.Array | None) -> jax.Array:
     """The low-rank update x·a·b, BxLxF in the dtype of `x`.
 
-    With a task axis (`a` MxDxr, `b` MxrxF), each row takes its own task's matrices by a one-hot
-    product: exact, and its transpose sums the gradients per task in a fixed order, where a gather's
-    would be a scatter-add. Rows and tasks may come in T blocks that never mix (task_TxBxM, with
-    T·B rows and T·M tasks): on a mesh each block lies on its own devices, which need no other's.
+    With a stack (`a` SxDxr, `b` SxrxF), each row takes its own matrices by a one-hot product with
+    `choice` (choice_BxS): exact, and its transpose sums the gradients per adapter in a fixed order,
+    where a gather's would be a scatter-add. Rows and adapters may come in A blocks that never mix
+    (choice_AxBxS, with A·B rows and A·S adapters): on a mesh each block lies on its own devices,
+    which need no other's.
     """
     dtype = x_BxLxD.dtype
-    if task_BxM is None:
+    if choice is None:
         x_NxD = x_BxLxD.reshape(-1, x_BxLxD.shape[-1])
         return _low_rank(x_NxD, a.astype(dtype), b.astype(dtype)).reshape(*x_BxLxD.shape[:2], -1)
-    task_TxBxM = task_BxM if task_BxM.ndim == 3 else task_BxM[None]
-    T, B, M = task_TxBxM.shape
+    choice_AxBxS = choice if choice.ndim == 3 else choice[None]
+    A, B, S = choice_AxBxS.shape
 
     def of_rows(x: jax.Array) -> jax.Array:
-        return _choose(task_TxBxM, x.reshape(T, M, *x.shape[1:])).astype(dtype)
+        return _choose(choice_AxBxS, x.reshape(A, S, *x.shape[1:])).astype(dtype)
 
-    x_TxBxLxD = x_BxLxD.reshape(T, B, *x_BxLxD.shape[1:])
-    y_TxBxLxF = _low_rank(x_TxBxLxD, of_rows(a), of_rows(b))
-    return y_TxBxLxF.reshape(*x_BxLxD.shape[:2], -1)
+    x_AxBxLxD = x_BxLxD.reshape(A, B, *x_BxLxD.shape[1:])
+    y_AxBxLxF = _low_rank(x_AxBxLxD, of_rows(a), of_rows(b))
+    return y_AxBxLxF.reshape(*x_BxLxD.shape[:2], -1)
 
 
-def merge(config: LoRAConfig, params: dict[str, Any], adapters: Adapters) -> dict[str, Any]:
+def merge(config: LoRAConfig, params: dict[str, Any], adapters: Tree) -> dict[str, Any]:
     """The base with one adapter added into its kernels, in the dtype of each kernel."""
 
-    def walk(base: dict[str, Any], adapter: Adapters) -> dict[str, Any]:
+    def walk(base: dict[str, Any], adapter: Tree) -> dict[str, Any]:
         if "a" in adapter:
             kernel = base["kernel"]
             update = jnp.einsum(

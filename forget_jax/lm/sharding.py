@@ -18,12 +18,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from forget_jax.data import batches
-from forget_jax.data.batches import Batch, Shape
-from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
+from forget_jax.types import Tree
 
-Tree = Any
 AXES = ("task", "data", "fsdp", "tensor")
 ROWS = ("task", "data", "fsdp")  # the axes over which the rows of a batch are spread
 
@@ -46,7 +43,7 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"embed", ("tensor", "fsdp")),
     (r"embed_position", (None, "fsdp")),
     (r"head", ("fsdp", "tensor")),
-    (r"(count|\w+_M)", ()),  # one number a task
+    (r"(count|\w+_[MS])", ()),  # one number a task, or a seat
 )
 
 
@@ -108,8 +105,8 @@ def blocks() -> int:
     return sizes().get("task", 1)
 
 
-def rows() -> int:
-    """Into how many parts the rows of a batch are cut; a batch must have a multiple of it."""
+def row_shards() -> int:
+    """Number of row shards; a batch's rows must be a multiple."""
     size_of = sizes()
     return int(np.prod([size_of.get(axis, 1) for axis in ROWS]))
 
@@ -242,20 +239,6 @@ def spread(values: np.ndarray) -> jax.Array | np.ndarray:
     )
 
 
-def feed(encoded: Sequence[Encoded], shape: Shape, rows: Sequence[tuple[int, ...]]) -> Batch:
-    """One batch on its way to the devices; every process assembles the rows of its own only.
-
-    Args:
-      rows: indices into `encoded` per row of the whole batch; an empty tuple is padding.
-    """
-    if current() is None:
-        return batches.assemble(encoded, shape, rows)
-    mine = _own_rows(shape.rows)
-    chosen = [rows[i] if i < len(rows) else () for i in mine]
-    local = batches.assemble(encoded, dataclasses.replace(shape, rows=len(mine)), chosen)
-    return jax.tree.map(lambda x: cut_rows(x, shape.rows), local)
-
-
 def cut_rows(local: np.ndarray, count: int) -> jax.Array:
     """The whole array on the mesh, from this process's rows of an array of `count` rows."""
     mesh = current()
@@ -265,13 +248,13 @@ def cut_rows(local: np.ndarray, count: int) -> jax.Array:
     )
 
 
-def _own_rows(count: int) -> list[int]:
+def own_rows(count: int) -> list[int]:
     """Which rows of a batch lie on this process's devices, in order."""
     mesh = current()
     assert mesh is not None
-    if count % rows():
+    if count % row_shards():
         raise UserError(
-            f"a batch of {count} rows cannot be cut over {rows()} groups of devices; make "
+            f"a batch of {count} rows cannot be cut over {row_shards()} groups of devices; make "
             "train.microbatch and score.rows multiples of mesh.task x mesh.data x mesh.fsdp"
         )
     where = NamedSharding(mesh, P(ROWS)).addressable_devices_indices_map((count,))

@@ -6,19 +6,16 @@ logits are ever stored beyond one chunk.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.data.batches import Batch, Buckets
 from forget_jax.data.tokenise import Encoded
-from forget_jax.lm import decoder, logprob, lora, sharding
+from forget_jax.lm import decoder, logprob, sharding
+from forget_jax.lm.model import Adapters, Batch, Model
 from forget_jax.scoring import likelihood
 from forget_jax.scoring.stream import Layout, stream
-
-Tree = Any
 
 # Sums over an example's target tokens, in nats: true-label NLL; cross-entropy to the base's
 # distribution ("soft") and to its most likely token ("argmax"); KL(base || fine-tuned); and the
@@ -26,36 +23,32 @@ Tree = Any
 MEASURES = ("nll", "soft", "argmax", "kl", "agree")
 
 
-@functools.partial(jax.jit, static_argnames=("model", "adapter", "per_token", "chunk_logits"))
+@functools.partial(jax.jit, static_argnames=("per_token", "chunk_logits"))
 def diverge_batch(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    per_token: bool,
-    base: Tree,
-    params: Tree,
-    adapters_K: Tree | None,
+    base: Model,
+    model: Model,
+    adapters_K: Adapters | None,
     batch: Batch,
+    per_token: bool = False,
     chunk_logits: int = logprob.CHUNK_LOGITS,
 ) -> dict[str, jax.Array]:
-    """Every measure of every example of a batch under every adapter: KxBxS, fp32.
+    """Every measure of every example of a batch under every adapter: KxBxE, fp32.
 
     Args:
+      base: what is compared with.
+      model: what the adapters belong to, the base itself or a fine-tuned model.
+      adapters_K: a stack of adapters, or None for `model` alone (K = 1).
       per_token: give every target's log-probability too, as `logp` (K, B, T).
-      base: parameters of the model that is compared with.
-      params: parameters that the adapters belong to, the base's own or a fine-tuned model's.
-      adapters_K: a stack of adapters, or None for `params` alone (K = 1).
+      chunk_logits: how many logits may be alive at a time, over both models and all adapters.
     """
     B, T = batch.at_BxT.shape
-    heads = [decoder.head(tree) for tree in (base, params)]
-    C = max(1, min(T, chunk_logits // (2 * B * heads[0].vocab_size)))
-    if adapters_K is not None and not likelihood.at_a_time():
-        C = max(1, C // jax.tree.leaves(adapters_K)[0].shape[0])
+    heads = [decoder.head(m.params) for m in (base, model)]
+    most = max(1, min(T, chunk_logits // (2 * B * heads[0].vocab_size)))
+    C = likelihood.chunk_logits(adapters_K, most)
     n = -(-T // C)
 
-    def targets_nxBxCxD(params: Tree, tree: Tree | None) -> jax.Array:
-        h_BxLxD = decoder.hidden(
-            model, params, tree, batch.ids_BxL, batch.position_BxL, batch.segment_BxL
-        )
+    def targets_nxBxCxD(model: Model, adapter: Adapters | None) -> jax.Array:
+        h_BxLxD = decoder.hidden(model, adapter, batch)
         h_BxTxD = jnp.take_along_axis(h_BxLxD, batch.at_BxT[:, :, None], axis=1)
         return chunks(h_BxTxD)
 
@@ -82,9 +75,8 @@ def diverge_batch(
     base_nxBxCxD = targets_nxBxCxD(base, None)
     target_nxBxC = chunks(batch.target_BxT)
 
-    def one(adapters: Tree | None) -> dict[str, jax.Array]:
-        tree = None if adapters is None or adapter is None else lora.scaled(adapter, adapters)
-        tuned_nxBxCxD = targets_nxBxCxD(params, tree)
+    def one(adapter: Adapters | None) -> dict[str, jax.Array]:
+        tuned_nxBxCxD = targets_nxBxCxD(model, adapter)
         measured = jax.lax.map(compare, (base_nxBxCxD, tuned_nxBxCxD, target_nxBxC))
         measured_BxT = {
             name: jnp.moveaxis(x_nxBxC, 0, 1).reshape(B, -1)[:, :T]
@@ -101,21 +93,18 @@ def diverge_batch(
 
 
 def diverge(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    params: Tree,
-    adapters_K: Tree | None,
+    model: Model,
+    adapters_K: Adapters | None,
     encoded: Sequence[Encoded],
-    buckets: Buckets,
-    rows: int = 8,
+    layout: Layout,
     on_batch: Callable[[int], None] = lambda examples: None,
 ) -> dict[str, np.ndarray]:
     """Each measure as a KxN array, summed over target tokens (nats; `agree`: tokens).
 
     Args:
+      adapters_K: a stack of adapters, compared with the model alone.
       on_batch: called with the number of examples done so far.
     """
-    fn = functools.partial(diverge_batch, model, adapter, False)
-    layout = Layout.of(encoded, buckets, rows)
-    ((_, found),) = stream(fn, (params, params, adapters_K), [(0, encoded)], layout, on_batch)
+    arrays = (model, model, adapters_K)
+    ((_, found),) = stream(diverge_batch, arrays, [(0, encoded)], layout, on_batch)
     return found

@@ -5,20 +5,20 @@ an adapter which changes nothing gives a forgetting of exactly zero.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.data.batches import Batch, Buckets, Shape
+from forget_jax.data.batches import Buckets, Shape
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import attention, causal, decoder, logprob, lora, sharding
+from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.cost import flops
+from forget_jax.lm.model import Adapters, Batch, Model
 from forget_jax.scoring.stream import Layout, stream
-
-Tree = Any
 
 
 def at_a_time() -> bool:
@@ -30,60 +30,50 @@ def at_a_time() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def merges(model: decoder.DecoderConfig, params: Tree) -> bool:
+def merges(model: Model) -> bool:
     """Whether each adapter is added into a copy of the base and scored in a pass of its own.
 
     The fastest way on CPU, for one copy of the adapted kernels. Never where the base is kept or
     multiplied in half precision, which would round small updates away.
     """
-    exact = model.dtype == "float32" and all(
-        x.dtype == jnp.float32 for x in jax.tree.leaves(params)
+    exact = model.config.dtype == "float32" and all(
+        x.dtype == jnp.float32 for x in jax.tree.leaves(model.params)
     )
     return at_a_time() and exact
 
 
-merged = jax.jit(lora.merge, static_argnums=0)
+@jax.jit
+def merged(model: Model, adapter: Adapters) -> Model:
+    """The model with a single adapter added into its kernels."""
+    return Model(model.config, lora.merge(adapter.config, model.params, adapter.tree))
 
 
-def unstack(adapters_K: Tree) -> Iterator[Tree]:
-    """The adapters of a stack, one after the other."""
-    for k in range(jax.tree.leaves(adapters_K)[0].shape[0]):
-        yield jax.tree.map(lambda x, k=k: x[k], adapters_K)
-
-
-def over_adapters(fn: Callable[[Tree], Any], adapters_K: Tree) -> Any:
+def over_adapters(fn: Callable[[Adapters], Any], adapters_K: Adapters) -> Any:
     """Maps over the leading axis of a stack of adapters: the one place that decides how."""
     return jax.lax.map(fn, adapters_K) if at_a_time() else jax.vmap(fn)(adapters_K)
 
 
-def chunk_logits(adapters_K: Tree | None) -> int:
-    """How many logits one adapter may have alive, so that all together keep within the bound."""
-    if adapters_K is None or at_a_time():
-        return logprob.CHUNK_LOGITS
-    return logprob.CHUNK_LOGITS // jax.tree.leaves(adapters_K)[0].shape[0]
+def chunk_logits(adapters_K: Adapters | None, most: int = logprob.CHUNK_LOGITS) -> int:
+    """How many logits one adapter may have alive, so that all together keep within `most`."""
+    return most if adapters_K is None or at_a_time() else max(1, most // adapters_K.count)
 
 
 def by_example(values_BxT: jax.Array, batch: Batch) -> jax.Array:
-    """Sums over the targets of each of a row's examples, BxS in fp32.
+    """Sums over the targets of each of a row's examples, BxE in fp32.
 
     A choice rather than a product with 0 and 1: what is not finite stays with its own example.
     """
-    S = batch.example_BxS.shape[1]
+    E = batch.example_BxE.shape[1]
     weight_BxT = jnp.where(batch.weight_BxT > 0, values_BxT, 0)
-    if S == 1:
+    if E == 1:
         return weight_BxT.sum(1, keepdims=True)
-    mine_BxTxS = batch.slot_BxT[:, :, None] == jnp.arange(S)
-    return jnp.where(mine_BxTxS, weight_BxT[:, :, None], 0).sum(1)
+    mine_BxTxE = batch.slot_BxT[:, :, None] == jnp.arange(E)
+    return jnp.where(mine_BxTxE, weight_BxT[:, :, None], 0).sum(1)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "adapter", "per_token"))
+@functools.partial(jax.jit, static_argnames=("per_token",))
 def score_batch(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    params: Tree,
-    adapters_K: Tree | None,
-    batch: Batch,
-    per_token: bool = False,
+    model: Model, adapters_K: Adapters | None, batch: Batch, per_token: bool = False
 ) -> dict[str, jax.Array]:
     """Summed NLL in nats of every example of a batch under every adapter.
 
@@ -92,18 +82,15 @@ def score_batch(
       per_token: give every target's log-probability too.
 
     Returns:
-      `nll_sum` (K, B, S), fp32, zero in slots without an example; with `per_token` also `logp`
+      `nll_sum` (K, B, E), fp32, zero in slots without an example; with `per_token` also `logp`
       (K, B, T), fp32, in the order of `batch.target_BxT`.
     """
     many = chunk_logits(adapters_K)
 
-    def one(adapters: Tree | None) -> dict[str, jax.Array]:
-        tree = None if adapters is None or adapter is None else lora.scaled(adapter, adapters)
-        h_BxLxD = decoder.hidden(
-            model, params, tree, batch.ids_BxL, batch.position_BxL, batch.segment_BxL
-        )
+    def one(adapter: Adapters | None) -> dict[str, jax.Array]:
+        h_BxLxD = decoder.hidden(model, adapter, batch)
         logp_BxT = logprob.target_logprobs(
-            h_BxLxD, decoder.head(params), batch.at_BxT, batch.target_BxT, many
+            h_BxLxD, decoder.head(model.params), batch.at_BxT, batch.target_BxT, many
         )
         found = {"nll_sum": by_example(-logp_BxT, batch)}
         return found | ({"logp": logp_BxT} if per_token else {})
@@ -120,7 +107,7 @@ PACKING = ("auto", "true", "false")
 
 def packs(
     packing: str,
-    model: decoder.DecoderConfig,
+    config: DecoderConfig,
     encoded: Sequence[Encoded],
     buckets: Buckets,
     rows: int,
@@ -133,20 +120,20 @@ def packs(
     """
     if packing != "auto":
         return packing == "true"
-    if attention.fused(model):
+    if attention.fused(config):
         return False
-    apart, together = (_flops(model, plan(encoded, buckets, rows, p)) for p in (False, True))
+    apart, together = (_flops(config, plan(encoded, buckets, rows, p)) for p in (False, True))
     return together < apart
 
 
 def _flops(
-    model: decoder.DecoderConfig, planned: Sequence[tuple[Shape, Sequence[tuple[int, ...]]]]
+    config: DecoderConfig, planned: Sequence[tuple[Shape, Sequence[tuple[int, ...]]]]
 ) -> float:
     """Arithmetic of a plan's batches, padding and masked pairs included."""
     shapes = [shape for shape, _ in planned]
     tokens = sum(s.rows * s.length for s in shapes)
     pairs = sum(s.rows * causal.kept(s.length) for s in shapes)
-    return flops.scoring(model, flops.Work(tokens, pairs, sum(s.rows * s.targets for s in shapes)))
+    return flops.scoring(config, flops.Work(tokens, pairs, sum(s.rows * s.targets for s in shapes)))
 
 
 def plan(
@@ -157,34 +144,28 @@ def plan(
 
 
 def score(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    params: Tree,
-    adapters_K: Tree | None,
+    model: Model,
+    adapters_K: Adapters | None,
     encoded: Sequence[Encoded],
-    buckets: Buckets,
-    rows: int = 8,
-    packing: bool = False,
+    layout: Layout,
     on_batch: Callable[[int], None] = lambda examples: None,
     merge: bool = False,
 ) -> np.ndarray:
     """Scores all examples under all adapters, in memory.
 
     Args:
+      adapters_K: a stack of adapters, or None for the model alone (K = 1).
       on_batch: called with the number of examples done so far, in each pass.
       merge: a pass for each adapter, merged into the parameters, rather than one for all.
 
     Returns:
       nll_KxN, float64, in nats summed over each example's targets.
     """
-    layout = Layout.of(encoded, buckets, rows, packing)
 
-    def one_pass(adapter: lora.LoRAConfig | None, params: Tree, adapters_K: Tree | None) -> Any:
-        fn = functools.partial(score_batch, model, adapter)
-        ((_, found),) = stream(fn, (params, adapters_K), [(0, encoded)], layout, on_batch)
+    def one_pass(model: Model, adapters_K: Adapters | None) -> Any:
+        ((_, found),) = stream(score_batch, (model, adapters_K), [(0, encoded)], layout, on_batch)
         return found["nll_sum"]
 
-    if not merge or adapter is None or adapters_K is None:
-        return one_pass(adapter, params, adapters_K)
-    each = unstack(adapters_K)
-    return np.concatenate([one_pass(None, merged(adapter, params, one), None) for one in each])
+    if not merge or adapters_K is None:
+        return one_pass(model, adapters_K)
+    return np.concatenate([one_pass(merged(model, one), None) for one in adapters_K])

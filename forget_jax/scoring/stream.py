@@ -3,11 +3,9 @@
 Memory does not grow with the data set: one chunk's results and a few batches are alive at a time.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -17,8 +15,10 @@ import numpy as np
 
 from forget_jax.data import batches
 from forget_jax.data.batches import Buckets, Shape
+from forget_jax.data.feed import feed
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import sharding
+from forget_jax.lm.programs import Programs
 
 T = TypeVar("T")
 Rows = Sequence[tuple[int, ...]]  # of a batch: the examples of each row, by index
@@ -49,19 +49,21 @@ class Layout:
         Args:
           packing: put several examples into a row (kernels must honour segment ids).
         """
-        rows = -(-rows // sharding.rows()) * sharding.rows()
+        rows = -(-rows // sharding.row_shards()) * sharding.row_shards()
         if not packing:
             return cls(buckets, rows)
         lengths, tokens = _sizes(encoded)
         most = rows * buckets.edges[-1]
-        return cls(buckets, rows, batches.packed_shape(lengths, tokens, most, sharding.rows()))
+        return cls(
+            buckets, rows, batches.packed_shape(lengths, tokens, most, sharding.row_shards())
+        )
 
     def plan(self, encoded: Sequence[Encoded]) -> list[tuple[Shape, list[tuple[int, ...]]]]:
         """The batches of some of the examples, each a shape and its rows' examples."""
         lengths, tokens = _sizes(encoded)
         if self.packed is not None:
             return batches.packed(lengths, tokens, self.packed)
-        most, multiple = self.rows * self.buckets.edges[-1], math.lcm(8, sharding.rows())
+        most, multiple = self.rows * self.buckets.edges[-1], math.lcm(8, sharding.row_shards())
         return batches.bucketed(lengths, self.buckets, self.rows, most, multiple)
 
 
@@ -69,45 +71,15 @@ def _sizes(encoded: Sequence[Encoded]) -> tuple[list[int], list[int]]:
     return [len(e.ids) for e in encoded], [e.tokens for e in encoded]
 
 
-class Programs:
-    """One compiled program a shape, compiled in the background in the order of first use."""
-
-    def __init__(
-        self, fn: functools.partial[Any], arrays: tuple[Any, ...], shapes: Sequence[Shape]
-    ):
-        # Processes compile in one order: their compilers may talk to each other.
-        workers = 1 if jax.process_count() > 1 else min(4, os.cpu_count() or 1)
-        self._pool = concurrent.futures.ThreadPoolExecutor(workers, "compile")
-        self._ready = {
-            shape: self._pool.submit(_compile, sharding.current(), fn, arrays, shape)
-            for shape in shapes
-        }
-
-    def __enter__(self) -> "Programs":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def __getitem__(self, shape: Shape) -> Any:
-        return self._ready[shape].result()
-
-
-def _compile(
-    mesh: jax.sharding.Mesh | None,
-    fn: functools.partial[Any],
-    arrays: tuple[Any, ...],
-    shape: Shape,
-) -> Any:
+def _compiled(fn: Any, arrays: tuple[Any, ...], shape: Shape) -> Any:
     """The program for batches of a shape."""
-    with sharding.entered(mesh):
-        empty = sharding.feed([], shape, [])
-        jitted: Any = fn.func
-        return jitted.lower(*fn.args, *arrays, empty, **fn.keywords).compile()
+    static = fn.keywords if isinstance(fn, functools.partial) else {}
+    jitted: Any = fn.func if isinstance(fn, functools.partial) else fn
+    return jitted.lower(*arrays, feed([], shape, []), **static).compile()
 
 
 def stream(
-    fn: functools.partial[Any],
+    fn: Any,
     arrays: tuple[Any, ...],
     chunks: Sequence[tuple[int, Sequence[Encoded]]],
     layout: Layout,
@@ -116,8 +88,9 @@ def stream(
     """Runs all chunks through a compiled function, without a pause between them.
 
     Args:
-      fn: a jitted function with its static arguments bound; takes `arrays` and a batch and returns
-        a dict of sums by example (K, B, S) and, under `logp`, figures of targets (K, B, T).
+      fn: a jitted function of `arrays` and a batch, its static arguments bound by keyword; returns
+        a dict of sums by example (K, B, E) and, under `logp`, figures of targets (K, B, T).
+      arrays: what it takes before the batch, such as a model and a stack of adapters.
       chunks: a number and the examples of each.
       on_batch: called with the number of examples done so far.
 
@@ -128,7 +101,8 @@ def stream(
     shapes = dict.fromkeys(s for _, examples in chunks for s, _ in layout.plan(examples))
     done = 0
     found: dict[str, np.ndarray] = {}
-    with Programs(fn, arrays, list(shapes)) as programs:
+    makers = {shape: functools.partial(_compiled, fn, arrays, shape) for shape in shapes}
+    with Programs(makers) as programs:
         dispatched = _dispatched(programs, arrays, chunks, layout)
         for number, examples, rows, is_last, out in _ahead(dispatched, AHEAD):
             _place(found, {name: np.asarray(x) for name, x in out.items()}, examples, rows)
@@ -149,7 +123,7 @@ def _dispatched(
     for number, examples in chunks:
         plan = layout.plan(examples)
         for i, (shape, rows) in enumerate(plan):
-            out = programs[shape](*arrays, sharding.feed(examples, shape, rows))
+            out = programs[shape](*arrays, feed(examples, shape, rows))
             yield number, examples, rows, i == len(plan) - 1, out
 
 
@@ -171,11 +145,11 @@ def _place(
 ) -> None:
     """Puts a batch's figures where its chunk's examples have theirs."""
     places = [(b, s, i) for b, row in enumerate(rows) for s, i in enumerate(row)]
-    b_P, s_P, i_P = np.array(places).T
+    b_N, e_N, i_N = np.array(places).T
     for name, values in out.items():
         if name != "logp":
             into = found.setdefault(name, np.full((len(values), len(examples)), np.nan))
-            into[:, i_P] = values[:, b_P, s_P]
+            into[:, i_N] = values[:, b_N, e_N]
             continue
         most = max(e.tokens for e in examples)
         shape = (len(values), len(examples), most)

@@ -8,21 +8,20 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
-from ml_collections import ConfigDict
 
-from forget_jax import distributed
+from forget_jax import distributed, files
 from forget_jax.data import windows
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
-from forget_jax.lm import decoder, lora, sharding
+from forget_jax.lm import sharding
 from forget_jax.lm.cost import memory
+from forget_jax.lm.model import Adapters, Model
 from forget_jax.runs.progress import Progress
-from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk, divergence, likelihood
+from forget_jax.scoring.settings import Score
 from forget_jax.scoring.stream import Layout, stream
 
 NLL = "nll_sum"
@@ -35,23 +34,27 @@ class Table:
     """
 
     def __init__(
-        self, work: Workdir, models: Sequence[str], encoded: Sequence[Encoded], score: ConfigDict
+        self, path: files.PathLike, models: Sequence[str], encoded: Sequence[Encoded], score: Score
     ):
-        self.path = work / "scores.zarr"
+        """Makes the table, or finds it made.
+
+        Args:
+          path: of the zarr group.
+          models: names of the table's rows, in order.
+          encoded: tokenised examples; the rows of one name are one column.
+
+        Raises:
+          UserError: an example named twice, or a table of other models or examples is there.
+        """
+        self.path = files.Path(path)
         self.models, self.encoded, self.score = list(models), encoded, score
         self.buckets = Buckets.of(encoded, score.buckets)
         self._layout: Layout | None = None
-        if score.packing not in likelihood.PACKING:
-            raise UserError(
-                f"score.packing is {score.packing!r}; it must be one of "
-                f"{', '.join(likelihood.PACKING)}"
-            )
         self.owner_R = windows.owners([e.name for e in encoded])
         self.first_R = windows.firsts(self.owner_R)
         self.tokens_N = np.add.reduceat([e.tokens for e in encoded], self.first_R, dtype=np.int32)
-        self.measures, self.per_token = score.get("measures", False), score.get("per_token", False)
         self.tokens_done, self.seconds = 0, 0.0  # of this start: for the rate
-        sums = [_column(m) for m in divergence.MEASURES] if self.measures else [NLL]
+        sums = [_column(m) for m in divergence.MEASURES] if score.measures else [NLL]
         names = [encoded[r].name for r in self.first_R]
         if len(set(names)) < len(names):
             raise UserError("an example is named twice: every column needs a name of its own")
@@ -63,49 +66,45 @@ class Table:
                 [encoded[r].source for r in self.first_R],
                 score.chunk,
                 sums,
-                int(self.tokens_N.max()) if self.per_token else 0,
+                int(self.tokens_N.max()) if score.per_token else 0,
             )
         distributed.barrier("the table of scores is there")
 
     def fill(
         self,
-        model: decoder.DecoderConfig,
-        adapter: lora.LoRAConfig | None,
-        params: Any,
-        adapters_K: Any,
+        model: Model,
+        adapters_K: Adapters | None,
         names: Sequence[str],
-        base: Any = None,
+        base: Model | None = None,
     ) -> None:
         """Scores every chunk of the named models that is not scored yet.
 
         Args:
-          names: of the adapters in order; of `params` alone where there are none.
-          base: the parameters that measures compare with; None for `params`.
+          adapters_K: a stack of adapters; None for the model alone.
+          names: of the adapters in order; of the model itself where there are none.
+          base: what measures compare with; None for `model`.
         """
         rows = [self.models.index(name) for name in names]
-        cut = (self.encoded, self.buckets, self.score.rows)
         if self._layout is None:
-            packing = likelihood.packs(self.score.packing, model, *cut)
+            cut = (self.encoded, self.buckets, self.score.rows)
+            packing = likelihood.packs(self.score.packing, model.config, *cut)
             self._layout = Layout.of(*cut, packing)
         if adapters_K is None:
-            self._fill(model, adapter, params, None, rows, base)
+            self._fill(model, None, rows, base)
             return
-        if isinstance(jax.tree.leaves(adapters_K)[0], np.ndarray):
-            adapters_K = sharding.put(adapters_K)
-        assert adapter is not None
-        if not self.measures and self._merges(model, adapter, params):
-            for row, one in zip(rows, likelihood.unstack(adapters_K), strict=True):
+        if adapters_K.on_host:
+            adapters_K = Adapters(adapters_K.config, sharding.put(adapters_K.tree))
+        if not self.score.measures and self._merges(model, adapters_K):
+            for k, row in enumerate(rows):
                 if self._left([row]):
-                    self._fill(
-                        model, None, likelihood.merged(adapter, params, one), None, [row], base
-                    )
+                    self._fill(likelihood.merged(model, adapters_K[k]), None, [row], base)
             return
-        together = self._together(model, adapter, params, len(rows))
+        together = self._together(model, adapters_K, len(rows))
         for start in range(0, len(rows), together):
             # a last, smaller group is filled up, so that nothing is compiled for it
             chosen = np.minimum(np.arange(start, start + together), len(rows) - 1)
-            some = adapters_K if together == len(rows) else _take(adapters_K, chosen)
-            self._fill(model, adapter, params, some, rows[start : start + together], base)
+            some = adapters_K if together == len(rows) else adapters_K[chosen]
+            self._fill(model, some, rows[start : start + together], base)
 
     @property
     def layout(self) -> Layout:
@@ -113,51 +112,39 @@ class Table:
         assert self._layout is not None
         return self._layout
 
-    def _merges(self, model: decoder.DecoderConfig, adapter: lora.LoRAConfig, params: Any) -> bool:
+    def _merges(self, model: Model, adapters_K: Adapters) -> bool:
         """Whether adapters are scored merged into the base: where that is fastest, and fits.
 
-        Not where the config asks for several of them in one pass.
+        Not where the settings ask for several of them in one pass.
         """
-        fastest = likelihood.merges(model, params) and self.score.adapters_together < 2
-        return fastest and self._fits(model, adapter, params, 1, merge=True)
+        fastest = likelihood.merges(model) and self.score.adapters_together < 2
+        return fastest and self._fits(model, adapters_K, 1, merge=True)
 
-    def _together(
-        self, model: decoder.DecoderConfig, adapter: lora.LoRAConfig, params: Any, count: int
-    ) -> int:
+    def _together(self, model: Model, adapters_K: Adapters, count: int) -> int:
         """How many adapters are scored at a time; groups differ by at most one."""
         most = self.score.adapters_together or count
         while (
             not self.score.adapters_together
             and most > 1
-            and not self._fits(model, adapter, params, most)
+            and not self._fits(model, adapters_K, most)
         ):
             most = -(-most // 2)
         return -(-count // -(-count // most))
 
-    def _fits(
-        self,
-        model: decoder.DecoderConfig,
-        adapter: lora.LoRAConfig,
-        params: Any,
-        count: int,
-        merge: bool = False,
-    ) -> bool:
+    def _fits(self, model: Model, adapters_K: Adapters, count: int, merge: bool = False) -> bool:
         """Whether so many adapters are scored within a device's memory, as process 0 says."""
-        rows, length = self.layout.rows // sharding.rows(), self.layout.buckets.edges[-1]
-        at_once = rows if likelihood.at_a_time() else rows * count
-        dtype = str(jax.tree.leaves(params)[0].dtype)
-        plan = memory.plan(
-            model,
-            at_once,
-            length,
-            dtype,
-            adapter,
+        rows = self.layout.rows // sharding.row_shards()
+        work = memory.Work(
+            rows if likelihood.at_a_time() else rows * count,
+            self.layout.buckets.edges[-1],
+            model.dtype,
+            adapters_K.config,
             count,
             train=False,
             shards=sharding.shards(),
             merge=merge,
         )
-        return distributed.agreed(memory.fits(plan))
+        return distributed.agreed(memory.fits(memory.plan(model.config, work)))
 
     def _left(self, rows: Sequence[int]) -> list[int]:
         """The chunks of a group of models that are not scored yet."""
@@ -166,23 +153,17 @@ class Table:
         return left
 
     def _fill(
-        self,
-        model: decoder.DecoderConfig,
-        adapter: lora.LoRAConfig | None,
-        params: Any,
-        adapters_K: Any,
-        rows: Sequence[int],
-        base: Any,
+        self, model: Model, adapters_K: Adapters | None, rows: Sequence[int], base: Model | None
     ) -> None:
         """The chunks that are not scored yet of one group of models; may hold more adapters."""
         chunks = [(c, self._rows_of(c)) for c in self._left(rows)]
         if not chunks:
             return
-        arrays: tuple[Any, ...] = (params, adapters_K)
-        fn = functools.partial(likelihood.score_batch, model, adapter, per_token=self.per_token)
-        if self.measures:
-            arrays = (params if base is None else base, *arrays)
-            fn = functools.partial(divergence.diverge_batch, model, adapter, self.per_token)
+        arrays: tuple[Any, ...] = (model, adapters_K)
+        fn = functools.partial(likelihood.score_batch, per_token=self.score.per_token)
+        if self.score.measures:
+            arrays = (base or model, *arrays)
+            fn = functools.partial(divergence.diverge_batch, per_token=self.score.per_token)
         left = sum(len(examples) for _, examples in chunks)
         before = len(self.encoded) - left
         what = self.models[rows[0]] if len(rows) == 1 else f"{len(rows)} models"
@@ -221,7 +202,7 @@ class Table:
 
     def _figures(
         self,
-        fn: functools.partial[Any],
+        fn: Any,
         arrays: tuple[Any, ...],
         c: int,
         found: dict[str, np.ndarray],
@@ -229,7 +210,7 @@ class Table:
     ) -> dict[str, np.ndarray]:
         """A chunk's columns of the table for the first `count` models, from figures of its rows."""
         rows = self._rows_of(c)
-        first_NLL = found["nll" if self.measures else NLL]
+        first_NLL = found["nll" if self.score.measures else NLL]
         bad_R = ~np.isfinite(first_NLL).all(0)
         if self.layout.packed is not None and bad_R.any():
             # what is not finite in one example spoils its neighbours in the row: each alone
@@ -272,30 +253,27 @@ class Table:
         return real / sum(shape.rows * shape.length for plan in plans for shape, _ in plan)
 
     def order_dependence(
-        self,
-        model: decoder.DecoderConfig,
-        adapter: lora.LoRAConfig | None,
-        params: Any,
-        adapters_K: Any,
-        names: Sequence[str],
-        most: int = 64,
+        self, model: Model, adapters_K: Adapters | None, names: Sequence[str], most: int = 64
     ) -> dict[str, float]:
         """How far scores move when the same examples are batched otherwise.
 
         The first examples are scored again, last first, in one bucket of twice the rows.
 
+        Args:
+          model, adapters_K, names: as `fill` was given them, with the base first of `names`.
+          most: examples that are scored again.
+
         Returns:
-          The largest and the median change of an NLL and, with adapters, of a forgetting z (the
-          first of `names` is the base), and the median |z|, all in nats a token.
+          The largest and the median change of an NLL and, with adapters, of a forgetting z, and the
+          median |z|, all in nats a token.
         """
         N = min(most, len(self.first_R))
         rows = self.encoded[: int(np.searchsorted(self.owner_R, N))]
         turned = Layout.of(rows[::-1], Buckets.of(rows, 1), 2 * self.score.rows)
-        fn = functools.partial(likelihood.score_batch, model, adapter)
         if adapters_K is not None:
-            adapters_K = sharding.put(adapters_K)
-        ((_, found),) = stream(fn, (params, adapters_K), [(0, rows[::-1])], turned)
-        again_KxN = windows.summed(found[NLL][:, ::-1], self.owner_R[: len(rows)])
+            adapters_K = Adapters(adapters_K.config, sharding.put(adapters_K.tree))
+        again_KxR = likelihood.score(model, adapters_K, rows[::-1], turned)
+        again_KxN = windows.summed(again_KxR[:, ::-1], self.owner_R[: len(rows)])
         with disk.read(self.path) as table:
             first_KxN = table[NLL].values[[self.models.index(n) for n in names], :N]
         first_KxN, again_KxN = first_KxN / self.tokens_N[:N], again_KxN / self.tokens_N[:N]
@@ -319,10 +297,6 @@ def _column(measure: str) -> str:
     return measure if measure == NLL else f"{measure}_sum"
 
 
-def _take(adapters_K: Any, chosen: np.ndarray) -> Any:
-    return jax.tree.map(lambda x: x[chosen], adapters_K)
-
-
 def _moved(progress: Progress, before: int, done: int) -> None:
     progress.at(before + done)
 
@@ -344,8 +318,3 @@ def check_complete(scored: xr.Dataset) -> None:
     missing = int((scored.tokens.values < 0).sum())
     if missing:
         raise UserError(f"{missing} scores are missing; start the same command again: it resumes")
-
-
-def stack(adapters: Sequence[Any]) -> Any:
-    """Adapters of one shape with a leading axis."""
-    return jax.tree.map(lambda *x: np.stack(x), *adapters)

@@ -1,5 +1,6 @@
 """The training loop: steps one after the other, their log, held-out losses and checkpoints."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -8,19 +9,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from forget_jax.errors import UserError
-from forget_jax.lm import decoder, lora
+from forget_jax.lm.model import Model
 from forget_jax.runs.progress import Progress
 from forget_jax.training.ahead import compile_ahead
 from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.optimizer import SCHEDULES, OptimizerConfig
-from forget_jax.training.plan import LoopConfig, StepPlan, Task
-from forget_jax.training.run import Failure, Metrics, Run
+from forget_jax.training.plan import StepPlan, Task
+from forget_jax.training.run import Failure, Metrics, Recipe, Run
+from forget_jax.training.step import accumulate
 from forget_jax.training.stop import Interrupted, StopSignal
+from forget_jax.types import Tree
 
-__all__ = ["Interrupted", "LoopConfig", "Outcome", "StepPlan", "Task", "train"]
-
-Tree = Any
+__all__ = ["Interrupted", "Listener", "Outcome", "Recipe", "StepPlan", "Task", "train"]
 
 
 class Outcome(NamedTuple):
@@ -38,19 +37,31 @@ class Outcome(NamedTuple):
     failures: dict[str, Failure]
 
 
+@dataclasses.dataclass(frozen=True)
+class Listener:
+    """Who is told how training goes.
+
+    Attributes:
+      what: names the run on the progress line.
+      log: called with one record per step: step (from 1), loss per task, tokens, seconds, and
+        held-out losses where they were taken.
+      on_save: called before a checkpoint is written, so that the log is never behind it.
+    """
+
+    what: str = "train"
+    log: Callable[[dict[str, Any]], None] = lambda record: None
+    on_save: Callable[[], None] = lambda: None
+
+
 def train(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    base: Tree,
+    model: Model,
+    recipe: Recipe,
     tasks: Sequence[Task],
-    optimizer: OptimizerConfig,
-    config: LoopConfig,
     checkpoints: Checkpoints | None = None,
     *,
     initial: Tree | None = None,
-    log: Callable[[dict[str, Any]], None] = lambda record: None,
-    on_save: Callable[[], None] = lambda: None,
-    what: str = "train",
+    until: int | None = None,
+    listener: Listener = Listener(),
 ) -> Outcome:
     """Trains all tasks together, on the entered mesh or on one device.
 
@@ -59,49 +70,51 @@ def train(
     and the others go on.
 
     Args:
-      adapter: None trains the whole model (one task).
+      model: the base; without adapters (`recipe.lora` None) one task trains all of it.
       initial: the trainable tree to start from (task axis first); None starts from fresh adapters,
         or from the base.
-      log: called with one record per step: step (from 1), loss per task, tokens, seconds, and
-        held-out losses where they were taken.
-      on_save: called before a checkpoint is written, so that the log is never behind it.
+      until: ends after so many steps of a run whose schedules are those of its full length; a later
+        call with the same checkpoints goes on from there. None trains to the end.
 
     Raises:
-      UserError: an unknown schedule, or rows that the mesh cannot share.
+      UserError: rows that the mesh cannot share.
       Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
-    for schedule in [optimizer.schedule, *(t.schedule for t in tasks if t.schedule)]:
-        if schedule.kind not in SCHEDULES:
-            raise UserError(
-                f"train.schedule is {schedule.kind!r}; it must be one of {', '.join(SCHEDULES)}"
-            )
-    run = Run(model, adapter, base, tasks, optimizer, config, checkpoints, initial)
-    report = Reporter(run, log)
-    pending: Metrics | None = None
-    with StopSignal() as stop, Progress(what, run.plan.total, run.number) as progress:
-        compile_ahead(run)
-        while run.number < run.plan.total:
-            now = run.step(stop.came)
+    run = Run(model, recipe, tasks, checkpoints, initial)
+    report = Reporter(run, listener.log)
+    every, pending = recipe.train.save_every, None
+
+    def end() -> int:
+        return run.plan.total if until is None else min(until, run.plan.total)
+
+    with StopSignal() as stop, Progress(listener.what, end(), run.number) as progress:
+        compile_ahead(run, end())
+        while run.number < end():
+            for batch, seats, key in run.microbatches():
+                run.sums = accumulate(
+                    recipe.objective.row, *run.values(), run.sums, batch, seats, key
+                )
+            now = run.update(stop.came)
             if pending is not None:
                 progress.at(*report(pending))
             pending = now
             asked = report.asked if jax.process_count() > 1 else stop.came
-            save = asked or bool(config.save_every and run.number % config.save_every == 0)
+            save = asked or bool(every and run.number % every == 0)
             if save or run.check_due():
                 heldout = run.check_heldout() if run.check_due() else None
                 progress.at(*report(pending, heldout))  # a failure is known before it is saved
                 pending = None
             if save:
-                on_save()
+                listener.on_save()
                 run.save()
             if asked:
                 if checkpoints is not None:
                     checkpoints.wait()
-                raise Interrupted(f"{what} stopped at step {run.number} of {run.plan.total}")
-            progress.total = run.plan.total
+                raise Interrupted(f"{listener.what} stopped at step {run.number} of {end()}")
+            progress.total = end()
         if pending is not None:
             progress.at(*report(pending))
-        on_save()
+        listener.on_save()
         run.save()
     if checkpoints is not None:
         checkpoints.wait()
@@ -131,9 +144,9 @@ class Reporter:
             if m not in running or run.failed_M[m]:
                 continue
             task = run.tasks[m].name
-            losses[task] = float(values["loss_M"][s])
-            norms[task] = float(values["grad_norm_M"][s])
-            if not values["alive_M"][s]:
+            losses[task] = float(values["loss_S"][s])
+            norms[task] = float(values["grad_norm_S"][s])
+            if not values["alive_S"][s]:
                 print(run.fail(m, step.number, losses[task]).line(task), file=sys.stderr)
         record = {
             "step": step.number,

@@ -5,6 +5,8 @@ import math
 
 import optax
 
+from forget_jax.training.settings import Train
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -37,20 +39,25 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with gradient clipping.
+    """AdamW with gradient clipping: what a compiled step depends on.
 
     Attributes:
-      schedule: of tasks that have none of their own; nothing compiled depends on it.
       clip: the largest global norm of a task's gradient; 0 leaves it as it is.
       decay: decoupled weight decay.
     """
 
-    schedule: Schedule = dataclasses.field(default=Schedule(), compare=False)
     clip: float = 1.0
     decay: float = 0.0
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+
+
+def of(train: Train) -> tuple[OptimizerConfig, Schedule]:
+    """The optimizer of a run's settings, and the schedule of tasks that have none of their own."""
+    return OptimizerConfig(train.clip, train.decay), Schedule(
+        train.lr, train.schedule, train.warmup
+    )
 
 
 def direction(config: OptimizerConfig) -> optax.GradientTransformation:

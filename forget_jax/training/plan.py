@@ -15,6 +15,7 @@ from forget_jax.data import order
 from forget_jax.data.batches import Buckets, Shape
 from forget_jax.data.tokenise import Encoded
 from forget_jax.training.optimizer import Schedule
+from forget_jax.training.settings import Train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,27 +45,6 @@ class Task:
     patience: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class LoopConfig:
-    """How steps are cut into microbatches and how often the run is saved.
-
-    Attributes:
-      batch_size: examples of each task in a step.
-      microbatch: rows of the longest bucket computed at a time; shorter ones have more, up to as
-        many tokens. 0: on a CPU 512 tokens, which compute at full speed already, and 8 rows on
-        every other device.
-      buckets: the most row lengths to compile for.
-      save_every: steps between checkpoints; 0 saves only the end.
-      eval_every: steps between held-out losses.
-    """
-
-    batch_size: int = 8
-    microbatch: int = 0
-    buckets: int = 4
-    save_every: int = 0
-    eval_every: int = 50
-
-
 class Microbatch(NamedTuple):
     """Rows that are computed together.
 
@@ -92,7 +72,13 @@ FEW = 12  # microbatches of a step
 
 
 def microbatch_tokens(microbatch: int, longest: int, devices: int = 1) -> int:
-    """Tokens computed at a time over the devices that share rows; see `LoopConfig.microbatch`."""
+    """Tokens computed at a time over the devices that share rows.
+
+    Args:
+      microbatch: rows of the longest bucket; shorter ones have more, up to as many tokens. 0: on a
+        CPU 512 tokens, which compute at full speed already, and 8 rows on every other device.
+      longest: tokens of the longest bucket.
+    """
     if microbatch:
         return microbatch * longest
     return devices * (max(longest, 512) if jax.default_backend() == "cpu" else 8 * longest)
@@ -106,18 +92,17 @@ class StepPlan:
       multiple: over how many devices the rows of a block are cut.
     """
 
-    def __init__(
-        self, tasks: Sequence[Task], config: LoopConfig, blocks: int = 1, multiple: int = 1
-    ):
-        self.tasks, self.config, self.blocks, self.multiple = tasks, config, blocks, multiple
+    def __init__(self, tasks: Sequence[Task], train: Train, blocks: int = 1, multiple: int = 1):
+        self.tasks, self.blocks, self.multiple = tasks, blocks, multiple
+        self.batch_size = train.batch_size
         self.examples = [e for task in tasks for e in task.examples]
         self.offset = np.cumsum([0] + [len(task.examples) for task in tasks])
         self.task_of = np.repeat(np.arange(len(tasks)), [len(t.examples) for t in tasks])
         self.lengths = np.array([len(e.ids) for e in self.examples])
         self.targets = np.array([e.tokens for e in self.examples])
-        self.buckets = Buckets.of(self.examples, config.buckets)
+        self.buckets = Buckets.of(self.examples, train.buckets)
         devices = blocks * multiple
-        self.tokens = microbatch_tokens(config.microbatch, self.buckets.edges[-1], devices)
+        self.tokens = microbatch_tokens(train.microbatch, self.buckets.edges[-1], devices)
         self.seat_counts = _seat_counts(len(tasks), blocks)
         self.stopped_M = np.full(len(tasks), np.iinfo(np.int32).max, np.int32)
 
@@ -157,7 +142,7 @@ class StepPlan:
 
     def rows_of(self, m: int, step: int) -> np.ndarray:
         """Indices into `examples` of one task's rows at a step."""
-        task, start, size = self.tasks[m], step * self.config.batch_size, self.config.batch_size
+        task, start, size = self.tasks[m], step * self.batch_size, self.batch_size
         if task.order is not None:
             return self.offset[m] + task.order[start : start + size]
         return self.offset[m] + order.rows(task.seed, len(task.examples), start, size)
@@ -197,7 +182,7 @@ def cut(
     index: np.ndarray,
     lengths: np.ndarray,
     task_of: np.ndarray,
-    seats_TxS: np.ndarray,
+    seats_AxS: np.ndarray,
     buckets: Buckets,
     tokens: int,
     multiple: int = 1,
@@ -210,12 +195,12 @@ def cut(
 
     Args:
       index: which examples; `lengths` and `task_of` say of each example how long and whose it is.
-      seats_TxS: the task in each seat of each block.
+      seats_AxS: the task in each seat of each block.
       multiple: of which the rows of a block must be a multiple.
     """
-    place = {int(m): (t, s) for (t, s), m in np.ndenumerate(seats_TxS) if m >= 0}
-    T = len(seats_TxS)
-    mine: list[list[int]] = [[] for _ in range(T)]
+    place = {int(m): (a, s) for (a, s), m in np.ndenumerate(seats_AxS) if m >= 0}
+    A = len(seats_AxS)
+    mine: list[list[int]] = [[] for _ in range(A)]
     for i in index[np.argsort(-lengths[index], kind="stable")]:
         mine[place[int(task_of[i])][0]].append(int(i))
     longest = max(map(len, mine))
@@ -224,16 +209,16 @@ def cut(
         length_N[: len(block)] = np.maximum(length_N[: len(block)], lengths[block])
     edge_N = [buckets.edge(int(n)) for n in length_N]
     start = 0
-    for size in _sizes(edge_N, tokens // T, multiple):
+    for size in _sizes(edge_N, tokens // A, multiple):
         chosen = [block[start : start + size] for block in mine]
-        seat_R = np.full(T * size, -1, np.int32)
-        filled: list[tuple[int, ...]] = [()] * (T * size)
-        for t, block in enumerate(chosen):
+        seat_R = np.full(A * size, -1, np.int32)
+        filled: list[tuple[int, ...]] = [()] * (A * size)
+        for a, block in enumerate(chosen):
             for r, i in enumerate(block):
-                seat_R[t * size + r] = place[int(task_of[i])][1]
-                filled[t * size + r] = (i,)
+                seat_R[a * size + r] = place[int(task_of[i])][1]
+                filled[a * size + r] = (i,)
         real = int(lengths[[i for block in chosen for i in block]].sum())
-        yield Microbatch(buckets.shape(int(length_N[start]), T * size), filled, seat_R, real)
+        yield Microbatch(buckets.shape(int(length_N[start]), A * size), filled, seat_R, real)
         start += size
 
 

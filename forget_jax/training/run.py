@@ -1,7 +1,7 @@
 """A run in progress: the state of all tasks, which of them sit in seats, and how a step is made."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,16 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.data.batches import Buckets
-from forget_jax.lm import decoder, lora, sharding
+from forget_jax.data.feed import feed
+from forget_jax.lm import sharding
 from forget_jax.lm.cost import flops
+from forget_jax.lm.lora import LoRAConfig
+from forget_jax.lm.model import Adapters, Batch, Model
+from forget_jax.training import optimizer as optimizers
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
 from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.optimizer import OptimizerConfig
-from forget_jax.training.plan import LoopConfig, Microbatch, StepPlan, Task, cut
+from forget_jax.training.objective import Objective, Quadratic
+from forget_jax.training.plan import Microbatch, StepPlan, Task, cut
+from forget_jax.training.settings import Train
 from forget_jax.training.state import TrainState
-
-Tree = Any
+from forget_jax.types import Tree
 
 
 class Failure(NamedTuple):
@@ -66,6 +70,21 @@ class Metrics(NamedTuple):
     flops: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How tasks are fine-tuned.
+
+    Attributes:
+      train: steps, batches, optimizer and how often is saved.
+      lora: None trains the whole model.
+      objective: what is minimised.
+    """
+
+    train: Train
+    lora: LoRAConfig | None = None
+    objective: Objective = dataclasses.field(default_factory=Objective)
+
+
 class Run:
     """All tasks' state (`full`) and that of the tasks in seats, which is what a step trains.
 
@@ -74,36 +93,38 @@ class Run:
 
     def __init__(
         self,
-        model: decoder.DecoderConfig,
-        adapter: lora.LoRAConfig | None,
-        base: Tree,
+        model: Model,
+        recipe: Recipe,
         tasks: Sequence[Task],
-        optimizer: OptimizerConfig,
-        config: LoopConfig,
         checkpoints: Checkpoints | None = None,
         initial: Tree | None = None,
     ):
-        if adapter is not None and adapter.dropout:
-            model = dataclasses.replace(model, lora_dropout=adapter.dropout)
-        self.model, self.adapter, self.tasks = model, adapter, tasks
-        self.optimizer, self.config, self.checkpoints = optimizer, config, checkpoints
-        self.frozen = base if adapter is not None else {}
+        self.lora, self.train, self.objective = recipe.lora, recipe.train, recipe.objective
+        self.optimizer, self.schedule = optimizers.of(recipe.train)
+        dropout = self.lora.dropout if self.lora is not None else 0.0
+        self.config = dataclasses.replace(
+            model.config, remat=self.train.remat, lora_dropout=dropout
+        )
+        self.tasks, self.checkpoints = tasks, checkpoints
+        self.frozen = model.params if self.lora is not None else {}
         blocks = sharding.blocks()
-        self.plan = StepPlan(tasks, config, blocks, sharding.rows() // blocks)
-        self.flops = flops.of_training(model, adapter)
+        self.plan = StepPlan(tasks, self.train, blocks, sharding.row_shards() // blocks)
+        self.flops = flops.of_training(self.config, self.lora)
         self.has_heldout = any(task.heldout for task in tasks)
         self.failures: dict[str, Failure] = {}
         self.failed_M = np.zeros(len(tasks), bool)
         self.failed_loss_M = np.zeros(len(tasks), np.float32)
         self.number = 0
+        self.parts: list[Microbatch] = []  # of the step in progress
         count = self.plan.seat_counts[0]
 
         def fresh(base: Tree, initial: Tree | None) -> TrainState:
             if initial is None:
-                initial = states.fresh_trainable(adapter, base, tasks, count)
-            return states.resize(states.init_state(optimizer, initial, self.has_heldout), count)
+                initial = states.fresh_trainable(self.lora, base, tasks, count)
+            state = states.init_state(self.optimizer, initial, self.has_heldout)
+            return states.resize(state, count)
 
-        self.seated: TrainState = jax.jit(fresh)(base, initial)
+        self.seated: TrainState = jax.jit(fresh)(model.params, initial)
         self.seats = np.pad(np.arange(len(tasks)), (0, count - len(tasks)), constant_values=-1)
         self.full: TrainState | None = None
         self.saved = checkpoints.latest() if checkpoints is not None else None
@@ -162,54 +183,64 @@ class Run:
 
     # One step.
 
+    def values(self, state: TrainState | None = None) -> tuple[Model, Adapters | None]:
+        """Model and adapters as `steps.accumulate` takes them: of the seats, or of a state."""
+        trainable = (self.seated if state is None else state).trainable
+        if self.lora is None:
+            return Model(self.config, trainable), None
+        return Model(self.config, self.frozen), Adapters(self.lora, trainable)
+
     def _of_seats(self, value: Callable[[int], Any], empty: Any) -> np.ndarray:
         return np.array([value(int(m)) if m >= 0 else empty for m in self.seats])
 
-    def _scale_M(self, seats: np.ndarray) -> np.ndarray:
-        return np.array([self.tasks[m].scale if m >= 0 else 1.0 for m in seats], np.float32)
+    def seats_of(self, part: Microbatch) -> steps.Seats:
+        """Which seat each row of a microbatch trains."""
+        scale_S = self._of_seats(lambda m: self.tasks[m].scale, 1.0).astype(np.float32)
+        return steps.Seats(part.seat_R, scale_S)
 
     def _rate(self, m: int) -> float:
         task = self.tasks[m]
-        return (task.schedule or self.optimizer.schedule).rate(self.number, task.steps)
+        return (task.schedule or self.schedule).rate(self.number, task.steps)
 
     def dropout_key(self, part: int) -> jax.Array | None:
         """The key of a microbatch's dropout, a function of its place alone; None without."""
-        if self.adapter is None or not self.adapter.dropout:
+        if not self.config.lora_dropout:
             return None
         key = jax.random.fold_in(jax.random.key(self.tasks[0].seed), self.number)
         return jax.random.fold_in(key, part)
 
-    def step(self, stop: bool) -> Metrics:
-        """Dispatches one step; `stop` says that this process was asked to stop."""
+    def microbatches(self) -> Iterator[tuple[Batch, steps.Seats, jax.Array | None]]:
+        """The step's microbatches on their way to the devices, each with its dropout key."""
         self._sit(self.plan.seats(self.number))
+        self.parts = list(self.plan.microbatches(self.number))
+        for i, part in enumerate(self.parts):
+            batch = feed(self.plan.examples, part.shape, part.rows)
+            yield batch, self.seats_of(part), self.dropout_key(i)
+
+    def rates(self) -> steps.Rates:
+        """Learning rates of this step, and which seats take part in it."""
         running = set(self.plan.running(self.number).tolist())
-        tokens, computed, scale_M = 0, 0, self._scale_M(self.seats)
-        for i, part in enumerate(self.plan.microbatches(self.number)):
-            batch = sharding.feed(self.plan.examples, part.shape, part.rows)
-            self.sums = steps.accumulate(
-                self.model,
-                self.adapter,
-                self.seated.trainable,
-                self.frozen,
-                self.sums,
-                batch,
-                part.seat_R,
-                scale_M,
-                self.dropout_key(i),
-            )
-            tokens += part.real
-            computed += part.shape.rows * part.shape.length
+        lr_S = self._of_seats(self._rate, 0.0).astype(np.float32)
+        return steps.Rates(lr_S, self._of_seats(lambda m: m in running, False))
+
+    def penalty(self) -> Quadratic | None:
+        """What the parameters of the tasks in seats cost."""
+        whole = self.objective.penalty
+        return (
+            None if whole is None else jax.tree.map(lambda x: x[np.maximum(self.seats, 0)], whole)
+        )
+
+    def update(self, stop: bool) -> Metrics:
+        """Dispatches the step's update; `stop` says that this process was asked to stop."""
         rows = self.plan.rows(self.number)
-        done = flops.work(self.model, self.plan.lengths[rows], int(self.plan.targets[rows].sum()))
+        done = flops.work(self.config, self.plan.lengths[rows], int(self.plan.targets[rows].sum()))
+        asked = sharding.spread(np.array([stop], np.float32))
         self.seated, values, self.sums = steps.update(
-            self.optimizer,
-            self.seated,
-            self.sums,
-            self._of_seats(self._rate, 0.0).astype(np.float32),
-            self._of_seats(lambda m: m in running, False),
-            sharding.spread(np.array([stop], np.float32)),
+            self.optimizer, self.seated, self.sums, self.rates(), asked, self.penalty()
         )
         self.number += 1
+        tokens = sum(part.real for part in self.parts)
+        computed = sum(part.shape.rows * part.shape.length for part in self.parts)
         return Metrics(self.number, self.seats, values, tokens, computed, self.flops(done))
 
     def fail(self, m: int, step: int, loss: float) -> Failure:
@@ -223,7 +254,7 @@ class Run:
         return self._name_failure(m, step)
 
     def _name_failure(self, m: int, step: int) -> Failure:
-        every, task = self.config.save_every, self.tasks[m]
+        every, task = self.train.save_every, self.tasks[m]
         saved = (step - 1) // every * every if every and self.checkpoints is not None else 0
         found = Failure(
             step, float(self.failed_loss_M[m]), self.plan.names(m, step - 1), saved or None
@@ -235,14 +266,14 @@ class Run:
 
     def check_due(self) -> bool:
         """Whether held-out losses are taken after this step: regularly, and when a task ends."""
-        every = self.number % self.config.eval_every == 0 or self.number in self.plan.end_M
+        every = self.number % self.train.eval_every == 0 or self.number in self.plan.end_M
         return self.has_heldout and every
 
-    def _heldout_parts(self) -> list[tuple[Any, Microbatch]]:
+    def _heldout_parts(self) -> Iterator[tuple[Batch, steps.Seats]]:
         mine = [int(m) for m in self.seats if m >= 0]
         examples = [e for m in mine for e in self.tasks[m].heldout]
         task_of = np.repeat(mine, [len(self.tasks[m].heldout) for m in mine])
-        buckets = Buckets.of([e for t in self.tasks for e in t.heldout], self.config.buckets)
+        buckets = Buckets.of([e for t in self.tasks for e in t.heldout], self.train.buckets)
         parts = cut(
             np.arange(len(examples)),
             np.array([len(e.ids) for e in examples]),
@@ -252,34 +283,27 @@ class Run:
             self.plan.tokens,
             self.plan.multiple,
         )
-        return [(sharding.feed(examples, part.shape, part.rows), part) for part in parts]
+        for part in parts:
+            yield feed(examples, part.shape, part.rows), self.seats_of(part)
 
     def check_heldout(self) -> dict[str, float]:
         """Held-out losses of the running tasks; keeps the best states, ends tasks past patience."""
-        nll_S, tokens_S = np.zeros((2, len(self.seats)))
-        scale_M = self._scale_M(self.seats)
-        for batch, part in self._heldout_parts():
-            nll, tokens = np.asarray(
-                steps.heldout(
-                    self.model,
-                    self.adapter,
-                    self.seated.trainable,
-                    self.frozen,
-                    batch,
-                    part.seat_R,
-                    scale_M,
-                )
+        cost_S, tokens_S = np.zeros((2, len(self.seats)))
+        model, adapters_S = self.values()
+        for batch, seats in self._heldout_parts():
+            cost, tokens = np.asarray(
+                steps.heldout(self.objective.row, model, adapters_S, batch, seats)
             )
-            nll_S, tokens_S = nll_S + nll, tokens_S + tokens
+            cost_S, tokens_S = cost_S + cost, tokens_S + tokens
         running = set(self.plan.running(self.number - 1).tolist())
         checked_S = np.array([m in running for m in self.seats.tolist()]) & (tokens_S > 0)
-        loss_S = np.where(checked_S, nll_S / np.maximum(tokens_S, 1), np.nan).astype(np.float32)
+        loss_S = np.where(checked_S, cost_S / np.maximum(tokens_S, 1), np.nan).astype(np.float32)
         self.seated = states.keep_best(self.seated, loss_S)
         assert self.seated.best is not None
         best_S = sharding.fetch(self.seated.best.step_M)
         for s in np.flatnonzero(checked_S):
             m = int(self.seats[s])
-            patience = self.tasks[m].patience * self.config.eval_every
+            patience = self.tasks[m].patience * self.train.eval_every
             if patience and self.number - int(best_S[s]) >= patience:
                 self.plan.stop(m, self.number)
         return {self.tasks[self.seats[s]].name: float(loss_S[s]) for s in np.flatnonzero(checked_S)}

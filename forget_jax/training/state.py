@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,7 @@ from forget_jax.errors import UserError
 from forget_jax.lm import lora, sharding
 from forget_jax.training.optimizer import OptimizerConfig, direction
 from forget_jax.training.plan import Task
-
-Tree = Any
+from forget_jax.types import Tree
 
 
 class Best(NamedTuple):
@@ -25,7 +24,7 @@ class Best(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """What training changes; every leaf has the task axis first.
+    """What training changes; every leaf has the axis of tasks (of seats, in a step) first.
 
     Attributes:
       trainable: adapters (or full parameters), fp32.
@@ -86,19 +85,19 @@ def fresh_trainable(
 
 
 class Accumulated(NamedTuple):
-    """Sums over one step's microbatches: gradients of the summed NLL, NLL and target tokens."""
+    """Sums over one step's microbatches: gradients of the rows' costs, costs, target tokens."""
 
     grads: Tree
-    nll_M: jax.Array
-    tokens_M: jax.Array
+    cost_S: jax.Array
+    tokens_S: jax.Array
 
 
 @jax.jit
 def zero_like(state: TrainState) -> Accumulated:
     """An empty sum of microbatches, beside a state."""
-    M = state.step_M.shape[0]
+    S = state.step_M.shape[0]
     grads = jax.tree.map(jnp.zeros_like, state.trainable)
-    return sharding.constrain(Accumulated(grads, jnp.zeros(M), jnp.zeros(M)))
+    return sharding.constrain(Accumulated(grads, jnp.zeros(S), jnp.zeros(S)))
 
 
 @functools.partial(jax.jit, static_argnames=("count",))

@@ -7,123 +7,132 @@ vmapped over tasks.
 """
 
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from forget_jax.data.batches import Batch
-from forget_jax.lm import decoder, lora, sharding
-from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm import decoder, sharding
+from forget_jax.lm.model import Adapters, Batch, Model
+from forget_jax.training.objective import Quadratic, RowCost
 from forget_jax.training.optimizer import OptimizerConfig, direction
 from forget_jax.training.state import Accumulated, TrainState
+from forget_jax.types import Tree
 
-Tree = Any
 
-
-def scale_updates(adapters: Tree, scale_M: jax.Array) -> Tree:
+def scale_updates(adapters: Tree, scale_M: jax.Array | np.ndarray) -> Tree:
     """A stack of adapters with each task's low-rank update multiplied by its own factor."""
     return jax.tree.map_with_path(
         lambda path, x: x * scale_M.reshape(-1, 1, 1, 1) if path[-1].key == "b" else x, adapters
     )
 
 
-def _row_nll(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    trainable: Tree,
-    base: Tree,
+class Seats(NamedTuple):
+    """Which seat each row trains, and what is particular to each seat.
+
+    Attributes:
+      of_row_R: which seat of its block each row belongs to; -1 for padding rows. There are as many
+        blocks as the mesh's `task` axis has devices: one without a mesh.
+      scale_S: a factor on each seat's low-rank update, beside the adapter's own scaling.
+    """
+
+    of_row_R: jax.Array | np.ndarray
+    scale_S: jax.Array | np.ndarray
+
+    def choice_AxBxS(self) -> jax.Array:
+        """One-hot seats of the rows, which come in A blocks; -1 chooses none."""
+        A = sharding.blocks()
+        of_row_AxB = jnp.reshape(self.of_row_R, (A, -1))
+        return jax.nn.one_hot(of_row_AxB, self.scale_S.shape[0] // A, dtype=jnp.float32)
+
+
+def _by_seat(value_R: jax.Array, choice_AxBxS: jax.Array) -> jax.Array:
+    """Sums of a value over each seat's rows."""
+    value_AxBx1 = value_R.reshape(*choice_AxBxS.shape[:2], 1)
+    return jnp.where(choice_AxBxS > 0, value_AxBx1, 0).sum(1).reshape(-1)  # NaN stays in its seat
+
+
+def _row_costs(
+    row: RowCost,
+    model: Model,
+    adapters_S: Adapters | None,
     batch: Batch,
-    task_TxBxM: jax.Array,
-    scale_M: jax.Array,
-    dropout_key: jax.Array | None,
+    seats: Seats,
+    key: jax.Array | None = None,
 ) -> jax.Array:
-    """Summed NLL of each row's targets, fp32 (T·B,)."""
-    if adapter is not None:
-        trainable = scale_updates(trainable, scale_M)
-    one = scale_M.shape[0] == 1
-    if one:
-        trainable = jax.tree.map(lambda x: x[0], trainable)
-    params = trainable if adapter is None else base
-    h_BxLxD = decoder.hidden(
-        model,
-        params,
-        None if adapter is None else lora.scaled(adapter, trainable),
-        batch.ids_BxL,
-        batch.position_BxL,
-        batch.segment_BxL,
-        None if one else task_TxBxM,
-        dropout_key,
-    )
-    logp_BxT = target_logprobs(h_BxLxD, decoder.head(params), batch.at_BxT, batch.target_BxT)
-    return -jnp.sum(logp_BxT * batch.weight_BxT, axis=1)
+    """What each row costs, fp32 (R,); arguments as for `accumulate`."""
+    one = seats.scale_S.shape[0] == 1
+    if adapters_S is None:  # the model itself is trained, with a seat axis of one
+        trained = Model(model.config, jax.tree.map(lambda x: x[0], model.params))
+        return row(trained, decoder.hidden(trained, None, batch), batch)
+    adapters_S = Adapters(adapters_S.config, scale_updates(adapters_S.tree, seats.scale_S))
+    adapters = adapters_S[0] if one else adapters_S
+    choice = None if one else seats.choice_AxBxS()
+    return row(model, decoder.hidden(model, adapters, batch, choice, key), batch)
 
 
-def _choice(seat_R: jax.Array, tasks: int) -> jax.Array:
-    """One-hot seats task_TxBxM of R = T·B rows that come in T blocks; -1 chooses none."""
-    T = sharding.blocks()
-    return jax.nn.one_hot(seat_R.reshape(T, -1), tasks // T, dtype=jnp.float32)
-
-
-def _by_task(value_R: jax.Array, task_TxBxM: jax.Array) -> jax.Array:
-    """Sums of a value over each task's rows."""
-    value_TxBx1 = value_R.reshape(*task_TxBxM.shape[:2], 1)
-    return jnp.where(task_TxBxM > 0, value_TxBx1, 0).sum(1).reshape(-1)  # NaN stays in its task
-
-
-@functools.partial(jax.jit, static_argnames=("model", "adapter"), donate_argnames=("total",))
+@functools.partial(jax.jit, static_argnames=("row",), donate_argnames=("total",))
 def accumulate(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    trainable: Tree,
-    base: Tree,
+    row: RowCost,
+    model: Model,
+    adapters_S: Adapters | None,
     total: Accumulated,
     batch: Batch,
-    seat_R: jax.Array,
-    scale_M: jax.Array,
-    dropout_key: jax.Array | None = None,
+    seats: Seats,
+    key: jax.Array | None = None,
 ) -> Accumulated:
-    """Adds one microbatch's gradients, NLL and token counts to the sums of the step.
+    """Adds one microbatch's gradients, costs and token counts to the sums of the step.
 
     Args:
-      adapter: None trains all parameters (`base` is then unused).
-      seat_R: which task of its block each row belongs to; -1 for padding rows. There are as many
-        blocks as the mesh's `task` axis has devices: one without a mesh.
-      scale_M: a factor on each task's low-rank update, beside the adapter's own scaling.
-      dropout_key: switches the dropout on the adapters' input on (`model.lora_dropout`).
+      row: what a row costs (`Objective.row`).
+      model: the frozen base; without adapters what is trained, each leaf with a seat axis of one.
+      adapters_S: what is trained, a stack of one adapter a seat; None trains the whole model.
+      key: switches the dropout on the adapters' input on (`model.config.lora_dropout`).
     """
-    task_TxBxM = _choice(seat_R, scale_M.shape[0])
 
-    def loss(trainable: Tree) -> tuple[jax.Array, jax.Array]:
-        nll_R = _row_nll(model, adapter, trainable, base, batch, task_TxBxM, scale_M, dropout_key)
-        return jnp.sum(nll_R), nll_R
+    def cost(trainable: Tree) -> tuple[jax.Array, jax.Array]:
+        if adapters_S is None:
+            cost_R = _row_costs(row, Model(model.config, trainable), None, batch, seats)
+        else:
+            trained_S = Adapters(adapters_S.config, trainable)
+            cost_R = _row_costs(row, model, trained_S, batch, seats, key)
+        return jnp.sum(cost_R), cost_R
 
-    grads, nll_R = jax.grad(loss, has_aux=True)(trainable)
+    trainable = model.params if adapters_S is None else adapters_S.tree
+    grads, cost_R = jax.grad(cost, has_aux=True)(trainable)
+    choice_AxBxS = seats.choice_AxBxS()
     return sharding.constrain(
         Accumulated(
             jax.tree.map(jnp.add, total.grads, grads),
-            total.nll_M + _by_task(nll_R, task_TxBxM),
-            total.tokens_M + _by_task(batch.weight_BxT.sum(1), task_TxBxM),
+            total.cost_S + _by_seat(cost_R, choice_AxBxS),
+            total.tokens_S + _by_seat(batch.weight_BxT.sum(1), choice_AxBxS),
         )
     )
 
 
-@functools.partial(jax.jit, static_argnames=("model", "adapter"))
+@functools.partial(jax.jit, static_argnames=("row",))
 def heldout(
-    model: decoder.DecoderConfig,
-    adapter: lora.LoRAConfig | None,
-    trainable: Tree,
-    base: Tree,
-    batch: Batch,
-    seat_R: jax.Array,
-    scale_M: jax.Array,
+    row: RowCost, model: Model, adapters_S: Adapters | None, batch: Batch, seats: Seats
 ) -> jax.Array:
-    """NLL and target tokens of a batch by task (2, M), on every device; see `accumulate`."""
-    task_TxBxM = _choice(seat_R, scale_M.shape[0])
-    nll_R = _row_nll(model, adapter, trainable, base, batch, task_TxBxM, scale_M, None)
-    sums = _by_task(nll_R, task_TxBxM), _by_task(batch.weight_BxT.sum(1), task_TxBxM)
+    """Costs and target tokens of a batch by seat (2, S), on every device; see `accumulate`."""
+    choice_AxBxS = seats.choice_AxBxS()
+    cost_R = _row_costs(row, model, adapters_S, batch, seats)
+    sums = _by_seat(cost_R, choice_AxBxS), _by_seat(batch.weight_BxT.sum(1), choice_AxBxS)
     return sharding.replicate(jnp.stack(sums))
+
+
+class Rates(NamedTuple):
+    """What an update does in each seat.
+
+    Attributes:
+      lr_S: learning rates, fp32.
+      running_S: whether the seat's task takes part in this step.
+    """
+
+    lr_S: jax.Array | np.ndarray
+    running_S: jax.Array | np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames=("config",), donate_argnames=("state", "total"))
@@ -131,54 +140,54 @@ def update(
     config: OptimizerConfig,
     state: TrainState,
     total: Accumulated,
-    lr_M: jax.Array,
-    running_M: jax.Array,
+    rates: Rates,
     stop_D: jax.Array,
+    penalty: Quadratic | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array], Accumulated]:
     """One optimizer update of every running task with a finite loss; the others stay as they are.
 
     Args:
+      state: of the tasks in S seats.
       stop_D: above 0 where a process was asked to stop.
+      penalty: of the tasks in seats (`Objective.penalty`).
 
     Returns:
-      The new state; metrics, on every device: per task `loss_M` in nats per target token,
-      `grad_norm_M` and `alive_M`, and `stop`, the largest of `stop_D`; and the sums, set back to
-      zero in place.
+      The new state; metrics, on every device: per seat `loss_S` in nats per target token (without
+      the penalty), `grad_norm_S` and `alive_S`, and `stop`, the largest of `stop_D`; and the sums,
+      set back to zero in place.
     """
     adamw = direction(config)
 
-    def one_task(trainable, optimizer, step, alive, grads, nll, tokens, lr, running):  # type: ignore[no-untyped-def]
-        grads = jax.tree.map(lambda g: g / jnp.maximum(tokens, 1), grads)
+    def one(
+        state: TrainState, total: Accumulated, rates: Rates, penalty: Quadratic | None
+    ) -> tuple[TrainState, jax.Array]:
+        lr, running = rates
+        grads = jax.tree.map(lambda g: g / jnp.maximum(total.tokens_S, 1), total.grads)
+        if penalty is not None:
+            grads = jax.tree.map(jnp.add, grads, penalty.gradient(state.trainable))
         norm = optax.tree.norm(grads)
-        alive = alive & (jnp.isfinite(nll) & jnp.isfinite(norm) | ~running)
-        change, new_optimizer = adamw.update(grads, optimizer, trainable)
-        new = jax.tree.map(lambda p, d: p - lr * d, trainable, change)
+        finite = jnp.isfinite(total.cost_S) & jnp.isfinite(norm)
+        alive = state.alive_M & (finite | ~running)
+        change, optimizer = adamw.update(grads, state.optimizer, state.trainable)
+        new = jax.tree.map(lambda p, d: p - lr * d, state.trainable, change)
         # Adapters must stay finite: every row's is chosen by a product with all of them.
         alive &= jnp.isfinite(optax.tree.norm(new)) | ~running
         active = alive & running
 
-        def keep(new, old):  # type: ignore[no-untyped-def]
+        def keep(new: Tree, old: Tree) -> Tree:
             return jax.tree.map(lambda n, o: jnp.where(active, n, o), new, old)
 
-        return keep(new, trainable), keep(new_optimizer, optimizer), step + active, alive, norm
+        trainable, optimizer = keep(new, state.trainable), keep(optimizer, state.optimizer)
+        return TrainState(trainable, optimizer, state.step_M + active, alive), norm
 
-    trainable, optimizer, step_M, alive_M, norm_M = jax.vmap(one_task)(
-        state.trainable,
-        state.optimizer,
-        state.step_M,
-        state.alive_M,
-        total.grads,
-        total.nll_M,
-        total.tokens_M,
-        lr_M,
-        running_M,
-    )
+    best = state.best
+    state, norm_S = jax.vmap(one)(state._replace(best=None), total, rates, penalty)
     metrics = {
-        "loss_M": total.nll_M / jnp.maximum(total.tokens_M, 1),
-        "grad_norm_M": norm_M,
-        "alive_M": alive_M,
+        "loss_S": total.cost_S / jnp.maximum(total.tokens_S, 1),
+        "grad_norm_S": norm_S,
+        "alive_S": state.alive_M,
         "stop": jnp.max(stop_D),
     }
-    state = TrainState(trainable, optimizer, step_M, alive_M, state.best)
     zero = jax.tree.map(jnp.zeros_like, total)
-    return sharding.constrain(state), sharding.replicate(metrics), sharding.constrain(zero)
+    state = sharding.constrain(state._replace(best=best))
+    return state, sharding.replicate(metrics), sharding.constrain(zero)

@@ -31,6 +31,7 @@ from forget_jax.commands.summaries.matrices import (
     MethodsDiffer,
     Predict,
     Probes,
+    ProbesDiffer,
 )
 from forget_jax.commands.summaries.runs import (
     Bench,
@@ -67,6 +68,7 @@ __all__ = [
     "Predict",
     "Pretrain",
     "Probes",
+    "ProbesDiffer",
     "Quickstart",
     "Replay",
     "Scaling",

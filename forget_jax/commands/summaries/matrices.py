@@ -171,6 +171,28 @@ class ExpectedError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbesDiffer:
+    """A metric with chosen probes less that with random ones, on columns that neither may probe.
+
+    Attributes:
+      metric: what the aim is judged by: `rmse`, `row_mean_error` or `precision_at_k`.
+      chosen, random: its means.
+      mean, low, high: of the differences, with the 95 % t interval.
+      p: two-sided, of the paired t test.
+      seeds: pairs, each with its own half of the columns.
+    """
+
+    metric: str
+    chosen: float
+    random: float
+    mean: float
+    low: float
+    high: float
+    p: float
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Probes:
     """Which examples to measure for the next task.
 
@@ -178,6 +200,7 @@ class Probes:
       columns: their names, chosen to predict the row; the most telling first.
       columns_by_aim: names chosen for every aim.
       expected_errors: by number of random probes.
+      against_random: by aim; None where the matrix is too small to tell.
       observed: how many were chosen.
       tasks: rows that they were learned from.
     """
@@ -186,6 +209,7 @@ class Probes:
     columns: tuple[str, ...]
     columns_by_aim: dict[str, tuple[str, ...]]
     expected_errors: tuple[ExpectedError, ...]
+    against_random: dict[str, ProbesDiffer] | None = field(default=None, metadata=SPARSE)
     observed: int
     tasks: int
     seconds: float

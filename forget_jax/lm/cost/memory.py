@@ -66,28 +66,34 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def plan(
-    config: DecoderConfig,
-    rows: int,
-    length: int,
-    dtype: str = "float32",
-    adapter: lora.LoRAConfig | None = None,
-    tasks: int = 1,
-    train: bool = True,
-    shards: tuple[int, int] = (1, 1),
-    merge: bool = False,
-) -> Plan:
-    """The memory of one training step, or of scoring, on each device.
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What one device computes at a time.
 
-    Args:
+    Attributes:
       rows: of a microbatch, on one device.
       length: tokens of its longest row.
       dtype: of the base parameters.
       adapter: None trains (or scores) the whole model.
-      tasks: adapters held at once.
+      adapters: how many are held at once.
+      train: a training step, rather than scoring.
       shards: devices along the mesh's `fsdp` and `tensor`, which share each parameter.
       merge: adapters are added into a copy of the kernels that they adapt.
     """
+
+    rows: int
+    length: int
+    dtype: str = "float32"
+    adapter: lora.LoRAConfig | None = None
+    adapters: int = 1
+    train: bool = True
+    shards: tuple[int, int] = (1, 1)
+    merge: bool = False
+
+
+def plan(config: DecoderConfig, work: Work) -> Plan:
+    """The memory of one training step, or of scoring, on each device."""
+    adapter, train = work.adapter, work.train
     tree = shapes(config)
     size_of = {path: math.prod(shape) for path, shape in tree.items()}
     count = sum(size_of.values())
@@ -102,25 +108,26 @@ def plan(
                 jax.random.key(0),
             )
         )
-        trained = tasks * sum(math.prod(x.shape) for x in jax.tree.leaves(one))
-        if merge:
+        trained = work.adapters * sum(math.prod(x.shape) for x in jax.tree.leaves(one))
+        if work.merge:
             count += sum(
                 size_of[f"{path}/kernel"] for path in kernels if re.fullmatch(adapter.targets, path)
             )
-    fsdp, tensor = shards
-    chunk = min(CHUNK_LOGITS, rows * length * config.vocab_size)
-    beside = adapter is not None and not merge
-    activations = rows * length * activation_bytes_per_token(config, length, train, beside, tensor)
+    fsdp, tensor = work.shards
+    tokens = work.rows * work.length
+    chunk = min(CHUNK_LOGITS, tokens * config.vocab_size)
+    beside = adapter is not None and not work.merge
+    activations = tokens * activation_bytes_per_token(config, work.length, train, beside, tensor)
     layers = sum(size for path, size in size_of.items() if path.startswith("layers/"))
     outside = sum(size_of.get(path, 0) for path in ("embed", "head"))
     whole = _share(layers // config.layers + outside, tensor) if fsdp > 1 else 0
     # Training keeps both at once; a scorer is done with its layers when it makes logits.
     logits = 8 * chunk if train else max(0, 4 * chunk - activations)
     return Plan(
-        parameters=0 if full else _share(count * jnp.dtype(dtype).itemsize, fsdp * tensor),
+        parameters=0 if full else _share(count * jnp.dtype(work.dtype).itemsize, fsdp * tensor),
         trainable=_share(4 * trained, fsdp * tensor if full else 1),
         optimizer=_share(16 * trained, fsdp * tensor if full else 1) if train else 0,
-        gathered=8 * whole if full else whole * jnp.dtype(dtype).itemsize,  # and its gradients
+        gathered=8 * whole if full else whole * jnp.dtype(work.dtype).itemsize,  # and its gradients
         activations=activations,
         logits=logits,
     )

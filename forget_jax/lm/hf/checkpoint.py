@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path as LocalPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import numpy as np
 
 from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm.decoder import DecoderConfig, Params, init
+from forget_jax.lm.decoder import DecoderConfig, init
 from forget_jax.lm.hf import families
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.hf_config import read as read_config
@@ -33,13 +33,15 @@ from forget_jax.lm.hf.tensor_files import (
     check_finite,
     write_tensors,
 )
+from forget_jax.lm.model import Model
+from forget_jax.types import Tree
 
 SHARD_BYTES = 2**31
 
 Sharding = Callable[[str], jax.sharding.Sharding]
 
 
-def leaves(tree: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Paths such as `layers/attn/q/kernel` and their leaves, sorted."""
     for name, value in sorted(tree.items()):
         if isinstance(value, dict):
@@ -48,7 +50,7 @@ def leaves(tree: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def put(tree: Params, path: str, value: Any) -> None:
+def put(tree: Tree, path: str, value: Any) -> None:
     """Sets the leaf at a path, making the dicts on its way."""
     *parents, last = path.split("/")
     for name in parents:
@@ -161,9 +163,7 @@ def _config(local: LocalPath, where: str) -> DecoderConfig:
     return read_config(files.read_json(local / "config.json"), f"{where}/config.json")
 
 
-def load(
-    path: files.PathLike, dtype: str | None = None, sharding: Sharding | None = None
-) -> tuple[DecoderConfig, Params]:
+def load(path: files.PathLike, dtype: str | None = None, sharding: Sharding | None = None) -> Model:
     """Reads a Hugging Face checkpoint from a folder, `gs://` or the hub.
 
     Args:
@@ -177,7 +177,7 @@ def load(
     where = os.fspath(path)
     config = _config(local, where)
     tensors = Tensors(local)
-    params: Params = {}
+    params: Tree = {}
     all_shapes = shapes(config)
     for leaf, (entry, tensor_names) in names(config, tensors.where, where).items():
         slices = [tensors.slice(n) for n in tensor_names]
@@ -195,41 +195,41 @@ def load(
                     f"{where}: tensor {name} is {tensor.get_dtype()}, not floating point "
                     "(a quantised checkpoint?); load the unquantised original instead"
                 )
-        put(
-            params,
-            leaf,
-            _leaf(leaf, entry, tensor_names, slices, shape, dtype, sharding, config, where),
-        )
-    return config, params
+        stored = _Stored(entry, tensor_names, slices, config.heads, where)
+        kind = np.dtype(jnp.dtype(dtype)) if dtype else _own_dtype(slices)
+        target = None if sharding is None else sharding(leaf)
+        put(params, leaf, _leaf(stored, shape, kind, target))
+    return Model(config, params)
 
 
-def _leaf(
-    leaf: str,
-    entry: families.Weight,
-    tensor_names: list[str],
-    slices: list[Any],
-    shape: tuple[int, ...],
-    dtype: str | None,
-    sharding: Sharding | None,
-    config: DecoderConfig,
-    where: str,
-) -> jax.Array:
-    """One parameter, each device's part cut from the files and put there by itself."""
-    stacked = leaf.startswith("layers/")
-    kind = np.dtype(jnp.dtype(dtype)) if dtype else _own_dtype(slices)
+class _Stored(NamedTuple):
+    """One parameter as it lies in files: a tensor a layer, or one."""
 
-    def block(index: tuple[slice, ...]) -> np.ndarray:
+    entry: families.Weight
+    names: list[str]
+    slices: list[Any]
+    heads: int
+    where: str
+
+    def block(self, index: tuple[slice, ...], kind: np.dtype) -> np.ndarray:
+        """A part of the parameter, cut out of the files; its first axis is that of layers."""
+        stacked = self.entry.path.startswith("layers/")
         out = np.empty([i.stop - i.start for i in index], kind)
         layers = range(index[0].start, index[0].stop) if stacked else [0]
         for at, layer in enumerate(layers):
-            part = _cut(entry, slices[layer], index[1:] if stacked else index, config.heads)
-            check_finite(part, tensor_names[layer], where)
+            inside = index[1:] if stacked else index
+            part = _cut(self.entry, self.slices[layer], inside, self.heads)
+            check_finite(part, self.names[layer], self.where)
             _copy(part, out[at] if stacked else out)
         return out
 
-    if sharding is None:
-        return jnp.asarray(block(tuple(slice(0, n) for n in shape)))
-    target = sharding(leaf)
+
+def _leaf(
+    stored: _Stored, shape: tuple[int, ...], kind: np.dtype, target: jax.sharding.Sharding | None
+) -> jax.Array:
+    """One parameter, each device's part cut from the files and put there by itself."""
+    if target is None:
+        return jnp.asarray(stored.block(tuple(slice(0, n) for n in shape), kind))
     parts: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
     for device, index in target.addressable_devices_indices_map(shape).items():
         whole = index or tuple(slice(None) for _ in shape)
@@ -237,7 +237,7 @@ def _leaf(
         parts.setdefault(at, []).append(device)
     arrays = []
     for at, devices in parts.items():  # one part at a time: the host holds no second copy
-        host = block(tuple(slice(*span) for span in at))
+        host = stored.block(tuple(slice(*span) for span in at), kind)
         arrays += [jax.block_until_ready(jax.device_put(host, d)) for d in devices]
     return jax.make_array_from_single_device_arrays(shape, target, arrays)
 
@@ -259,8 +259,7 @@ def _own_dtype(slices: list[Any]) -> np.dtype:
 
 def save(
     path: files.PathLike,
-    config: DecoderConfig,
-    params: Params,
+    model: Model,
     tokenizer: Any = None,
     dtype: str | None = None,
     hf_config: dict[str, Any] | None = None,
@@ -271,13 +270,13 @@ def save(
     Args:
       dtype: of the stored tensors; None keeps each one's own.
       hf_config: a `config.json` to keep (of the checkpoint the model came from); None writes one
-        from `config`.
+        from the model's own.
       shard_bytes: the most bytes of tensors in a file; more become shards with an index.
     """
-    target = files.Path(path)
+    target, config = files.Path(path), model.config
     entries = {w.path: w for w in families.FAMILIES[config.family].weights}
     plan: list[tuple[str, str, int]] = []  # tensor name, our path, layer
-    flat = dict(leaves(params))
+    flat = dict(leaves(model.params))
     kind = {p: np.dtype(jnp.dtype(dtype or x.dtype)) for p, x in flat.items()}
     for leaf in flat:
         name = entries[leaf].name

@@ -18,10 +18,12 @@ import numpy as np
 
 from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm.decoder import DecoderConfig, Params
+from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.hf import checkpoint, families, fingerprint
 from forget_jax.lm.hf.tensor_files import Tensors
-from forget_jax.lm.lora import Adapters, LoRAConfig, kernels
+from forget_jax.lm.lora import LoRAConfig, kernels
+from forget_jax.lm.model import Adapters, Model
+from forget_jax.types import Tree
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -68,7 +70,6 @@ def _short(module: str, modules: dict[str, str]) -> str:
 
 def save(
     path: files.PathLike,
-    lora_config: LoRAConfig,
     adapter: Adapters,
     config: DecoderConfig,
     base_name: str | None = None,
@@ -76,16 +77,17 @@ def save(
     """Writes one adapter (no task axis) in PEFT's format; adapter_config.json comes last.
 
     Args:
-      adapter: as `lora.init` makes it, not scaled.
+      adapter: a single one.
+      config: the base's shape.
       base_name: folder or hub name of the base, for PEFT's `base_model_name_or_path` and for the
         fingerprint beside it; None leaves out both.
     """
     from safetensors.numpy import save as to_bytes
 
-    modules = _modules(config)
+    lora_config, modules = adapter.config, _modules(config)
     weights = {w.path: w for w in families.FAMILIES[config.family].weights}
     tensors, ranks, alphas = {}, {}, {}
-    for leaf, x in checkpoint.leaves(adapter):
+    for leaf, x in checkpoint.leaves(adapter.tree):
         kernel, _, which = leaf.rpartition("/")
         if np.ndim(x) != 3:
             raise ValueError(f"{leaf} has shape {np.shape(x)}: give one adapter, no task axis")
@@ -130,19 +132,17 @@ def _pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
     return default
 
 
-def load(
-    path: files.PathLike, config: DecoderConfig, params: Params, base: str | None = None
-) -> tuple[LoRAConfig, Adapters]:
-    """Reads one adapter in PEFT's format for the given base; fp32, without a task axis.
+def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapters:
+    """Reads one adapter in PEFT's format for the given base; fp32, a single one.
 
     Args:
-      base: where `params` come from, folder or hub name; None compares shapes only.
+      base: where the model comes from, folder or hub name; None compares shapes only.
 
     Raises:
       UserError: another kind of adapter (DoRA, prompt tuning, ...), one that does not fit the base
         or was trained on another, or a broken file.
     """
-    where = os.fspath(path)
+    where, config = os.fspath(path), model.config
     if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
         raise UserError(f"{where} holds no {CONFIG}: not a PEFT adapter, or an unfinished one")
     local = checkpoint.folder(path)
@@ -167,7 +167,7 @@ def load(
         for layer in range(config.layers)
     }
     found: dict[str, dict[int, tuple[np.ndarray, np.ndarray, float]]] = {}
-    shapes = kernels(params)
+    shapes = kernels(model.params)
     names = set(tensors.where)
     rslora = bool(hf.get("use_rslora"))
     for name in sorted(names):
@@ -207,10 +207,10 @@ def _stack(
     shapes: dict[str, tuple[int, ...]],
     hf: dict[str, Any],
     rslora: bool,
-) -> tuple[LoRAConfig, Adapters]:
+) -> Adapters:
     """Layers of each kernel stacked to the largest rank, their scalings evened out in `b`."""
     interleaved = {w.path for w in families.FAMILIES[config.family].weights if w.interleaved}
-    adapter: Adapters = {}
+    tree: Tree = {}
     ranks, alphas = [], []
     for kernel, layers in sorted(found.items()):
         count, D, F = shapes[kernel]
@@ -223,7 +223,7 @@ def _stack(
                 b = checkpoint.blocked(b, config.heads)
             a_out[layer, :, : a.shape[0]] = a.T
             b_out[layer, : a.shape[0]] = b.T * (own / scale if own != scale else 1)
-        checkpoint.put(adapter, kernel, {"a": jnp.asarray(a_out), "b": jnp.asarray(b_out)})
+        checkpoint.put(tree, kernel, {"a": jnp.asarray(a_out), "b": jnp.asarray(b_out)})
         alpha = scale * (rank**0.5 if rslora else rank)
         ranks += [(re.escape(kernel), rank)] if rank != hf["r"] else []
         alphas += [(re.escape(kernel), alpha)] if not np.isclose(alpha, hf["lora_alpha"]) else []
@@ -237,4 +237,4 @@ def _stack(
         alpha_pattern=tuple(alphas),
         dropout=float(hf.get("lora_dropout") or 0.0),
     )
-    return lora_config, adapter
+    return Adapters(lora_config, tree)

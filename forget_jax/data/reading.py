@@ -1,4 +1,4 @@
-"""From the data fields of a config to tokenised examples: slices, columns, template, context."""
+"""From names of data sets to tokenised examples: slices, columns, template, context."""
 
 import dataclasses
 import hashlib
@@ -6,15 +6,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
-
-from ml_collections import ConfigDict
+from typing import Any, NamedTuple
 
 from forget_jax.data import sources, tokenise
 from forget_jax.data.examples import Example
+from forget_jax.data.settings import Data
 from forget_jax.data.tokenise import TEMPLATES, Encoded, Template
-from forget_jax.errors import UserError, nearest
-from forget_jax.lm import decoder
+from forget_jax.errors import UserError
 
 
 def split_slice(spec: str) -> tuple[str, int, int | None]:
@@ -30,7 +28,7 @@ def split_slice(spec: str) -> tuple[str, int, int | None]:
     return name, start, int(end) - start
 
 
-def columns(data: ConfigDict) -> dict[str, str]:
+def columns(data: Data) -> dict[str, str]:
     """`prompt=question` pairs as a mapping from our names to the file's."""
     pairs = [pair.partition("=") for pair in data.columns]
     for ours, equals, theirs in pairs:
@@ -39,7 +37,7 @@ def columns(data: ConfigDict) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def load(specs: Sequence[str], data: ConfigDict) -> list[Example]:
+def load(specs: Sequence[str], data: Data) -> list[Example]:
     """The examples of several data sets in order; `spec[a:b]` takes rows of the shuffled set."""
     if not specs:
         raise UserError("no data set is named; give data.path (or upstream, or tasks)")
@@ -83,13 +81,8 @@ def task_seed(seed: int, name: str, repeat: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
 
 
-def template(data: ConfigDict, scored: bool = False) -> Template:
-    """The template a config names; where examples are `scored`, data.eos_scored holds."""
-    if data.template not in TEMPLATES:
-        raise UserError(
-            f"data.template is {data.template!r}{nearest(data.template, TEMPLATES)}; there are "
-            f"{', '.join(TEMPLATES)}"
-        )
+def template(data: Data, scored: bool = False) -> Template:
+    """The template that settings name; where examples are `scored`, `data.eos_scored` holds."""
     return dataclasses.replace(
         TEMPLATES[data.template],
         bos=data.bos,
@@ -98,8 +91,62 @@ def template(data: ConfigDict, scored: bool = False) -> Template:
     )
 
 
+class Texts(NamedTuple):
+    """Data sets as they were read.
+
+    Attributes:
+      examples: in order, those left out for their length among them.
+      encoded: their rows of tokens; an example in windows has several (`data.windows.owners`).
+      over_context: what was done with examples over the context, counted.
+    """
+
+    examples: list[Example]
+    encoded: list[Encoded]
+    over_context: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What turns data sets into rows of tokens.
+
+    Attributes:
+      data: how they are read and tokenised.
+      tokenizer: of the model.
+      longest: the model's own context, in tokens.
+    """
+
+    data: Data
+    tokenizer: Any
+    longest: int
+
+    @property
+    def context(self) -> int:
+        """The most tokens of an example: `data.context`, or the model's own where that is 0."""
+        wanted = self.data.context or self.longest
+        if wanted > self.longest:
+            raise UserError(
+                f"data.context={wanted} is over the model's own context of {self.longest}"
+            )
+        return wanted
+
+    def read(self, specs: Sequence[str], scored: bool = False) -> Texts:
+        """The examples of data sets, tokenised; what was over the context is said aloud.
+
+        Args:
+          specs: files, `builtin:NAME`, `hf:NAME` or `tfds:NAME`, each with rows `[a:b]`.
+          scored: these examples are scored, not trained on, so `data.eos_scored` holds for them.
+        """
+        examples = load(specs, self.data)
+        chosen = template(self.data, scored)
+        return Texts(examples, *encode(examples, self.tokenizer, chosen, self.data, self.context))
+
+    def prompts(self, examples: Sequence[Example], new: int) -> tuple[list[list[int]], int]:
+        """What completions of up to `new` tokens are generated from, and how many were cut."""
+        return tokenise.prompts(examples, self.tokenizer, template(self.data), self.longest - new)
+
+
 def encode(
-    examples: Sequence[Example], tokenizer: Any, chosen: Template, data: ConfigDict, context: int
+    examples: Sequence[Example], tokenizer: Any, chosen: Template, data: Data, context: int
 ) -> tuple[list[Encoded], dict[str, int]]:
     """Tokenised examples, and what was over the context: said aloud and for the summary."""
     encoded = tokenise.encode(
@@ -133,37 +180,6 @@ def encode(
             file=sys.stderr,
         )
     return encoded, counts
-
-
-def read(
-    specs: Sequence[str],
-    config: ConfigDict,
-    model: decoder.DecoderConfig,
-    tokenizer: Any,
-    scored: bool = False,
-) -> tuple[list[Example], list[Encoded], dict[str, int]]:
-    """Data sets as the config's data fields say: examples, their tokens, and what was too long.
-
-    Args:
-      scored: these examples are scored, not trained on, so data.eos_scored holds for them.
-
-    Returns:
-      The examples; their rows, of which an example in windows has several (`data.windows.owners`);
-      and the counts for `over_context` in a summary.
-    """
-    examples = load(specs, config.data)
-    encoded, cut = encode(
-        examples, tokenizer, template(config.data, scored), config.data, context(config, model)
-    )
-    return examples, encoded, cut
-
-
-def context(config: ConfigDict, model: decoder.DecoderConfig) -> int:
-    """The most tokens of an example: data.context, or the model's own where that is 0."""
-    wanted = config.data.context or model.context
-    if wanted > model.context:
-        raise UserError(f"data.context={wanted} is over the model's own context of {model.context}")
-    return wanted
 
 
 def _sources(examples: Sequence[Example], most: int = 3) -> list[str]:

@@ -1,0 +1,126 @@
+"""What every command goes through: its folder, its devices, its summary, its page, its last line.
+
+A command is a module with `run(settings, work) -> Ended`, and where more than the table must be
+checked before anything is made, `check(settings)`.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+
+from forget_jax import distributed
+from forget_jax import settings as tables
+from forget_jax.commands import report
+from forget_jax.commands.config import plain
+from forget_jax.commands.settings import as_config
+from forget_jax.commands.summaries import Summary, to_json
+from forget_jax.files import PathLike
+from forget_jax.lm import sharding
+from forget_jax.lm.settings import Mesh
+from forget_jax.runs.workdir import Workdir
+
+
+class Ended(NamedTuple):
+    """What a command comes to.
+
+    Attributes:
+      summary: its figures; None where another part of the run has still to be done.
+      line: the last line it says; where its page lies is added.
+    """
+
+    summary: Summary | None
+    line: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A command under way in its folder."""
+
+    module: ModuleType
+    settings: Any
+    work: Workdir
+
+    def end(self, ended: Ended) -> None:
+        """Writes summary and page, and says the last line."""
+        if ended.summary is None:
+            print(ended.line, file=sys.stderr)
+            return
+        self.work.finish(to_json(ended.summary))
+        page = report.build(self.work.path)
+        print(f"{ended.line}; page in {page}", file=sys.stderr)
+
+
+def module_of(command: str) -> ModuleType:
+    """The command's module."""
+    return importlib.import_module(f"forget_jax.commands.{command}")
+
+
+def check(command: str, settings: Any) -> None:
+    """Everything that can be refused before a folder is made or a model is read.
+
+    Raises:
+      UserError: a value that the table or the command does not allow.
+    """
+    tables.check(settings)
+    further = getattr(module_of(command), "check", None)
+    if further is not None:
+        further(settings)
+
+
+@contextlib.contextmanager
+def opened(command: str, settings: Any, workdir: PathLike) -> Iterator[Run | None]:
+    """Opens a command's folder and enters its mesh; gives None where the run has ended before.
+
+    Raises:
+      UserError: what `check` refuses, or a folder that holds another run.
+    """
+    check(command, settings)
+    if command == "report":  # makes no run of its own
+        print(f"wrote {report.build(workdir)}", file=sys.stderr)
+        yield None
+        return
+    work = Workdir(workdir, command, plain(as_config(settings)))
+    if has_ended(work):
+        yield None
+        return
+    with mesh(getattr(settings, "mesh", None)):
+        yield Run(module_of(command), settings, work)
+
+
+def has_ended(work: Workdir) -> bool:
+    """Whether the run has ended before; says so, and makes its page if that is missing."""
+    if work.done is None:
+        return False
+    page = work / "report.html"
+    if not distributed.agreed(distributed.is_writer() and page.exists()):
+        report.build(work.path)
+    print(f"{work.path} has ended already; see {page}", file=sys.stderr)
+    return True
+
+
+def drive(command: str, settings: Any, workdir: PathLike) -> None:
+    """Runs a command in a folder, or resumes it there."""
+    with opened(command, settings, workdir) as run:
+        if run is not None:
+            run.end(run.module.run(run.settings, run.work))
+
+
+@contextlib.contextmanager
+def mesh(shape: Mesh | None) -> Iterator[None]:
+    """Enters the mesh of a command that has one, if there is more than one device."""
+    made = None
+    if shape is not None:
+        made = sharding.make(sharding.MeshShape(**dataclasses.asdict(shape)))
+    if made is None:
+        yield
+        return
+    sizes = ", ".join(f"{axis} {size}" for axis, size in made.shape.items() if size > 1)
+    print(f"mesh of {made.size} devices: {sizes}", file=sys.stderr)
+    with jax.set_mesh(made):
+        yield

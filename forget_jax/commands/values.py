@@ -1,0 +1,100 @@
+"""From settings to what the rooms take: the base, its reader, adapters, and the run's fleet."""
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from forget_jax.commands.summaries import Training
+from forget_jax.data.reading import Reader
+from forget_jax.data.settings import Data
+from forget_jax.errors import UserError
+from forget_jax.fleet import fitting
+from forget_jax.fleet.fitting import Wants
+from forget_jax.lm.cost import memory, peak
+from forget_jax.lm.hf import base as bases
+from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.lm.hf.base import Base
+from forget_jax.lm.lora import LoRAConfig
+from forget_jax.lm.settings import Lora, ModelPath
+from forget_jax.scoring.settings import Score
+from forget_jax.training.loop import Recipe
+
+
+def adapter(lora: Lora) -> LoRAConfig | None:
+    """The adapters that are trained; None (rank 0) trains the whole model.
+
+    Raises:
+      UserError: targets that are not a regular expression.
+    """
+    if lora.rank == 0:
+        return None
+    try:
+        re.compile(lora.targets)
+    except re.error as e:
+        raise UserError(f"lora.targets {lora.targets!r} is not a regular expression: {e}") from e
+    return LoRAConfig(lora.rank, lora.alpha, lora.rslora, lora.targets, dropout=lora.dropout)
+
+
+def load(
+    model: ModelPath,
+    data: Data,
+    recipe: Recipe | None = None,
+    score: Score | None = None,
+    together: int = 1,
+) -> tuple[Base, Reader]:
+    """The base model, and what reads data sets for it.
+
+    Says which special tokens are used, and what memory the run will take, before any is taken.
+
+    Args:
+      recipe: how it is trained; None where it is not.
+      score: how examples are scored; None where they are not.
+      together: tasks trained at once.
+
+    Raises:
+      UserError: no model there, a tokenizer of another model, or a run that cannot fit.
+    """
+    path = model.path
+    if not path:
+        raise UserError(
+            "model.path is not given; name a Hugging Face folder, or make a small base with "
+            "`forget-jax pretrain --workdir=DIR` and give DIR/model"
+        )
+    tokenizer = tokenizers.load(path)
+    special = tokenizers.special_tokens(tokenizer)
+    print(special.line(bos=data.bos, eos=data.eos), file=sys.stderr)
+    config = checkpoint.config_of(path)
+    checkpoint.check_tokenizer(config, tokenizer, path)
+    reader = Reader(data, tokenizer, config.context)
+    wants = Wants(min(data.context or config.context, config.context), recipe, score)
+    plan = fitting.plan(config, checkpoint.dtype_of(path), wants, together)
+    print(plan.line(), file=sys.stderr)
+    memory.check(plan, config)
+    return Base(path, bases.read(path).computing(dtype=model.dtype), tokenizer), reader
+
+
+def training(records: Sequence[dict[str, Any]]) -> Training:
+    """The headline figures of a training stage from its metric records.
+
+    First and last loss are means over tasks and over the first and last tenth of the steps (at
+    least one): single steps are noisy. Rates are the median step's, so compilation is left out.
+    """
+    losses = [float(np.mean(list(r["loss"].values()))) for r in records if r["loss"]]
+    tenth = max(1, len(losses) // 10)
+    devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
+    flops = float(np.median([r["flops"] / r["seconds"] for r in records]))
+    return Training(
+        loss_first=float(np.mean(losses[:tenth])),
+        loss_last=float(np.mean(losses[-tenth:])),
+        tokens_per_second=float(np.median([r["tokens"] / r["seconds"] for r in records])),
+        real_tokens=sum(r["tokens"] for r in records) / sum(r["computed"] for r in records),
+        flops_per_second=flops,
+        mfu=flops / (devices * peak.matmul()),
+        peak_memory=peak.memory(),
+        steps=len(records),
+    )

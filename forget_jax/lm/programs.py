@@ -1,0 +1,49 @@
+"""Programs compiled ahead, in the background, in the order in which they are first used."""
+
+import concurrent.futures
+import os
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+
+from forget_jax.lm import sharding
+
+
+class Programs:
+    """What each maker compiles, by key; use as a context manager.
+
+    Processes of one run compile in one order, one at a time: a program may make them wait for each
+    other.
+    """
+
+    def __init__(self, makers: Mapping[Any, Callable[[], Any]]):
+        """Starts to compile.
+
+        Args:
+          makers: called without arguments, in order, each in the mesh that is entered now.
+        """
+        workers = 1 if jax.process_count() > 1 else min(4, os.cpu_count() or 1)
+        self._pool = concurrent.futures.ThreadPoolExecutor(workers, "compile")
+        mesh = sharding.current()
+        self._ready = {key: self._pool.submit(_entered, mesh, make) for key, make in makers.items()}
+
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __getitem__(self, key: Hashable) -> Any:
+        """What the key's maker gave; waits for it, and raises what it raised."""
+        return self._ready[key].result()
+
+    def wait(self) -> None:
+        """Waits for all of them."""
+        for ready in self._ready.values():
+            ready.result()
+
+
+def _entered(mesh: jax.sharding.Mesh | None, make: Callable[[], Any]) -> Any:
+    with sharding.entered(mesh):
+        return make()

@@ -1,0 +1,75 @@
+"""What training minimises: what each row costs, and what each task's parameters cost.
+
+Both are values of the step, so another objective is another value and not a branch in it. Rows are
+weighed by their target tokens: a step descends (sum of its rows' costs) / (their target tokens) +
+penalty, for every task by itself.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from forget_jax.lm import decoder
+from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.model import Batch, Model
+from forget_jax.types import Tree
+
+# From the model (with adapters the frozen base), hidden states h_BxLxD as trained, and the batch:
+# cost_B in nats, summed over each row's targets.
+RowCost = Callable[[Model, jax.Array, Batch], jax.Array]
+
+
+def nll(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
+    """Negative log-likelihood of each row's targets, cost_B in nats."""
+    head = decoder.head(model.params)
+    logp_BxT = target_logprobs(h_BxLxD, head, batch.at_BxT, batch.target_BxT)
+    return -jnp.sum(logp_BxT * batch.weight_BxT, axis=1)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["strength_M", "anchor", "importance"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Quadratic:
+    """strength / 2 · sum of importance · (parameter - anchor)², for every task.
+
+    With ones as importance L2 to the anchor; with the diagonal Fisher information elastic weight
+    consolidation (arXiv 1612.00796, eq. 3).
+
+    Attributes:
+      strength_M: fp32, of each task.
+      anchor: like the trainable tree, task axis first.
+      importance: like the anchor; None for ones.
+    """
+
+    strength_M: jax.Array
+    anchor: Tree
+    importance: Tree | None = None
+
+    def gradient(self, trainable: Tree) -> Tree:
+        """Of one task's penalty; to be mapped over tasks."""
+
+        def one(x: jax.Array, anchor: jax.Array, importance: jax.Array | float) -> jax.Array:
+            return self.strength_M * importance * (x - anchor)
+
+        if self.importance is None:
+            return jax.tree.map(lambda x, a: one(x, a, 1.0), trainable, self.anchor)
+        return jax.tree.map(one, trainable, self.anchor, self.importance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is minimised.
+
+    Attributes:
+      row: what a row costs; static, a module-level function.
+      penalty: what a task's parameters cost, whatever the rows; None for nothing.
+    """
+
+    row: RowCost = nll
+    penalty: Quadratic | None = None
