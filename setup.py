@@ -56,7 +56,6 @@ setup(
         "tfds": ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.4", "array_record>=0.7"],
         "tensorboard": ["tensorboardX>=2.6"],
         "gcs": ["gcsfs>=2025.1"],
-        "similarity": ["scikit-learn>=1.5", "sentence-transformers>=5.0"],
     },
     entry_points={"console_scripts": ["forget-jax = forget_jax.cli:main"]},
 )

@@ -63,17 +63,17 @@ def as_known(z_MxN: np.ndarray, observed: Any) -> np.ndarray:
 
 
 def as_rows(rows: Sequence[int], n_tasks: int, what: str) -> np.ndarray:
-    """Row numbers as an integer array: within the matrix, none twice, at least one."""
-    rows_R = np.asarray(rows, dtype=np.int64).reshape(-1)
-    if rows_R.size == 0:
+    """Row numbers as an int64 array: within the matrix, none twice, at least one."""
+    numbers = np.asarray(rows, dtype=np.int64).reshape(-1)
+    if numbers.size == 0:
         raise UserError(f"{what} names no row")
-    outside = rows_R[(rows_R < 0) | (rows_R >= n_tasks)]
+    outside = numbers[(numbers < 0) | (numbers >= n_tasks)]
     if outside.size:
         raise UserError(f"{what}: row {outside[0]} is not among the {n_tasks} rows of the matrix")
-    values, counts = np.unique(rows_R, return_counts=True)
+    values, counts = np.unique(numbers, return_counts=True)
     if (counts > 1).any():
         raise UserError(f"{what}: row {values[counts > 1][0]} is named twice")
-    return rows_R
+    return numbers
 
 
 def check_rank(rank: int, n_rows: int, n_columns: int) -> None:

@@ -1,17 +1,17 @@
 """What the leading components of a forgetting matrix are made of, and groups of tasks and examples.
 
-Component k is σ_k u_k v_kᵀ of the uncentred SVD. Its top tasks and examples are those with the
+Component i is σ_i u_i v_iᵀ of the uncentred SVD. Its top tasks and examples are those with the
 largest mean entry in it; whether a source of examples is over-represented among the top ones is a
 two-proportion z-test (arXiv 2406.14026, section 3).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from forget_jax.associations import checks
-from forget_jax.associations.matrix import Matrix
 from forget_jax.errors import UserError
 
 
@@ -21,36 +21,46 @@ class Component:
 
     Attributes:
       task_M: what multiplies each example's part: u · √σ.
-      example_N: v · √σ.
-      top_tasks, top_examples: names, the largest mean entry of the component first.
-      sources: for each source, how it is represented among the top examples: `share`, `share_all`,
-        `z` and two-sided `p`; empty without sources.
+      example_N: v · √σ; the component is the outer product of the two, in the unit of the matrix.
+      top_tasks, top_examples: row and column numbers, the largest mean entry of the component
+        first.
+      sources: for each source, how it is represented among the top examples: as `source_test`
+        returns; empty without sources.
     """
 
     task_M: np.ndarray
     example_N: np.ndarray
-    top_tasks: tuple[str, ...]
-    top_examples: tuple[str, ...]
+    top_tasks: np.ndarray
+    top_examples: np.ndarray
     sources: dict[str, dict[str, float]]
 
 
-def components(
-    matrix: Matrix, rank: int, n_tasks: int = 5, n_examples: int = 100
+def leading_components(
+    z: Any, rank: int, sources: Sequence[str] = (), n_tasks: int = 5, n_examples: int = 100
 ) -> list[Component]:
     """The `rank` leading components, largest first; signs make each component's sum positive.
 
+    Args:
+      z: M × N forgetting, float, in any unit, complete.
+      rank: how many components, at most min(M, N).
+      sources: of each of the N examples, where it is from; or none.
+      n_tasks, n_examples: how many of each are named as a component's top.
+
     Raises:
-      UserError: missing entries, or a rank beyond the matrix.
+      UserError: missing entries, a rank beyond the matrix, or another number of sources than of
+        examples.
     """
-    z_MxN = checks.as_complete(matrix.z_MxN).astype(np.float64)
+    z_MxN = checks.as_complete(z).astype(np.float64)
+    if sources and len(sources) != z_MxN.shape[1]:
+        raise UserError(f"{z_MxN.shape[1]} examples with {len(sources)} sources")
     checks.check_rank(rank, *z_MxN.shape)
     wide = z_MxN.shape[0] <= z_MxN.shape[1]
     a = z_MxN if wide else z_MxN.T
     values, vectors = np.linalg.eigh(a @ a.T)
     found = []
-    for k in range(rank):
-        sigma = np.sqrt(max(values[-1 - k], 0.0))
-        left = vectors[:, -1 - k]
+    for i in range(rank):
+        sigma = np.sqrt(max(values[-1 - i], 0.0))
+        left = vectors[:, -1 - i]
         right = left @ a / max(sigma, 1e-30)
         task_M, example_N = (left, right) if wide else (right, left)
         task_M, example_N = task_M * np.sqrt(sigma), example_N * np.sqrt(sigma)
@@ -63,16 +73,28 @@ def components(
             Component(
                 task_M,
                 example_N,
-                tuple(matrix.tasks[i] for i in tasks),
-                tuple(matrix.examples[j] for j in examples),
-                source_test(matrix.sources, examples) if matrix.sources else {},
+                tasks,
+                examples,
+                source_test(sources, examples) if sources else {},
             )
         )
     return found
 
 
-def source_test(sources: tuple[str, ...], top: np.ndarray) -> dict[str, dict[str, float]]:
-    """Two-proportion z-test of each source: its share among `top` against that among the others."""
+def source_test(sources: Sequence[str], top: np.ndarray) -> dict[str, dict[str, float]]:
+    """Two-proportion z-test of each source: its share among `top` against that among the others.
+
+    Args:
+      sources: N names of where the examples are from.
+      top: numbers of some examples.
+
+    Returns:
+      For each source its `share` among the top examples, `share_all` among all, `z`, and the
+      two-sided `p`.
+
+    Raises:
+      UserError: no example, or every example, is a top one.
+    """
     from scipy.stats import norm
 
     names = np.array(sources, object)
@@ -99,6 +121,14 @@ def source_test(sources: tuple[str, ...], top: np.ndarray) -> dict[str, dict[str
 
 def clusters(z: Any, n_clusters: int, axis: str = "task") -> np.ndarray:
     """Group numbers from 0 of tasks (M) or examples (N) that forget, or are forgotten, alike.
+
+    Args:
+      z: M × N forgetting, float, in any unit, complete.
+      n_clusters: how many groups, at most as many as members.
+      axis: `task` or `example`: what is grouped.
+
+    Returns:
+      int64 array of M or N group numbers.
 
     Average-linkage clustering of tasks by correlation distance (they differ in scale); examples are
     grouped by k-means with seed 0 on their coordinates in the space of tasks.

@@ -19,7 +19,11 @@ Settings = Mapping[str, Any]
 
 
 def observed_columns(n_columns: int, n_observed: int, seeds: Sequence[int]) -> np.ndarray:
-    """Seeds × S columns, drawn without replacement, the same for every test task of a seed."""
+    """G × S column numbers, drawn without replacement, the same for every test task of a seed.
+
+    Raises:
+      UserError: not 0 < `n_observed` < `n_columns`.
+    """
     if not 0 < n_observed < n_columns:
         raise UserError(
             f"{n_observed} observed entries of {n_columns} columns: take 1 to {n_columns - 1}, "
@@ -33,7 +37,11 @@ def observed_columns(n_columns: int, n_observed: int, seeds: Sequence[int]) -> n
 def split_rows(
     z: Any, train_rows: Sequence[int], test_rows: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train and test rows of a matrix; a task in both is a UserError."""
+    """Train and test rows (M × N and T × N) of a matrix.
+
+    Raises:
+      UserError: rows outside the matrix, named twice, or in both; a test row without known entries.
+    """
     z_MxN = checks.as_matrix(z)
     train = checks.as_rows(train_rows, z_MxN.shape[0], "the train split")
     test = checks.as_rows(test_rows, z_MxN.shape[0], "the test split")
@@ -54,7 +62,14 @@ def predict_split(
     method: str,
     settings: Settings | None = None,
 ) -> np.ndarray:
-    """Predictions seeds × T × N of every test row from its entries in each seed's columns."""
+    """Predictions G × T × N of every test row from its entries in each seed's columns.
+
+    Args:
+      train_MxN, test_TxN: float rows of one matrix.
+      columns_GxS: the columns known of every test row, a set for each seed.
+      seeds: G seeds of the methods that start at random.
+      method, settings: as for `complete`.
+    """
     g, s = columns_GxS.shape
     t, n = test_TxN.shape
     columns_GxTxS = np.broadcast_to(columns_GxS[:, None, :], (g, t, s))
@@ -82,7 +97,7 @@ def evaluate(
     """Scores completion methods on test rows, each seen only at S random columns.
 
     Args:
-      z: M × N matrix; NaN entries are neither observed nor scored.
+      z: a matrix, float, in any unit; NaN entries are neither observed nor scored.
       train_rows, test_rows: row numbers; they may not share any.
       n_observed: S, entries observed of each test row.
       seeds: how many draws of the S columns, or the seeds themselves.
@@ -142,15 +157,30 @@ def paired_difference(
 ) -> dict[str, float]:
     """Mean of a − b over seeds, which share their columns, with a 95 % t interval and p value.
 
+    Args:
+      results: as `evaluate` returns.
+      a, b: labels of two methods in it.
+      metric: a name of `metrics.score`.
+
     Returns:
-      `mean`, `low`, `high`, `p` (two-sided, paired t) and `seeds`.
+      `mean`, `low`, `high` in the metric's unit, `p` (two-sided, paired t) and `seeds`.
+
+    Raises:
+      UserError: fewer than two seeds, or a label or metric that is not there.
     """
+    for name in (a, b):
+        if name not in results or metric not in results[name]["per_seed"]:
+            raise UserError(f"no {metric} of {name!r}: the results are of {', '.join(results)}")
     values = [np.asarray(results[name]["per_seed"][metric]) for name in (a, b)]
     return interval(values[0] - values[1])
 
 
 def interval(difference_G: np.ndarray) -> dict[str, float]:
-    """95 % t interval and two-sided p of the mean of paired differences."""
+    """95 % t interval and two-sided p of the mean of paired differences, G of them.
+
+    Raises:
+      UserError: fewer than two differences.
+    """
     from scipy.stats import t
 
     n = difference_G.size

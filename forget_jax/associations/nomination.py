@@ -59,7 +59,14 @@ class Nomination:
 def held_out_errors(
     train_MxN: np.ndarray, n_observed: int, seeds: Sequence[int], method: str, settings: Any
 ) -> np.ndarray:
-    """Seeds × M × N errors of every train row predicted from the others; NaN: known or missing."""
+    """G × M × N errors of every train row predicted from the others; NaN: known or missing.
+
+    Args:
+      train_MxN: float train rows.
+      n_observed: S, entries known of the row that is predicted.
+      seeds: G seeds of the columns drawn.
+      method, settings: as for `complete`.
+    """
     columns_GxS = evaluation.observed_columns(train_MxN.shape[1], n_observed, seeds)
     errors = np.empty((len(seeds), *train_MxN.shape), np.float32)
     for i in range(train_MxN.shape[0]):
@@ -80,13 +87,17 @@ def nominate(
     """The method and settings to use for new tasks, from train rows alone.
 
     Args:
-      train: M × N train rows; candidates whose rank does not fit M − 1 rows are passed over.
+      train: M × N train rows, float, in any unit, NaN where missing.
       n_observed: S, entries that will be known of a new task.
       seeds: how many draws of the S columns, or the seeds themselves.
-      candidates: (method, settings), the simplest of each method first.
+      candidates: (method, settings), the simplest of each method first; those whose rank is above
+        M − 3 are passed over.
+
+    Returns:
+      The method and settings, for `complete` or `predict_rows`, and the errors they were chosen by.
 
     Raises:
-      UserError: fewer than four train rows, or as `evaluate` does.
+      UserError: fewer than four train rows, no candidate that fits them, or as `evaluate` does.
     """
     train_MxN = checks.as_matrix(train, "the train rows")
     if train_MxN.shape[0] < 4:
@@ -94,6 +105,8 @@ def nominate(
     # Beside the evaluation's own small seeds, so that no draw is looked at twice.
     seeds = range(10_000, 10_000 + seeds) if isinstance(seeds, int) else seeds
     fitting = [c for c in candidates if c[1].get("rank", 1) <= train_MxN.shape[0] - 3]
+    if not fitting:
+        raise UserError(f"no candidate's rank fits {train_MxN.shape[0]} train rows")
     squares = []
     for method, settings in fitting:
         errors = held_out_errors(train_MxN, n_observed, seeds, method, settings)

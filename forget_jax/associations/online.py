@@ -1,12 +1,11 @@
 """A new task's row from its probes, with intervals, in milliseconds and without refitting.
 
-What the train rows say is computed once (`fit`); a new row then costs one small solve and one
-product with the columns. The intervals' width is calibrated on train rows, each predicted from the
-others: it is the share of their entries, not the Gaussian quantile, that decides.
+What the train rows say is computed once (`fit_predictor`); a new row (`predict_row`) then costs one
+small solve and one product with the columns. The intervals' width is calibrated on train rows, each
+predicted from the others: the share of their entries decides, not the Gaussian quantile.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -36,8 +35,13 @@ class Predictor:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """A predicted row: mean and interval of every entry (N each)."""
+class PredictedRow:
+    """A predicted row.
+
+    Attributes:
+      mean_N: float32, in the unit of the matrix; probed entries are predicted too, not copied.
+      low_N, high_N: ends of the interval of every entry.
+    """
 
     mean_N: np.ndarray
     low_N: np.ndarray
@@ -50,27 +54,27 @@ def _predict(state: mixture.Prepared, columns_S: jax.Array, values_S: jax.Array)
     return mean_N, jnp.sqrt(variance_N)
 
 
-@functools.partial(jax.jit, static_argnames=("rank",))
-def _prepare(z_MxN: jax.Array, offset: jax.Array, *, rank: int) -> mixture.Prepared:
-    return mixture.prepare(z_MxN, rank=rank, offset=offset)
+_prepare = jax.jit(mixture.prepare)
 
 
 def _state(z_MxN: np.ndarray, options: dict[str, Any]) -> mixture.Prepared:
-    _, static, traced = resolve("mixture", options, *z_MxN.shape)
-    return _prepare(jnp.asarray(z_MxN), jnp.asarray(traced["offset"]), rank=dict(static)["rank"])
+    return _prepare(jnp.asarray(z_MxN), resolve("mixture", options, *z_MxN.shape)[1])
 
 
-def fit(
+def fit_predictor(
     train: Any, n_observed: int, coverage: float = 0.9, draws: int = 5, **options: Any
 ) -> Predictor:
     """Prepares predictions of new tasks from `n_observed` probes each.
 
     Args:
-      train: M × N train rows; missing entries are first completed.
+      train: M × N train rows, float, in any unit; NaN entries are first completed.
       n_observed: how many entries of a new row will be known; the intervals are calibrated for it.
-      coverage: share of entries that intervals are to hold.
+      coverage: share of entries that intervals are to hold, between 0 and 1.
       draws: random draws of known columns for each held-out train row.
-      **options: settings of the `mixture` method.
+      **options: settings of the `mixture` method, `rank` and `offset`.
+
+    Returns:
+      What `predict_row` takes. It costs M small decompositions, once.
 
     Raises:
       UserError: fewer than four train rows, a coverage outside (0, 1), too many observed entries.
@@ -99,11 +103,17 @@ def fit(
     return Predictor(_state(train_MxN, options), width, coverage, train_MxN.shape[1])
 
 
-def predict(predictor: Predictor, columns: Any, values: Any) -> Row:
-    """The whole row of a new task from its values in some columns (NaN: not known after all).
+def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow:
+    """The whole row of a new task from its values in some columns.
+
+    Args:
+      predictor: made by `fit_predictor`.
+      columns: numbers of the S probed columns.
+      values: S numbers, in the unit of the train rows; NaN means that one is not known after all.
 
     Raises:
-      UserError: columns outside the matrix or named twice, infinite values.
+      UserError: another number of values than of columns, columns outside the matrix or named
+        twice, infinite values.
     """
     columns_S = checks.as_rows(columns, predictor.n_columns, "the probed columns")
     values_S = np.asarray(values, np.float32).reshape(-1)
@@ -111,4 +121,4 @@ def predict(predictor: Predictor, columns: Any, values: Any) -> Row:
         raise UserError(f"{columns_S.size} probed columns need as many finite values (or NaN)")
     mean_N, deviation_N = map(np.asarray, _predict(predictor.state, columns_S, values_S))
     half_N = predictor.width * deviation_N
-    return Row(mean_N, mean_N - half_N, mean_N + half_N)
+    return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N)

@@ -10,36 +10,36 @@ error to expect and how far it varies from task to task.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.associations import checks, evaluation
+from forget_jax.associations import checks, evaluation, metrics
 from forget_jax.associations.completion import complete, gaussian, resolve
 from forget_jax.associations.nomination import held_out_errors
 from forget_jax.errors import UserError
 
 Array = jax.Array
-AIMS = ("row", "mean", "top")
+# What a design can be for, and the metric (of `metrics.score`) that says how well it served.
+AIMS = {"row": "rmse", "mean": "row_mean_error", "top": "precision_at_k"}
 
 
-@functools.partial(jax.jit, static_argnames=("n_probes", "aim", "k", "rank"))
+@functools.partial(jax.jit, static_argnames=("n_probes", "aim", "k"))
 def _greedy(
     z_MxN: Array,
     allowed_N: Array,
     target_N: Array,
-    offset: Array,
-    pooled: Array,
+    options: gaussian.Settings,
     *,
     n_probes: int,
     aim: str,
     k: int,
-    rank: int,
 ) -> Array:
-    state = gaussian.prepare(z_MxN, rank=rank, offset=offset, pooled=pooled)
+    """Numbers of the chosen columns (`n_probes` of them, int32), the most useful first."""
+    state = gaussian.prepare(z_MxN, options)
     load_kxN, noise_N = state.loadings_kxN, state.noise_N
     weight_N = target_N.astype(z_MxN.dtype)
     if aim == "mean":
@@ -68,7 +68,7 @@ def _greedy(
     return jax.lax.fori_loop(0, n_probes, step, start)[2]
 
 
-def choose(
+def choose_probes(
     train: Any,
     n_probes: int,
     aim: str = "row",
@@ -80,13 +80,16 @@ def choose(
     """Which columns to measure for a new task, most useful first.
 
     Args:
-      train: M × N train rows; missing entries are first completed.
+      train: M × N train rows, float, in any unit; NaN entries are first completed.
       n_probes: how many.
       aim: what is to be decided: the whole `row`, its `mean`, or the `top` k most forgotten.
       allowed: boolean N, columns that may be measured (default: all).
       target: boolean N, columns the decision is about (default: all).
       k: of the aim `top`.
-      **options: `rank`, `offset` and `pooled` of the `gaussian` method (default rank: 5).
+      **options: `rank`, `offset` and `pooled` of the `gaussian` method (by default 5, 4 and 10).
+
+    Returns:
+      `n_probes` column numbers (int32), all different.
 
     Raises:
       UserError: an unknown aim, more probes than allowed columns, or masks of another length.
@@ -105,16 +108,13 @@ def choose(
     if np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), "gaussian")
     options = {"rank": min(5, max(z_MxN.shape[0] - 2, 1)), "pooled": 10.0} | options
-    _, static, traced = resolve("gaussian", options, *z_MxN.shape)
     chosen = _greedy(
         jnp.asarray(z_MxN, jnp.float32),
         *map(jnp.asarray, masks),
-        jnp.asarray(traced["offset"]),
-        jnp.asarray(traced["pooled"]),
+        resolve("gaussian", options, *z_MxN.shape)[1],
         n_probes=n_probes,
         aim=aim,
         k=min(k, int(masks[1].sum())),
-        rank=dict(static)["rank"],
     )
     return np.asarray(chosen)
 
@@ -126,11 +126,11 @@ def expected_errors(
     seeds: int = 5,
     method: str = "mixture",
     **options: Any,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """The error to expect of a new task's row for each number of random probes.
 
     Args:
-      train: M × N train rows.
+      train: M × N train rows, float, in any unit, NaN where missing.
       counts: numbers of probes; those that are not below N are passed over.
       confidence: of the bound and the interval.
       seeds: draws of the columns.
@@ -140,7 +140,11 @@ def expected_errors(
       One record for each count: `observed`, `rmse` (over all held-out entries), `low` and `high`
       (the central `confidence` of held-out tasks lie between), and `bound`, which a new task like
       the train tasks stays below with probability `confidence` (the split-conformal quantile over
-      tasks; infinite where there are too few train tasks to promise it).
+      tasks; infinite where there are too few train tasks to promise it). Errors are in the unit of
+      the matrix.
+
+    Raises:
+      UserError: fewer than four train rows, or a confidence outside (0, 1).
     """
     train_MxN = checks.as_matrix(train, "the train rows")
     if train_MxN.shape[0] < 4:
@@ -170,40 +174,61 @@ def expected_errors(
     return records
 
 
-def how_many(records: Sequence[dict[str, float]], target_rmse: float) -> int | None:
-    """The smallest number of probes whose bound meets the target; None if none of them does."""
+def probes_needed(records: Sequence[Mapping[str, Any]], target_rmse: float) -> int | None:
+    """The smallest number of probes whose bound meets the target; None if none of them does.
+
+    Args:
+      records: as `expected_errors` returns, the fewest probes first.
+      target_rmse: in the unit of the matrix.
+    """
     return next((int(r["observed"]) for r in records if r["bound"] <= target_rmse), None)
 
 
-def compare(
-    train: np.ndarray,
-    test: np.ndarray,
+def compare_probes(
+    train: Any,
+    test: Any,
     n_probes: int,
     halves: Sequence[int],
     aim: str = "row",
     method: str = "mixture",
     k: int = 50,
     **options: Any,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Chosen against random probes, scored on a half of the columns that neither may probe.
 
     Probed columns leave the scored set, and a design likes the columns that are hardest to predict;
     only columns out of reach of both tell which design predicts better.
 
+    Args:
+      train: M × N train rows, float, in any unit, NaN where missing.
+      test: T × N other rows of the same matrix, to be predicted from their probes.
+      n_probes: how many of each kind, below N / 2.
+      halves: seeds, one for each random half of the columns (and its random probes); at least two.
+      aim: as for `choose_probes`, which chooses with its default settings.
+      method, **options: what predicts, as for `complete`.
+      k: of the aim `top` and of `precision_at_k`, at most a quarter of the columns.
+
     Returns:
       For each metric (`rmse`, `precision_at_k`, `row_mean_error`): the paired difference chosen −
-      random over halves with its interval, and both means as `chosen` and `random`.
-    """
-    from forget_jax.associations import metrics
+      random over halves, as `mean` with its 95 % interval `low`, `high`, `p` and `seeds`, and both
+      means as `chosen` and `random`.
 
+    Raises:
+      UserError: matrices of different widths, too many probes, one half only, an unknown aim,
+        method or setting.
+    """
+    train, test = checks.as_matrix(train, "the train rows"), checks.as_matrix(test, "the test rows")
     n = train.shape[1]
+    if test.shape[1] != n:
+        raise UserError(f"train rows of {n} columns, test rows of {test.shape[1]}")
+    k = max(min(k, n // 4), 1)
     values: dict[str, list[dict[str, float]]] = {"chosen": [], "random": []}
     for half in halves:
         generator = np.random.default_rng(half)
         target_N = np.zeros(n, bool)
         target_N[generator.permutation(n)[: n // 2]] = True
         columns = {
-            "chosen": choose(train, n_probes, aim, ~target_N, target_N, k),
+            "chosen": choose_probes(train, n_probes, aim, ~target_N, target_N, k),
             "random": generator.choice(np.flatnonzero(~target_N), n_probes, replace=False),
         }
         truth_TxN = np.where(target_N, test, np.nan)
@@ -213,7 +238,7 @@ def compare(
             )[0]
             values[name].append(metrics.score(truth_TxN, predicted, 0.0, k))
     found = {}
-    for metric in ("rmse", "precision_at_k", "row_mean_error"):
+    for metric in AIMS.values():
         a, b = (np.array([v[metric] for v in values[name]]) for name in ("chosen", "random"))
         found[metric] = evaluation.interval(a - b) | {
             "chosen": float(a.mean()),

@@ -1,7 +1,7 @@
 """Predicting forgetting from frozen features: the inner product of two learned maps.
 
 The literature's trainable baseline (arXiv 2406.14026, section 4): ẑ[i, j] = mean of
-h(task i) · g(example j), with h and g two-layer networks on features that someone else computed,
+h(task i) · g(example j), with h and g two-layer networks on features that were computed elsewhere,
 trained on the train rows. It needs no probe of a new task, only its features.
 """
 
@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from forget_jax.associations import checks
 from forget_jax.errors import UserError
@@ -36,6 +35,8 @@ def _apply(network: dict[str, Array], x: Array) -> Array:
 def _train(
     z: Array, tasks: Array, new: Array, examples: Array, key: Array, width: int, steps: int
 ) -> Array:
+    import optax  # here: rooms that only complete matrices start without it
+
     known, target = ~jnp.isnan(z), jnp.nan_to_num(z)
     one, two = jax.random.split(key)
     networks = (_network(one, tasks.shape[1], width), _network(two, examples.shape[1], width))
@@ -60,7 +61,7 @@ def _train(
     return mean + deviation * product(networks, new)
 
 
-def predict(
+def predict_from_features(
     train: Any,
     train_features: Any,
     new_features: Any,
@@ -69,15 +70,18 @@ def predict(
     width: int = 64,
     steps: int = 1000,
 ) -> np.ndarray:
-    """T × N forgetting of new tasks from their features.
+    """Forgetting of new tasks from their features, without a probe of any.
 
     Args:
-      train: M × N; NaN entries are left out.
+      train: M × N train rows, float, in any unit; NaN entries are left out.
       train_features, new_features: M × D and T × D, a task's mean feature each.
-      example_features: N × E.
+      example_features: N × D, which may be another number of dimensions than that of the tasks.
       seed: of the networks' start.
       width: of the hidden layer and of the product.
       steps: full-batch Adam steps at 1e-3.
+
+    Returns:
+      T × N float32, in the unit of `train`.
 
     Raises:
       UserError: shapes that do not agree.
@@ -87,7 +91,7 @@ def predict(
         np.asarray(x, np.float32) for x in (train_features, new_features, example_features)
     )
     if tasks.ndim != 2 or new.ndim != 2 or examples.ndim != 2 or tasks.shape[1] != new.shape[1]:
-        raise UserError("features must be tasks × D and examples × E, train and new tasks alike")
+        raise UserError("features must be tasks × D and examples × D, train and new tasks alike")
     if (tasks.shape[0], examples.shape[0]) != z_MxN.shape:
         raise UserError(
             f"a {z_MxN.shape} matrix with features of {tasks.shape[0]} tasks and "

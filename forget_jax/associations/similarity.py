@@ -1,8 +1,8 @@
 """Does similarity tell what is forgotten? Similarities of tasks × examples, and correlations.
 
-Similarities come from text (TF-IDF, or any `sentence-transformers` model), from features that
-someone else computed (mean-pooled representations, gradients), and are compared with forgetting by
-Pearson's and Spearman's correlation of the flattened matrices (arXiv 2406.14026, section 3).
+Similarities come from features that were computed elsewhere (text embeddings, TF-IDF, mean-pooled
+representations, gradients), and are compared with forgetting by Pearson's and Spearman's
+correlation of the flattened matrices (arXiv 2406.14026, section 3).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,14 @@ from forget_jax.errors import UserError
 
 
 def correlation(z: Any, similarity: Any) -> dict[str, float]:
-    """Pearson and Spearman correlation over entries known in both M × N matrices.
+    """Pearson and Spearman correlation over entries known in both matrices.
+
+    Args:
+      z: M × N forgetting, float, NaN where missing.
+      similarity: M × N, float, NaN where missing.
+
+    Returns:
+      `pearson`, `spearman` (NaN for a constant) and `entries`, how many were compared.
 
     Raises:
       UserError: shapes that differ, infinities, or fewer than three common entries.
@@ -45,6 +52,12 @@ def cosine(task_features: Sequence[Any], example_features: Any) -> np.ndarray:
     Args:
       task_features: for each task, its examples' features (K_i × D), or one feature (D).
       example_features: N × D.
+
+    Returns:
+      M × N float64; 0 where a feature is all zeros.
+
+    Raises:
+      UserError: features that differ in their number of dimensions.
     """
     example_NxD = np.asarray(example_features, np.float64)
     means = [np.atleast_2d(np.asarray(task, np.float64)).mean(0) for task in task_features]
@@ -53,46 +66,7 @@ def cosine(task_features: Sequence[Any], example_features: Any) -> np.ndarray:
     return _unit(np.stack(means)) @ _unit(example_NxD).T
 
 
-def tfidf(task_texts: Sequence[Sequence[str]], example_texts: Sequence[str]) -> np.ndarray:
-    """M × N cosine of TF-IDF vectors; a task is the mean of its texts'.
-
-    Needs scikit-learn (the `similarity` extra).
-    """
-    try:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as e:
-        raise UserError("TF-IDF needs scikit-learn: pip install 'forget-jax[similarity]'") from e
-    if not example_texts or not all(task_texts):
-        raise UserError("TF-IDF needs at least one text for every task, and one example")
-    vectorizer = TfidfVectorizer(sublinear_tf=True)
-    try:
-        vectorizer.fit([text for task in task_texts for text in task] + list(example_texts))
-    except ValueError as e:
-        raise UserError(f"TF-IDF finds no word in the texts ({e})") from e
-    examples = vectorizer.transform(example_texts)
-    means = np.stack(
-        [np.asarray(vectorizer.transform(task).mean(0)).ravel() for task in task_texts]
-    )
-    return np.asarray((examples @ _unit(means).T).T)
-
-
-def embeddings(
-    task_texts: Sequence[Sequence[str]], example_texts: Sequence[str], model: str
-) -> np.ndarray:
-    """M × N cosine of text embeddings by a `sentence-transformers` model (name or folder)."""
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as e:
-        raise UserError(
-            "text embeddings need sentence-transformers: pip install 'forget-jax[similarity]'"
-        ) from e
-    encoder = SentenceTransformer(model)
-    return cosine(
-        [encoder.encode(list(t)) for t in task_texts], encoder.encode(list(example_texts))
-    )
-
-
-def projected(gradients_KxP: Any, dimension: int, seed: int) -> np.ndarray:
+def _projected(gradients_KxP: Any, dimension: int, seed: int) -> np.ndarray:
     """K × `dimension` Rademacher projection of gradients; inner products keep their mean.
 
     The signs come from `seed` in blocks, so gradients of any size are projected in little memory,
@@ -118,10 +92,21 @@ def gradient_products(
     Args:
       task_gradients: for each task K_i × P gradients, or one weight difference (P).
       example_gradients: N × P.
+      dimension: of the projection; a product errs by about the gradients' norms over √dimension.
+      seed: of the projection's signs.
+
+    Returns:
+      M × N float32.
+
+    Raises:
+      UserError: gradients that are not K × P, or of different P, or a dimension below 1.
     """
-    example_NxD = projected(example_gradients, dimension, seed)
+    sizes = {np.shape(g)[-1:] for g in (*task_gradients, example_gradients)}
+    if len(sizes) > 1:
+        raise UserError("gradients of tasks and of examples differ in their number of entries")
+    example_NxD = _projected(example_gradients, dimension, seed)
     means = [
-        projected(np.atleast_2d(np.asarray(task, np.float32)), dimension, seed).mean(0)
+        _projected(np.atleast_2d(np.asarray(task, np.float32)), dimension, seed).mean(0)
         for task in task_gradients
     ]
     return np.stack(means) @ example_NxD.T

@@ -4,7 +4,6 @@ R² = 1 − mean (z − ẑ)² / mean (z − mean z)², with one mean over the w
 section 3). Everything runs in float64 on the host, from the M × M Gram matrix.
 """
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -27,8 +26,11 @@ def rank_r2(z: Any, max_rank: int) -> list[float]:
     """R² of the truncated SVD of the uncentred matrix, ranks 1 to `max_rank`.
 
     Args:
-      z: M × N, complete.
+      z: M × N forgetting, float, in any unit, complete.
       max_rank: at most min(M, N).
+
+    Returns:
+      `max_rank` figures, each at most 1.
 
     Raises:
       UserError: missing or infinite entries, or a rank beyond the matrix.
@@ -53,6 +55,9 @@ def _gram(z_MxN: np.ndarray) -> np.ndarray:
 def additive_r2(z: Any) -> float:
     """R² of mean + row effect + column effect, least squares.
 
+    Args:
+      z: M × N forgetting, float, in any unit, complete.
+
     Raises:
       UserError: missing or infinite entries; use `complete` first, or drop columns.
     """
@@ -62,14 +67,14 @@ def additive_r2(z: Any) -> float:
 
 
 def row_r2(z: Any) -> float:
-    """R² of the row means alone."""
+    """R² of the row means alone; `z` and errors as for `additive_r2`."""
     z_MxN = checks.as_complete(z)
     row, _ = _effects(z_MxN)
     return _explained(z_MxN, row, np.zeros(z_MxN.shape[1]))
 
 
 def column_r2(z: Any) -> float:
-    """R² of the column means alone."""
+    """R² of the column means alone; `z` and errors as for `additive_r2`."""
     z_MxN = checks.as_complete(z)
     _, column = _effects(z_MxN)
     return _explained(z_MxN, np.zeros(z_MxN.shape[0]), column)
@@ -92,6 +97,13 @@ def shrunken_additive_r2(z: Any, shrink_rows: float = 15.0, shrink_columns: floa
     """R² of the additive model with shrunken effects, 100 alternations: the paper's own variant.
 
     An effect is the sum of what is left of its entries over (their number + shrink).
+
+    Args:
+      z: M × N forgetting, float, in any unit, complete.
+      shrink_rows, shrink_columns: in entries, at least 0; scikit-surprise's defaults.
+
+    Raises:
+      UserError: missing or infinite entries.
     """
     z_MxN = checks.as_complete(z)
     m, n = z_MxN.shape
@@ -109,7 +121,15 @@ def logistic_f1(z: Any, max_rank: int) -> list[float]:
     """F1 of logistic factors fitted to a whole matrix of zeros and ones, ranks 1 to `max_rank`.
 
     An entry counts as forgotten where its fitted probability is above 0.5 (arXiv 2406.14026,
-    section 3, on exact match); NaN where neither the matrix nor the fit holds any.
+    section 3, on exact match).
+
+    Args:
+      z: M × N of zeros and ones (forgotten), complete.
+      max_rank: at most min(M, N).
+
+    Returns:
+      `max_rank` figures between 0 and 1; NaN where neither the matrix nor the fit holds any
+      forgotten entry.
 
     Raises:
       UserError: missing entries, others than 0 and 1, or a rank beyond the matrix.
@@ -125,9 +145,9 @@ def logistic_f1(z: Any, max_rank: int) -> list[float]:
     forgotten = z_MxN > 0
     found = []
     for rank in range(1, max_rank + 1):
-        method, static, traced = resolve("logistic", {"rank": rank}, *z_MxN.shape)
-        fit = jax.jit(functools.partial(method.fill, **dict(static)))
-        p = fit(jnp.asarray(z_MxN), jnp.ones(z_MxN.shape, bool), jax.random.key(0), **traced)
+        method, options = resolve("logistic", {"rank": rank}, *z_MxN.shape)
+        fit = jax.jit(method.fill)
+        p = fit(jnp.asarray(z_MxN), jnp.ones(z_MxN.shape, bool), jax.random.key(0), options)
         fitted = np.asarray(p) > 0.5
         either = int(forgotten.sum() + fitted.sum())
         found.append(2 * int((forgotten & fitted).sum()) / either if either else float("nan"))

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from forget_jax.associations import (
+    choose_probes,
+    compare_probes,
     evaluate,
+    expected_errors,
+    fit_predictor,
     metrics,
-    nomination,
-    online,
+    nominate,
     paired_difference,
-    probes,
-    representation,
+    predict_from_features,
+    predict_row,
+    probes_needed,
 )
 from forget_jax.errors import UserError
 
@@ -63,6 +67,8 @@ def test_factor_models_beat_means_where_there_are_factors(z):
     assert difference["low"] < difference["mean"] < difference["high"]
     assert found["als"]["rmse"] < found["column_mean"]["rmse"]
     assert len(found["als"]["per_seed"]["rmse"]) == 5
+    with pytest.raises(UserError, match="no rmse of 'knn'"):
+        paired_difference(found, "als", "knn")
 
 
 def test_the_same_seed_gives_the_same_result_and_labels_may_carry_settings(z):
@@ -119,11 +125,13 @@ def test_a_test_row_without_entries_is_an_error_and_an_empty_train_row_is_not(z)
 
 def test_nomination_takes_factors_where_there_are_some(z):
     candidates = (("additive", {}), ("als", {"rank": 2, "reg": 1.0}), ("als", {"rank": 99}))
-    chosen = nomination.nominate(z[:14], 12, 2, candidates)
+    chosen = nominate(z[:14], 12, 2, candidates)
     assert chosen.method == "als"
     assert len(chosen.table) == 2  # a rank that does not fit is passed over
     with pytest.raises(UserError, match="at least 4 train rows"):
-        nomination.nominate(z[:3], 12)
+        nominate(z[:3], 12)
+    with pytest.raises(UserError, match="no candidate's rank fits 4 train rows"):
+        nominate(z[:4], 12, 1, (("als", {"rank": 2}),))
 
 
 def test_intervals_hold_the_share_they_promise_and_known_rows_need_no_refit(z):
@@ -132,17 +140,17 @@ def test_intervals_hold_the_share_they_promise_and_known_rows_need_no_refit(z):
     train, new = (
         rng.normal(size=(k, 2)) @ factors + 0.3 * rng.normal(size=(k, 80)) for k in (30, 30)
     )
-    predictor = online.fit(train, 15, 0.9, draws=2, rank=3)
+    predictor = fit_predictor(train, 15, 0.9, draws=2, rank=3)
     columns = rng.choice(80, 15, replace=False)
-    rows = [online.predict(predictor, columns, row[columns]) for row in new]
+    rows = [predict_row(predictor, columns, row[columns]) for row in new]
     inside = [(r.low_N <= row) & (row <= r.high_N) for r, row in zip(rows, new, strict=True)]
     assert 0.85 < np.mean(np.delete(inside, columns, 1)) < 0.95
     with pytest.raises(UserError, match="as many finite values"):
-        online.predict(predictor, columns, new[0][columns][1:])
+        predict_row(predictor, columns, new[0][columns][1:])
     with pytest.raises(UserError, match="row 80 is not among"):
-        online.predict(predictor, [80], [0.0])
+        predict_row(predictor, [80], [0.0])
     with pytest.raises(UserError, match="coverage must lie between 0 and 1"):
-        online.fit(train, 15, 90)
+        fit_predictor(train, 15, 90)
 
 
 def test_chosen_probes_lower_the_planted_error_and_stay_where_they_may():
@@ -151,28 +159,30 @@ def test_chosen_probes_lower_the_planted_error_and_stay_where_they_may():
     loadings = np.where(np.arange(60) < 10, 3.0, 1.0) * rng.normal(size=(2, 60))
     noise = np.where(np.arange(60) < 10, 0.05, 1.0)
     z = rng.normal(size=(30, 2)) @ loadings + noise * rng.normal(size=(30, 60))
-    assert set(probes.choose(z, 3, rank=2, offset=0.0, pooled=0.0)) <= set(range(10))
+    assert set(choose_probes(z, 3, rank=2, offset=0.0, pooled=0.0)) <= set(range(10))
     allowed = np.arange(60) >= 30
-    assert (probes.choose(z, 5, "top", allowed, k=5) >= 30).all()
-    assert len(set(probes.choose(z, 60, "mean"))) == 60
-    compared = probes.compare(z[:20], z[20:], 3, range(4), "row", "gaussian", k=5, rank=2)
+    assert (choose_probes(z, 5, "top", allowed, k=5) >= 30).all()
+    assert len(set(choose_probes(z, 60, "mean"))) == 60
+    compared = compare_probes(z[:20], z[20:], 3, range(4), "row", "gaussian", k=5, rank=2)
     assert compared["rmse"]["mean"] == pytest.approx(
         compared["rmse"]["chosen"] - compared["rmse"]["random"]
     )
+    with pytest.raises(UserError, match="test rows of 59"):
+        compare_probes(z[:20], z[20:, 1:], 3, range(4))
     with pytest.raises(UserError, match="unknown aim 'best'"):
-        probes.choose(z, 3, "best")
+        choose_probes(z, 3, "best")
     with pytest.raises(UserError, match="31 probes of 30 columns"):
-        probes.choose(z, 31, allowed=allowed)
+        choose_probes(z, 31, allowed=allowed)
 
 
 def test_expected_errors_fall_and_say_how_many_probes_are_needed(z):
-    records = probes.expected_errors(z, (4, 40, 60), 0.8, 2, "als", rank=2)
+    records = expected_errors(z, (4, 40, 60), 0.8, 2, "als", rank=2)
     assert [r["observed"] for r in records] == [4, 40]
     assert records[1]["rmse"] < records[0]["rmse"]
     assert all(r["low"] <= r["high"] <= r["bound"] * 1.5 for r in records)
-    assert probes.how_many(records, records[1]["bound"]) == 40
-    assert probes.how_many(records, 0.0) is None
-    few = probes.expected_errors(z[:5], (4,), 0.9, 1, "additive")
+    assert probes_needed(records, records[1]["bound"]) == 40
+    assert probes_needed(records, 0.0) is None
+    few = expected_errors(z[:5], (4,), 0.9, 1, "additive")
     assert few[0]["bound"] == float("inf")  # five tasks cannot promise 90 %
 
 
@@ -180,7 +190,7 @@ def test_representations_that_tell_forgetting_are_learned():
     rng = np.random.default_rng(6)
     tasks, examples = rng.normal(size=(16, 3)), rng.normal(size=(60, 3))
     z = np.tanh(tasks) @ examples.T
-    guess = representation.predict(z[:14], tasks[:14], tasks[14:], examples, width=32, steps=300)
+    guess = predict_from_features(z[:14], tasks[:14], tasks[14:], examples, width=32, steps=300)
     assert np.corrcoef(guess.ravel(), z[14:].ravel())[0, 1] > 0.8
     with pytest.raises(UserError, match="features of 13 tasks"):
-        representation.predict(z[:14], tasks[:13], tasks[14:], examples)
+        predict_from_features(z[:14], tasks[:13], tasks[14:], examples)

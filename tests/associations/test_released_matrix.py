@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from forget_jax.associations import evaluate, online, paired_difference
+from forget_jax.associations import evaluate, fit_predictor, paired_difference, predict_row
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data" / "matrices" / "olmo-7b-dolma.json"
 FLAN = (6, 65, 18, 8, 60, 13, 37, 22, 30, 19, 64, 50, 25, 31, 32, 61, 16, 5, 53, 49)
@@ -31,13 +31,13 @@ def test_the_mixture_is_below_the_published_methods(z, test, most):
 
 
 def test_intervals_hold_nine_tenths_of_the_entries(z):
-    predictor = online.fit(z[TRAIN], 30, draws=1)
+    predictor = fit_predictor(z[TRAIN], 30, draws=1)
     rng = np.random.default_rng(0)
     for rows in (FLAN, TULU):
         shares = []
         for row in z[list(rows)]:
             columns = rng.choice(1000, 30, replace=False)
-            found = online.predict(predictor, columns, row[columns])
+            found = predict_row(predictor, columns, row[columns])
             inside = (found.low_N <= row) & (row <= found.high_N)
             shares.append(np.delete(inside, columns).mean())
         assert 0.85 <= np.mean(shares) <= 0.95

@@ -29,9 +29,11 @@ def ours(z, known, epochs, neighbours):
             z, known, *map(jax.numpy.asarray, start), rate=0.005, reg=0.0, epochs=epochs
         )
         return {
-            "additive_sgd": np.asarray(sgd.fill_additive(z, known, key, **common))[-1],
+            "additive_sgd": np.asarray(sgd.fill_additive(z, known, key, sgd.Additive(**common)))[
+                -1
+            ],
             "knn_sgd": np.asarray(
-                knn.fill_sgd(z, known, key, neighbours=neighbours, width=1.0, **common)
+                knn.fill_sgd(z, known, key, knn.Descended(neighbours, 1.0, **common))
             )[-1],
             "svd_sgd": np.asarray(sgd.predicted(factors))[-1],
         }
@@ -68,7 +70,7 @@ def test_the_skewed_order_is_the_sequential_one_whatever_the_shape():
             fit = sgd.descend(
                 *map(jax.numpy.asarray, (z, known, p, q)), rate=0.05, reg=0.1, epochs=3
             )
-        np.testing.assert_allclose(fit.row_Txk, np.concatenate([b[:, None], want_p], 1), atol=1e-12)
+        np.testing.assert_allclose(fit.row_Mxk, np.concatenate([b[:, None], want_p], 1), atol=1e-12)
         np.testing.assert_allclose(
             fit.column_Nxk, np.concatenate([c[:, None], want_q], 1), atol=1e-12
         )

@@ -8,10 +8,10 @@ import pytest
 
 from forget_jax.associations import (
     additive_r2,
+    clusters,
     column_r2,
-    components,
+    leading_components,
     logistic_f1,
-    matrix,
     rank_r2,
     row_r2,
     shrunken_additive_r2,
@@ -125,34 +125,32 @@ def test_statistics_refuse_what_they_cannot_use(z):
 
 def test_components_rebuild_the_matrix_and_name_its_ends(z):
     z[:, :5] += 3  # five columns are forgotten by every task
-    named = matrix.Matrix(
-        z,
-        tuple(f"t{i}" for i in range(7)),
-        tuple(f"e{j}" for j in range(30)),
-        ("wiki",) * 5 + ("web",) * 25,
-    )
-    parts = components.components(named, 7, n_tasks=2, n_examples=5)
+    sources = ("wiki",) * 5 + ("web",) * 25
+    parts = leading_components(z, 7, sources, n_tasks=2, n_examples=5)
     np.testing.assert_allclose(sum(np.outer(c.task_M, c.example_N) for c in parts), z, atol=1e-9)
-    assert set(parts[0].top_examples) == {"e0", "e1", "e2", "e3", "e4"}
+    assert set(parts[0].top_examples) == {0, 1, 2, 3, 4}
+    assert len(parts[0].top_tasks) == 2
     assert parts[0].sources["wiki"]["share"] == 1.0
     assert parts[0].sources["wiki"]["p"] < 1e-6
     # Two-proportion z-test by hand: 5 of 5 against 0 of 25, pooled share 1/6.
     assert parts[0].sources["wiki"]["z"] == pytest.approx(
         1 / np.sqrt(1 / 6 * 5 / 6 * (1 / 5 + 1 / 25))
     )
+    with pytest.raises(UserError, match="30 examples with 29 sources"):
+        leading_components(z, 1, sources[1:])
 
 
 def test_clusters_find_planted_groups():
     rng = np.random.default_rng(2)
     patterns = rng.normal(size=(2, 40))
     z = np.repeat(patterns, 4, 0) * rng.uniform(0.5, 3, (8, 1)) + 0.05 * rng.normal(size=(8, 40))
-    groups = components.clusters(z, 2)
+    groups = clusters(z, 2)
     assert len(set(groups[:4])) == len(set(groups[4:])) == 1
     assert groups[0] != groups[4]
-    examples = components.clusters(np.repeat(rng.normal(size=(8, 2)) * 5, 10, 1), 2, "example")
+    examples = clusters(np.repeat(rng.normal(size=(8, 2)) * 5, 10, 1), 2, "example")
     assert len(set(examples[:10])) == len(set(examples[10:])) == 1
     with pytest.raises(UserError, match="9 clusters of 8 tasks"):
-        components.clusters(z, 9)
+        clusters(z, 9)
 
 
 def test_correlation_and_similarity():
@@ -187,12 +185,5 @@ def test_projected_gradient_products_are_nearly_the_products():
     np.testing.assert_array_equal(
         found, similarity.gradient_products(tasks, examples, dimension=2048, seed=1)
     )
-
-
-def test_tfidf_finds_shared_words():
-    pytest.importorskip("sklearn", reason="needs scikit-learn (the `similarity` extra)")
-    found = similarity.tfidf(
-        [["the cat sat"], ["stock market news"]], ["a cat and a dog", "market report"]
-    )
-    assert found[0, 0] > found[0, 1]
-    assert found[1, 1] > found[1, 0]
+    with pytest.raises(UserError, match="differ in their number of entries"):
+        similarity.gradient_products(tasks, examples[:, 1:])

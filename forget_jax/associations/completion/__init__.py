@@ -1,14 +1,14 @@
 """Completion methods under one signature, and the two ways of calling them.
 
-Every method is a few pure functions of arrays, in a file of its own:
+Every method is a few pure functions of arrays, and a class of settings, in a file of its own:
 
-- `fill(z_TxN, known_TxN, key, **settings) -> T × N` estimates every entry from the known ones;
-- `prepare(z_MxN, **settings) -> state` keeps what complete train rows say, once, and
-  `extend(state, columns_S, values_S, key, **settings) -> N` estimates a new row from its known
+- `fill(z_MxN, known_MxN, key, options) -> M × N` estimates every entry from the known ones;
+- `prepare(z_MxN, options) -> state` keeps what complete train rows say, once, and
+  `extend(state, columns_S, values_S, key, options) -> N` estimates a new row from its known
   entries (NaN: unknown). A method without the two appends the row and fills.
 
-All are jit-able, and vmap-able over rows, columns, values and keys. Settings that are floats are
-traced, so trying another does not compile again; integers and strings are static.
+All are jit-able, and vmap-able over rows, columns, values and keys. `settings.py` says which
+settings are compiled in. A new method is such a file and a line in `methods.METHODS`.
 """
 
 import functools
@@ -27,27 +27,24 @@ __all__ = ["METHODS", "Method", "complete", "predict_rows", "resolve"]
 Array = jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("method", "static"))
-def _fill(
-    z: Array, known: Array, key: Array, traced: dict[str, Array], *, method: str, static: tuple
-) -> Array:
-    return METHODS[method].fill(z, known, key, **dict(static), **traced)
+@functools.partial(jax.jit, static_argnames="method")
+def _fill(z_MxN: Array, known_MxN: Array, key: Array, options: Any, *, method: str) -> Array:
+    return METHODS[method].fill(z_MxN, known_MxN, key, options)
 
 
-@functools.partial(jax.jit, static_argnames=("method", "static", "batch"))
+@functools.partial(jax.jit, static_argnames=("method", "batch"))
 def _extend_all(
     z_MxN: Array,
     columns_FxS: Array,
     values_FxS: Array,
     keys_F: Array,
-    traced: dict[str, Array],
+    options: Any,
     *,
     method: str,
-    static: tuple,
     batch: int,
 ) -> Array:
     """All new rows in one compiled call: what the train rows say is computed once."""
-    chosen, settings = METHODS[method], dict(static) | traced
+    chosen = METHODS[method]
     fill, extend = chosen.fill, chosen.extend
     if chosen.prepare is None or extend is None:
 
@@ -58,13 +55,13 @@ def _extend_all(
             )
             known = jnp.concatenate([~jnp.isnan(z_MxN), known_N[None]])
             appended = jnp.concatenate([jnp.nan_to_num(z_MxN), row_N[None]])
-            return fill(appended, known, key, **settings)[-1]
+            return fill(appended, known, key, options)[-1]
 
     else:
-        state = chosen.prepare(z_MxN, **settings)
+        state = chosen.prepare(z_MxN, options)
 
         def one(columns_S: Array, values_S: Array, key: Array) -> Array:
-            return extend(state, columns_S, values_S, key, **settings)
+            return extend(state, columns_S, values_S, key, options)
 
     fits = (columns_FxS, values_FxS, keys_F)
     return jax.lax.map(lambda fit: one(*fit), fits, batch_size=batch)
@@ -80,30 +77,29 @@ def complete(
     """The matrix with every entry that is not known estimated from those that are.
 
     Args:
-      z: T × N forgetting, numpy or jax; NaN means missing, anywhere.
-      observed: T × N boolean mask of the entries that may be used; NaN entries are never known.
+      z: M × N forgetting in any unit, numpy or jax, float; NaN means missing, anywhere.
+      observed: M × N boolean mask of the entries that may be used; NaN entries are never known.
       method: a name in METHODS.
       seed: of the random start, for the methods that have one.
       **options: settings of the method; unset ones take the defaults in METHODS.
 
     Returns:
-      T × N array of z's floating dtype: known entries as given, the others estimated. A row
-      without any known entry is estimated from the columns alone, a column without any from the
-      rows alone.
+      M × N numpy array of z's floating dtype (float64 for whole numbers): known entries as given,
+      the others estimated. A row without any known entry is estimated from the columns alone, a
+      column without any from the rows alone.
 
     Raises:
       UserError: infinities, shapes that do not agree, nothing known, an unknown method or
         setting, or a rank beyond the matrix.
     """
-    z_TxN = checks.as_matrix(z)
-    known_TxN = checks.as_known(z_TxN, observed)
-    shape = int(known_TxN.any(1).sum()), int(known_TxN.any(0).sum())
-    _, static, traced = resolve(method, options, *shape)
-    zeroed = jnp.asarray(np.where(known_TxN, z_TxN, 0))
-    estimate = _fill(
-        zeroed, jnp.asarray(known_TxN), jax.random.key(seed), traced, method=method, static=static
-    )
-    return np.where(known_TxN, z_TxN, np.asarray(estimate).astype(z_TxN.dtype))
+    z_MxN = checks.as_matrix(z)
+    known_MxN = checks.as_known(z_MxN, observed)
+    shape = int(known_MxN.any(1).sum()), int(known_MxN.any(0).sum())
+    _, settings = resolve(method, options, *shape)
+    zeroed = jnp.asarray(np.where(known_MxN, z_MxN, 0))
+    key = jax.random.key(seed)
+    estimate = _fill(zeroed, jnp.asarray(known_MxN), key, settings, method=method)
+    return np.where(known_MxN, z_MxN, np.asarray(estimate).astype(z_MxN.dtype))
 
 
 def predict_rows(
@@ -116,15 +112,16 @@ def predict_rows(
     that refit everything (those without `extend`), which leave them out.
 
     Args:
-      z_MxN: train rows; NaN means missing.
-      columns_FxS: for each of F new rows, which columns are known.
+      z_MxN: train rows, float, in any unit; NaN means missing.
+      columns_FxS: for each of F new rows, the numbers of S columns that are known.
       values_FxS: their values; NaN means that one is not known after all.
       method: a name in METHODS.
       seeds: F numbers for methods with a random start; 0 when not given.
       **options: settings of the method.
 
     Returns:
-      F × N predictions, of z's floating dtype; known entries are predicted too, not copied.
+      F × N numpy array of predictions, of z's floating dtype; known entries are predicted too, not
+      copied.
 
     Raises:
       UserError: as for `complete`.
@@ -139,7 +136,7 @@ def predict_rows(
         raise UserError(f"a known column is not among the {z_MxN.shape[1]} columns of the matrix")
     if np.isinf(values_FxS).any():
         raise UserError("a known value of a new row is infinite")
-    chosen, static, traced = resolve(method, options, *z_MxN.shape)
+    chosen, settings = resolve(method, options, *z_MxN.shape)
     if chosen.extend is not None and np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)
     n_fits = columns_FxS.shape[0]
@@ -153,9 +150,8 @@ def predict_rows(
         jnp.asarray(columns_FxS, jnp.int32),
         jnp.asarray(values_FxS),
         _keys(np.zeros(n_fits) if seeds is None else seeds),
-        traced,
+        settings,
         method=method,
-        static=static,
         batch=batch,
     )
     return np.asarray(predicted)

@@ -11,9 +11,43 @@ import jax
 import jax.numpy as jnp
 
 from forget_jax.associations.completion import additive, small
+from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
 TINY = 1e-12  # keeps a constant matrix solvable
+
+
+@settings
+class Settings:
+    """The factorisation's settings.
+
+    Attributes:
+      rank: number of factors.
+      reg: penalty of factors, in standard deviations of the matrix; see `Penalty`.
+      reg_bias: penalty of biases, in entries.
+      steps: alternations.
+    """
+
+    rank: int = 5
+    reg: Array | float = 0.15
+    reg_bias: Array | float = 0.1
+    steps: int = 10
+
+
+class Moments(NamedTuple):
+    """What an alternation needs of the columns of complete rows, less the grand mean."""
+
+    gram_MxM: Array  # Z Zᵀ over all columns
+    sum_M: Array
+    n: int  # N
+
+
+class Probed(NamedTuple):
+    """The probed columns, less the grand mean."""
+
+    z_MxS: Array  # of the train rows
+    values_S: Array  # of the new row
+    weight_S: Array  # 1 where the new row's value is known, else 0
 
 
 class Prepared(NamedTuple):
@@ -45,9 +79,9 @@ class Penalty(NamedTuple):
         )
 
 
-def _penalty(reg: Array, reg_bias: Array, deviation: Array) -> Penalty:
+def _penalty(options: Settings, deviation: Array) -> Penalty:
     """Products of factors scale with the matrix, so their penalty counts in its deviations."""
-    return Penalty(reg_bias * jnp.ones(()), reg * (deviation + TINY))
+    return Penalty(options.reg_bias * jnp.ones(()), options.reg * (deviation + TINY))
 
 
 def _design(parameters_Kxk: Array) -> Array:
@@ -55,73 +89,58 @@ def _design(parameters_Kxk: Array) -> Array:
     return parameters_Kxk.at[..., 0].set(1)
 
 
-def _start(residual_TxN: Array, row_T: Array, rank: int) -> Array:
+def _start(residual_MxN: Array, row_M: Array, rank: int) -> Array:
     """[b, p] to start from: leading eigenvectors of the residual, both sides' factors as large."""
-    t, n = residual_TxN.shape
-    values, vectors = jnp.linalg.eigh(residual_TxN @ residual_TxN.T)
-    half = (jnp.maximum(values[::-1][:rank], 1e-12) * t / n) ** 0.25
-    return jnp.concatenate([row_T[:, None], vectors[:, ::-1][:, :rank] * half], 1)
+    m, n = residual_MxN.shape
+    values, vectors = jnp.linalg.eigh(residual_MxN @ residual_MxN.T)
+    half = (jnp.maximum(values[::-1][:rank], 1e-12) * m / n) ** 0.25
+    return jnp.concatenate([row_M[:, None], vectors[:, ::-1][:, :rank] * half], 1)
 
 
-def _other_side(left_TxN: Array, known_TxN: Array, row_Txk: Array, penalty: Penalty) -> Array:
+def _other_side(left_MxN: Array, known_MxN: Array, row_Mxk: Array, penalty: Penalty) -> Array:
     """Column parameters [c, q] (N × k) given row parameters [b, p], missing entries left out."""
-    design = _design(row_Txk)
-    outer_Txkk = design[:, :, None] * design[:, None, :]
-    gram_Nxkk = jnp.einsum("tn,tab->nab", known_TxN.astype(left_TxN.dtype), outer_Txkk)
-    rank = row_Txk.shape[1] - 1
-    gram_Nxkk = gram_Nxkk + jax.vmap(lambda count: penalty.matrix(rank, count))(known_TxN.sum(0))
-    target = jnp.where(known_TxN, left_TxN - row_Txk[:, :1], 0)
-    return jax.vmap(small.solve)(gram_Nxkk, target.T @ design)
+    design = _design(row_Mxk)
+    outer_Mxkxk = design[:, :, None] * design[:, None, :]
+    gram_Nxkxk = jnp.einsum("mn,mab->nab", known_MxN.astype(left_MxN.dtype), outer_Mxkxk)
+    rank = row_Mxk.shape[1] - 1
+    gram_Nxkxk = gram_Nxkxk + jax.vmap(lambda count: penalty.matrix(rank, count))(known_MxN.sum(0))
+    target = jnp.where(known_MxN, left_MxN - row_Mxk[:, :1], 0)
+    return jax.vmap(small.solve)(gram_Nxkxk, target.T @ design)
 
 
-def fill(
-    z_TxN: Array,
-    known_TxN: Array,
-    key: Array,
-    *,
-    rank: int,
-    reg: Array,
-    reg_bias: Array,
-    steps: int,
-) -> Array:
+def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:
     """Alternating ridge regressions over the known entries of any matrix."""
-    fit = additive.effects(z_TxN, known_TxN, 1.0, 1.0)
-    left = jnp.where(known_TxN, z_TxN - fit.mean, 0)
-    penalty = _penalty(reg, reg_bias, jnp.sqrt((left**2).sum() / known_TxN.sum()))
-    residual = jnp.where(known_TxN, left - fit.row_T[:, None] - fit.column_N, 0)
+    fit = additive.effects(z_MxN, known_MxN, additive.Settings(1.0, 1.0))
+    left = jnp.where(known_MxN, z_MxN - fit.mean, 0)
+    penalty = _penalty(options, jnp.sqrt((left**2).sum() / known_MxN.sum()))
+    residual = jnp.where(known_MxN, left - fit.row_M[:, None] - fit.column_N, 0)
 
-    def step(_: int, row_Txk: Array) -> Array:
-        column_Nxk = _other_side(left, known_TxN, row_Txk, penalty)
-        return _other_side(left.T, known_TxN.T, column_Nxk, penalty)
+    def step(_: int, row_Mxk: Array) -> Array:
+        column_Nxk = _other_side(left, known_MxN, row_Mxk, penalty)
+        return _other_side(left.T, known_MxN.T, column_Nxk, penalty)
 
-    row_Txk = jax.lax.fori_loop(0, steps, step, _start(residual, fit.row_T, rank))
-    column_Nxk = _other_side(left, known_TxN, row_Txk, penalty)
-    return fit.mean + row_Txk[:, :1] + _design(row_Txk) @ column_Nxk.T
+    start_Mxk = _start(residual, fit.row_M, options.rank)
+    row_Mxk = jax.lax.fori_loop(0, options.steps, step, start_Mxk)
+    column_Nxk = _other_side(left, known_MxN, row_Mxk, penalty)
+    return fit.mean + row_Mxk[:, :1] + _design(row_Mxk) @ column_Nxk.T
 
 
 def _train_step(
-    row_Mxk: Array,
-    new_k: Array,
-    gram_MxM: Array,
-    sum_M: Array,
-    n: int,
-    z_MxS: Array,
-    values_S: Array,
-    weight_S: Array,
-    penalty: Penalty,
+    row_Mxk: Array, new_k: Array, moments: Moments, probed: Probed, penalty: Penalty
 ) -> tuple[Array, Array]:
     """One alternation (columns, then all rows) from second moments and the S probed columns.
 
-    Every array is already less the grand mean; `gram_MxM` and `sum_M` are over all n columns. The
-    new row's parameters `new_k` touch the probed columns alone, where `weight_S` is 1.
+    The new row's parameters `new_k` touch the probed columns alone, where their weight is 1.
     """
+    z_MxS, values_S, weight_S = probed
+    n = moments.n
     bias_M = row_Mxk[:, 0]
     design = _design(row_Mxk)
     m, rank = row_Mxk.shape[0], row_Mxk.shape[1] - 1
     gram = design.T @ design + penalty.matrix(rank, m)
     map_kxM = small.solve(gram, design.T)  # unprobed columns: y_j = map (z_j − b)
-    free_MxM = gram_MxM - z_MxS @ z_MxS.T
-    free_M = sum_M - z_MxS.sum(1)
+    free_MxM = moments.gram_MxM - z_MxS @ z_MxS.T
+    free_M = moments.sum_M - z_MxS.sum(1)
     n_free = n - z_MxS.shape[1]
     cross_MxM = free_MxM - free_M[:, None] * bias_M  # Σ z_j (z_j − b)ᵀ
     left_M = free_M - n_free * bias_M
@@ -129,25 +148,24 @@ def _train_step(
     y = map_kxM @ left_M
     zy_Mxk = cross_MxM @ map_kxM.T
 
-    probed_Sxk = _probed(row_Mxk, new_k, z_MxS, values_S, weight_S, penalty)
+    probed_Sxk = _probed(row_Mxk, new_k, probed, penalty)
     e_Sxk = _design(probed_Sxk)
     # Moments of [1, q] over all columns, and of [1, q] · c.
-    moments = yy.at[0, :].set(y).at[:, 0].set(y).at[0, 0].set(n_free)
+    second = yy.at[0, :].set(y).at[:, 0].set(y).at[0, 0].set(n_free)
     by_bias = yy[:, 0].at[0].set(y[0])
     products = zy_Mxk.at[:, 0].set(free_M)
-    moments = moments + e_Sxk.T @ e_Sxk
+    second = second + e_Sxk.T @ e_Sxk
     by_bias = by_bias + e_Sxk.T @ probed_Sxk[:, 0]
     products = products + z_MxS @ e_Sxk
-    row_Mxk = small.solve(moments + penalty.matrix(rank, n), (products - by_bias).T).T
+    row_Mxk = small.solve(second + penalty.matrix(rank, n), (products - by_bias).T).T
     gram_new = (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty.matrix(rank, weight_S.sum())
     right = e_Sxk.T @ (weight_S * (values_S - probed_Sxk[:, 0]))
     return row_Mxk, small.solve(gram_new, right)
 
 
-def _probed(
-    row_Mxk: Array, new_k: Array, z_MxS: Array, values_S: Array, weight_S: Array, penalty: Penalty
-) -> Array:
+def _probed(row_Mxk: Array, new_k: Array, probed: Probed, penalty: Penalty) -> Array:
     """Parameters [c, q] (S × k) of the probed columns: train rows and the new row together."""
+    z_MxS, values_S, weight_S = probed
     design, new = _design(row_Mxk), _design(new_k)
     m, rank = row_Mxk.shape[0], row_Mxk.shape[1] - 1
     gram = design.T @ design
@@ -158,7 +176,7 @@ def _probed(
     return jnp.where(weight_S > 0, both, alone).T
 
 
-def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int) -> Prepared:
+def prepare(z_MxN: Array, options: Settings) -> Prepared:
     """The factorisation of the complete train rows alone, from their M × M Gram matrix."""
     mean = z_MxN.mean()
     z_MxN = z_MxN - mean
@@ -166,54 +184,45 @@ def prepare(z_MxN: Array, *, rank: int, reg: Array, reg_bias: Array, steps: int)
     residual = z_MxN - row_M[:, None] - z_MxN.mean(0)
     gram, total = z_MxN @ z_MxN.T, z_MxN.sum(1)
     none = jnp.zeros((0,), z_MxN.dtype)
-    penalty = _penalty(reg, reg_bias, z_MxN.std())
-    new_k = jnp.zeros(rank + 1, z_MxN.dtype)
+    penalty = _penalty(options, z_MxN.std())
+    new_k = jnp.zeros(options.rank + 1, z_MxN.dtype)
+    moments = Moments(gram, total, z_MxN.shape[1])
+    unprobed = Probed(z_MxN[:, :0], none, none)
 
     def step(_: int, row_Mxk: Array) -> Array:
-        return _train_step(
-            row_Mxk, new_k, gram, total, z_MxN.shape[1], z_MxN[:, :0], none, none, penalty
-        )[0]
+        return _train_step(row_Mxk, new_k, moments, unprobed, penalty)[0]
 
-    row_Mxk = jax.lax.fori_loop(0, steps, step, _start(residual, row_M, rank))
+    row_Mxk = jax.lax.fori_loop(0, options.steps, step, _start(residual, row_M, options.rank))
     return Prepared(z_MxN, mean, z_MxN.std(), gram, total, row_Mxk)
 
 
 def extend(
-    state: Prepared,
-    columns_S: Array,
-    values_S: Array,
-    key: Array,
-    *,
-    rank: int,
-    reg: Array,
-    reg_bias: Array,
-    steps: int,
+    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
 ) -> Array:
     """The new row fitted jointly with the train rows, started from their own factorisation."""
-    penalty = _penalty(reg, reg_bias, state.deviation)
+    penalty, rank = _penalty(options, state.deviation), options.rank
     weight_S = (~jnp.isnan(values_S)).astype(state.z_MxN.dtype)
     left_S = jnp.where(weight_S > 0, values_S - state.mean, 0)
-    z_MxS = state.z_MxN[:, columns_S]
-    n = state.z_MxN.shape[1]
+    probed = Probed(state.z_MxN[:, columns_S], left_S, weight_S)
+    moments = Moments(state.gram_MxM, state.sum_M, state.z_MxN.shape[1])
 
     def step(_: int, parameters: tuple[Array, Array]) -> tuple[Array, Array]:
-        return _train_step(
-            *parameters, state.gram_MxM, state.sum_M, n, z_MxS, left_S, weight_S, penalty
-        )
+        return _train_step(*parameters, moments, probed, penalty)
 
     # The new row's first parameters come from columns fitted without it.
-    first_Sxk = _probed(state.row_Mxk, jnp.zeros(rank + 1), z_MxS, left_S, 0 * weight_S, penalty)
+    without = probed._replace(weight_S=0 * weight_S)
+    first_Sxk = _probed(state.row_Mxk, jnp.zeros(rank + 1), without, penalty)
     e_Sxk = _design(first_Sxk)
     new_k = small.solve(
         (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty.matrix(rank, weight_S.sum()),
         e_Sxk.T @ (weight_S * (left_S - first_Sxk[:, 0])),
     )
-    row_Mxk, new_k = jax.lax.fori_loop(0, steps, step, (state.row_Mxk, new_k))
+    row_Mxk, new_k = jax.lax.fori_loop(0, options.steps, step, (state.row_Mxk, new_k))
     design = _design(row_Mxk)
     map_kxM = small.solve(design.T @ design + penalty.matrix(rank, design.shape[0]), design.T)
     # [1, p] · y_j = ([1, p] map) z_j − …: one product with the columns, whatever the rank.
     new = _design(new_k)
     mix_M = new @ map_kxM
     row_N = state.mean + new_k[0] + mix_M @ state.z_MxN - mix_M @ row_Mxk[:, 0]
-    probed_S = _probed(row_Mxk, new_k, z_MxS, left_S, weight_S, penalty) @ new
+    probed_S = _probed(row_Mxk, new_k, probed, penalty) @ new
     return row_N.at[columns_S].set(state.mean + new_k[0] + probed_S)

@@ -5,33 +5,47 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from forget_jax.associations.completion.settings import settings
+
 Array = jax.Array
 
 
-def _means(z_TxN: Array, known_TxN: Array) -> Array:
+@settings
+class Plain:
+    """Column means have no settings."""
+
+
+@settings
+class Scaled:
+    """Settings of the scaled means; see `_scale`."""
+
+    shrink: Array | float = 3.0
+
+
+def _means(z_MxN: Array, known_MxN: Array) -> Array:
     """Mean of the known entries of each column; a column without any takes the grand mean."""
-    zeroed = jnp.where(known_TxN, z_TxN, 0)
-    count_N = known_TxN.sum(0)
-    grand = zeroed.sum() / known_TxN.sum()
+    zeroed = jnp.where(known_MxN, z_MxN, 0)
+    count_N = known_MxN.sum(0)
+    grand = zeroed.sum() / known_MxN.sum()
     return jnp.where(count_N > 0, zeroed.sum(0) / jnp.maximum(count_N, 1), grand)
 
 
-def fill(z_TxN: Array, known_TxN: Array, key: Array) -> Array:
+def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Plain) -> Array:
     """Every entry is its column's mean over the rows that know it."""
-    return jnp.broadcast_to(_means(z_TxN, known_TxN), z_TxN.shape)
+    return jnp.broadcast_to(_means(z_MxN, known_MxN), z_MxN.shape)
 
 
-def prepare(z_MxN: Array) -> Any:
-    """Column means of the complete rows."""
+def prepare(z_MxN: Array, options: Any) -> Array:
+    """Column means (N) of the complete rows."""
     return z_MxN.mean(0)
 
 
-def extend(mean_N: Array, columns_S: Array, values_S: Array, key: Array) -> Array:
+def extend(mean_N: Array, columns_S: Array, values_S: Array, key: Array, options: Plain) -> Array:
     """The new row is the column means: its own entries say nothing about the others."""
     return mean_N
 
 
-def _scale(mean_N: Array, columns_S: Array, values_S: Array, shrink: Array) -> Array:
+def _scale(mean_N: Array, columns_S: Array, values_S: Array, shrink: Array | float) -> Array:
     """Least-squares factor of a row on the column means, drawn towards 1.
 
     `shrink` counts in typical entries: the prior weighs as much as that many of them.
@@ -42,22 +56,19 @@ def _scale(mean_N: Array, columns_S: Array, values_S: Array, shrink: Array) -> A
     return (dot + weight) / ((mean_S**2).sum() + weight)
 
 
-def fill_scaled(z_TxN: Array, known_TxN: Array, key: Array, *, shrink: Array) -> Array:
+def fill_scaled(z_MxN: Array, known_MxN: Array, key: Array, options: Scaled) -> Array:
     """Every row is the column means times one number of its own."""
-    mean_N = _means(z_TxN, known_TxN)
-    values_TxN = jnp.where(known_TxN, z_TxN, jnp.nan)
-    columns_N = jnp.arange(z_TxN.shape[1])
-    scale_T = jax.vmap(lambda values: _scale(mean_N, columns_N, values, shrink))(values_TxN)
-    return scale_T[:, None] * mean_N
-
-
-def prepare_scaled(z_MxN: Array, *, shrink: Array) -> Any:
-    """Column means of the complete rows."""
-    return z_MxN.mean(0)
+    mean_N = _means(z_MxN, known_MxN)
+    values_MxN = jnp.where(known_MxN, z_MxN, jnp.nan)
+    columns_N = jnp.arange(z_MxN.shape[1])
+    scale_M = jax.vmap(lambda values_N: _scale(mean_N, columns_N, values_N, options.shrink))(
+        values_MxN
+    )
+    return scale_M[:, None] * mean_N
 
 
 def extend_scaled(
-    mean_N: Array, columns_S: Array, values_S: Array, key: Array, *, shrink: Array
+    mean_N: Array, columns_S: Array, values_S: Array, key: Array, options: Scaled
 ) -> Array:
     """The new row is the column means times the factor its known entries suggest."""
-    return _scale(mean_N, columns_S, values_S, shrink) * mean_N
+    return _scale(mean_N, columns_S, values_S, options.shrink) * mean_N

@@ -13,9 +13,26 @@ import jax
 import jax.numpy as jnp
 
 from forget_jax.associations.completion import additive, small
+from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
 FILL_STEPS = 20
+START = additive.Settings(1.0, 1.0)
+
+
+@settings
+class Settings:
+    """The model's settings.
+
+    Attributes:
+      rank: number of factors; M must be at least rank + 2.
+      offset: prior standard deviation of a row's offset, in standard deviations of the matrix.
+      pooled: how many rows' worth of the average noise is added to each column's own.
+    """
+
+    rank: int = 1
+    offset: Array | float = 4.0
+    pooled: Array | float = 100.0
 
 
 class Prepared(NamedTuple):
@@ -60,19 +77,13 @@ def model(state: Decomposition, rank: int, n_rows: int) -> Model:
     return Model(scale_r, jnp.maximum(left_N, floor), average, freedom)
 
 
-def prepare(z_MxN: Array, *, rank: int, offset: Array, pooled: Array) -> Prepared:
-    """Mean, loadings and noise of complete rows.
-
-    Args:
-      z_MxN: complete rows, M ≥ rank + 2.
-      rank: number of factors.
-      offset: prior standard deviation of the row's offset, in standard deviations of the matrix.
-      pooled: how many rows' worth of the average noise is added to each column's own.
-    """
-    whole = decompose(z_MxN, rank)
-    one = model(whole, rank, z_MxN.shape[0])
+def prepare(z_MxN: Array, options: Settings) -> Prepared:
+    """Mean, loadings and noise of complete rows, M ≥ rank + 2."""
+    whole = decompose(z_MxN, options.rank)
+    one = model(whole, options.rank, z_MxN.shape[0])
+    pooled = options.pooled
     noise_N = (one.freedom * one.noise_N + pooled * one.average) / (one.freedom + pooled)
-    broad_1xN = jnp.full((1, z_MxN.shape[1]), offset * z_MxN.std())
+    broad_1xN = jnp.full((1, z_MxN.shape[1]), options.offset * z_MxN.std())
     loadings_kxN = jnp.concatenate([broad_1xN, one.scale_r[:, None] * whole.factors_rxN])
     return Prepared(whole.mean_N, loadings_kxN, noise_N)
 
@@ -101,47 +112,36 @@ def predict(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, 
 
 
 def extend(
-    state: Prepared,
-    columns_S: Array,
-    values_S: Array,
-    key: Array,
-    *,
-    rank: int,
-    offset: Array,
-    pooled: Array,
+    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
 ) -> Array:
     """The new row's conditional mean; the train rows are not refitted."""
     return state.mean_N + posterior(state, columns_S, values_S)[0] @ state.loadings_kxN
 
 
-def fill(
-    z_TxN: Array, known_TxN: Array, key: Array, *, rank: int, offset: Array, pooled: Array
-) -> Array:
+def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:
     """Any missing entries, by `alternate`."""
     return alternate(
-        z_TxN,
-        known_TxN,
-        lambda z: prepare(z, rank=rank, offset=offset, pooled=pooled),
-        lambda state, columns, values: extend(
-            state, columns, values, key, rank=rank, offset=offset, pooled=pooled
-        ),
+        z_MxN,
+        known_MxN,
+        lambda z: prepare(z, options),
+        lambda state, columns, values: extend(state, columns, values, key, options),
     )
 
 
 def alternate(
-    z_TxN: Array,
-    known_TxN: Array,
+    z_MxN: Array,
+    known_MxN: Array,
     prepare: Callable[[Array], Any],
     extend: Callable[[Any, Array, Array], Array],
 ) -> Array:
     """Alternates estimating a model from the filled matrix and filling each row from its own."""
-    fit = additive.effects(z_TxN, known_TxN, 1.0, 1.0)
-    start = fit.mean + fit.row_T[:, None] + fit.column_N
-    columns_N = jnp.arange(z_TxN.shape[1])
-    values_TxN = jnp.where(known_TxN, z_TxN, jnp.nan)
+    fit = additive.effects(z_MxN, known_MxN, START)
+    start = fit.mean + fit.row_M[:, None] + fit.column_N
+    columns_N = jnp.arange(z_MxN.shape[1])
+    values_MxN = jnp.where(known_MxN, z_MxN, jnp.nan)
 
-    def step(_: int, guess_TxN: Array) -> Array:
-        state = prepare(jnp.where(known_TxN, z_TxN, guess_TxN))
-        return jax.vmap(lambda values_N: extend(state, columns_N, values_N))(values_TxN)
+    def step(_: int, guess_MxN: Array) -> Array:
+        state = prepare(jnp.where(known_MxN, z_MxN, guess_MxN))
+        return jax.vmap(lambda values_N: extend(state, columns_N, values_N))(values_MxN)
 
     return jax.lax.fori_loop(0, FILL_STEPS, step, start)

@@ -13,62 +13,77 @@ import jax
 import jax.numpy as jnp
 
 from forget_jax.associations.completion import additive, sgd
+from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
 
 
-def _distances(z_TxN: Array, known_TxN: Array) -> Array:
-    """T × T mean squared differences over common entries; infinite where there are none."""
-    weight = known_TxN.astype(z_TxN.dtype)
-    zeroed = jnp.where(known_TxN, z_TxN, 0)
+@settings
+class Settings:
+    """Neighbours, the width of the similarity, and the shrinkage of the baselines' effects."""
+
+    neighbours: int = 40
+    width: Array | float = 1.0
+    shrink: Array | float = 0.0
+
+    @property
+    def baseline(self) -> additive.Settings:
+        """Settings of the additive baselines."""
+        return additive.Settings(self.shrink, self.shrink)
+
+
+@settings
+class Descended:
+    """Neighbours and width, and how baselines are descended to."""
+
+    neighbours: int = 40
+    width: Array | float = 1.0
+    rate: Array | float = 0.005
+    reg: Array | float = 0.02
+    epochs: int = 1000
+
+
+def _distances(z_MxN: Array, known_MxN: Array) -> Array:
+    """M × M mean squared differences over common entries; infinite where there are none."""
+    weight = known_MxN.astype(z_MxN.dtype)
+    zeroed = jnp.where(known_MxN, z_MxN, 0)
     square = (zeroed**2) @ weight.T
     total = square + square.T - 2 * zeroed @ zeroed.T
     count = weight @ weight.T
     return jnp.where(count > 0, jnp.maximum(total, 0) / jnp.maximum(count, 1), jnp.inf)
 
 
-def _fill(z_TxN: Array, known_TxN: Array, base_TxN: Array, width: Array, neighbours: int) -> Array:
-    left = jnp.where(known_TxN, z_TxN - base_TxN, 0)
-    similar_TxT = 1 / (width + _distances(z_TxN, known_TxN))
-    similar_TxT = jnp.where(jnp.eye(z_TxN.shape[0], dtype=bool), 0, similar_TxT)
+def _fill(z_MxN: Array, known_MxN: Array, base_MxN: Array, options: Settings | Descended) -> Array:
+    left = jnp.where(known_MxN, z_MxN - base_MxN, 0)
+    similar_MxM = 1 / (options.width + _distances(z_MxN, known_MxN))
+    similar_MxM = jnp.where(jnp.eye(z_MxN.shape[0], dtype=bool), 0, similar_MxM)
 
     def one(row: tuple[Array, Array]) -> Array:
-        base_N, similar_T = row
-        order = jnp.argsort(-similar_T)
-        known = known_TxN[order] & (similar_T[order] > 0)[:, None]
-        near = known & (jnp.cumsum(known, 0) <= neighbours)
-        weight = near * similar_T[order][:, None]
+        base_N, similar_M = row
+        order = jnp.argsort(-similar_M)
+        known = known_MxN[order] & (similar_M[order] > 0)[:, None]
+        near = known & (jnp.cumsum(known, 0) <= options.neighbours)
+        weight = near * similar_M[order][:, None]
         total = weight.sum(0)
         return base_N + jnp.where(total > 0, (weight * left[order]).sum(0), 0) / jnp.where(
             total > 0, total, 1
         )
 
-    return jax.lax.map(one, (base_TxN, similar_TxT))
+    return jax.lax.map(one, (base_MxN, similar_MxM))
 
 
-def fill(
-    z_TxN: Array, known_TxN: Array, key: Array, *, neighbours: int, width: Array, shrink: Array
-) -> Array:
+def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:
     """Any missing entries; baselines are (shrunken) least-squares effects."""
-    fit = additive.effects(z_TxN, known_TxN, shrink, shrink)
-    base = fit.mean + fit.row_T[:, None] + fit.column_N
-    return _fill(z_TxN, known_TxN, base, width, neighbours)
+    fit = additive.effects(z_MxN, known_MxN, options.baseline)
+    base = fit.mean + fit.row_M[:, None] + fit.column_N
+    return _fill(z_MxN, known_MxN, base, options)
 
 
-def fill_sgd(
-    z_TxN: Array,
-    known_TxN: Array,
-    key: Array,
-    *,
-    neighbours: int,
-    width: Array,
-    rate: Array,
-    reg: Array,
-    epochs: int,
-) -> Array:
+def fill_sgd(z_MxN: Array, known_MxN: Array, key: Array, options: Descended) -> Array:
     """The paper's own: baselines by stochastic gradient descent."""
-    base = sgd.predicted(sgd.effects(z_TxN, known_TxN, rate, reg, epochs))
-    return _fill(z_TxN, known_TxN, base, width, neighbours)
+    descent = sgd.Additive(options.rate, options.reg, options.epochs)
+    base = sgd.predicted(sgd.effects(z_MxN, known_MxN, descent))
+    return _fill(z_MxN, known_MxN, base, options)
 
 
 class Prepared(NamedTuple):
@@ -76,31 +91,23 @@ class Prepared(NamedTuple):
     sums: Any
 
 
-def prepare(z_MxN: Array, *, neighbours: int, width: Array, shrink: Array) -> Prepared:
+def prepare(z_MxN: Array, options: Settings) -> Prepared:
     """The complete train rows and their sums."""
-    return Prepared(z_MxN, additive.prepare(z_MxN, shrink_rows=shrink, shrink_columns=shrink))
+    return Prepared(z_MxN, additive.prepare(z_MxN))
 
 
 def extend(
-    state: Prepared,
-    columns_S: Array,
-    values_S: Array,
-    key: Array,
-    *,
-    neighbours: int,
-    width: Array,
-    shrink: Array,
+    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
 ) -> Array:
     """The same as appending and filling: distances come from the known entries alone."""
     z_MxN = state.z_MxN
     known_S = ~jnp.isnan(values_S)
-    base, new = additive.extended(
-        state.sums, columns_S, values_S, shrink_rows=shrink, shrink_columns=shrink
-    )
+    base, new = additive.extended(state.sums, columns_S, values_S, options.baseline)
     square_M = jnp.where(known_S, (z_MxN[:, columns_S] - values_S) ** 2, 0).sum(1)
-    similar_M = jnp.where(known_S.any(), 1 / (width + square_M / jnp.maximum(known_S.sum(), 1)), 0)
-    nearest = jnp.argsort(-similar_M)[:neighbours]
+    distance_M = square_M / jnp.maximum(known_S.sum(), 1)
+    similar_M = jnp.where(known_S.any(), 1 / (options.width + distance_M), 0)
+    nearest = jnp.argsort(-similar_M)[: options.neighbours]
     weight_M = jnp.zeros_like(similar_M).at[nearest].set(similar_M[nearest])
     weight_M = weight_M / jnp.maximum(weight_M.sum(), 1e-30)
-    left_N = weight_M @ z_MxN - weight_M @ (base.mean + base.row_T) - weight_M.sum() * base.column_N
+    left_N = weight_M @ z_MxN - weight_M @ (base.mean + base.row_M) - weight_M.sum() * base.column_N
     return base.mean + new + base.column_N + left_N

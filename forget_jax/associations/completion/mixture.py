@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.associations.completion import gaussian, small
+from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
 # How many rows' worth of the average noise is added to a column's own: decades, equal weights.
@@ -21,6 +22,14 @@ POOLED = (1.0, 10.0, 100.0, 1000.0)
 # Variances relative to the train rows'; every pair has the same prior weight.
 NOISE_SCALES = (0.25, 1.0, 4.0, 16.0)
 FACTOR_SCALES = (0.25, 1.0, 4.0)
+
+
+@settings
+class Settings:
+    """The most factors, and the offset's prior as in `gaussian.Settings`; M ≥ rank + 2 rows."""
+
+    rank: int = 8
+    offset: Array | float = 4.0
 
 
 class Prepared(NamedTuple):
@@ -32,12 +41,13 @@ class Prepared(NamedTuple):
     freedom_R: Array  # rows' worth of evidence in a column's own noise
 
 
-def prepare(z_MxN: Array, *, rank: int, offset: Array) -> Prepared:
+def prepare(z_MxN: Array, options: Settings) -> Prepared:
     """What models of 1 to `rank` factors share, and their scales and noise; M ≥ rank + 2 rows."""
+    rank = options.rank
     state = gaussian.decompose(z_MxN, rank)
     models = [gaussian.model(state, r, z_MxN.shape[0]) for r in range(1, rank + 1)]
     scale_Rxr = jnp.stack([jnp.pad(m.scale_r, (0, rank - len(m.scale_r))) for m in models])
-    spread = offset * z_MxN.std()
+    spread = options.offset * z_MxN.std()
     return Prepared(
         state.mean_N,
         jnp.concatenate([jnp.ones_like(state.mean_N)[None], state.factors_rxN]),
@@ -72,19 +82,19 @@ def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> A
         return mean_k, noise * inverse, evidence
 
     noises, factors = np.meshgrid(NOISE_SCALES, FACTOR_SCALES)
-    noise_G, factor_G = jnp.asarray(noises.ravel()), jnp.asarray(factors.ravel())
-    mean_Gxk, covariance_Gxkxk, evidence_G = jax.vmap(one)(noise_G, factor_G)
-    weight_G = jax.nn.softmax(evidence_G)
-    mean_k = weight_G @ mean_Gxk
-    off_Gxk = mean_Gxk - mean_k
-    covariance = jnp.einsum("g,gab->ab", weight_G, covariance_Gxkxk)
-    return mean_k, covariance + (weight_G * off_Gxk.T) @ off_Gxk, weight_G @ noise_G
+    noise_Q, factor_Q = jnp.asarray(noises.ravel()), jnp.asarray(factors.ravel())
+    mean_Qxk, covariance_Qxkxk, evidence_Q = jax.vmap(one)(noise_Q, factor_Q)
+    weight_Q = jax.nn.softmax(evidence_Q)
+    mean_k = weight_Q @ mean_Qxk
+    off_Qxk = mean_Qxk - mean_k
+    covariance = jnp.einsum("q,qab->ab", weight_Q, covariance_Qxkxk)
+    return mean_k, covariance + (weight_Q * off_Qxk.T) @ off_Qxk, weight_Q @ noise_Q
 
 
 def _models(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array, Array]:
     """For every number of factors and every pooling: factors on the basis, their covariance, scale.
 
-    Shapes: R × P × k, R × P × k × k, R × P.
+    Shapes: R × H × k, R × H × k × k, R × H.
     """
     known_S = ~jnp.isnan(values_S)
     left_S = jnp.where(known_S, values_S - state.mean_N[columns_S], 0)
@@ -107,33 +117,31 @@ def _models(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, 
 
 def predict(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array]:
     """Mean and variance of every entry of a row (N each), its noise included."""
-    mean_RxPxk, covariance, scale_RxP = _models(state, columns_S, values_S)
-    mean_k = mean_RxPxk.mean((0, 1))
-    off = mean_RxPxk - mean_k
-    whole = covariance.mean((0, 1)) + jnp.einsum("rpa,rpb->ab", off, off) / scale_RxP.size
+    mean_RxHxk, covariance, scale_RxH = _models(state, columns_S, values_S)
+    mean_k = mean_RxHxk.mean((0, 1))
+    off = mean_RxHxk - mean_k
+    whole = covariance.mean((0, 1)) + jnp.einsum("rha,rhb->ab", off, off) / scale_RxH.size
     variance_N = ((whole @ state.basis_kxN) * state.basis_kxN).sum(0)
-    pooled_P = jnp.asarray(POOLED)
-    total_RxP = scale_RxP / (state.freedom_R[:, None] + pooled_P) / scale_RxP.size
-    own_R = (total_RxP * state.freedom_R[:, None]).sum(1)
-    common = (total_RxP * pooled_P * state.average_R[:, None]).sum()
+    pooled_H = jnp.asarray(POOLED)
+    total_RxH = scale_RxH / (state.freedom_R[:, None] + pooled_H) / scale_RxH.size
+    own_R = (total_RxH * state.freedom_R[:, None]).sum(1)
+    common = (total_RxH * pooled_H * state.average_R[:, None]).sum()
     return state.mean_N + mean_k @ state.basis_kxN, variance_N + own_R @ state.noise_RxN + common
 
 
 def extend(
-    state: Prepared, columns_S: Array, values_S: Array, key: Array, *, rank: int, offset: Array
+    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
 ) -> Array:
     """The new row's mean over all models; the train rows are not refitted."""
-    mean_RxPxk, _, _ = _models(state, columns_S, values_S)
-    return state.mean_N + mean_RxPxk.mean((0, 1)) @ state.basis_kxN
+    mean_RxHxk, _, _ = _models(state, columns_S, values_S)
+    return state.mean_N + mean_RxHxk.mean((0, 1)) @ state.basis_kxN
 
 
-def fill(z_TxN: Array, known_TxN: Array, key: Array, *, rank: int, offset: Array) -> Array:
+def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:
     """Any missing entries, by `gaussian.alternate`."""
     return gaussian.alternate(
-        z_TxN,
-        known_TxN,
-        lambda z: prepare(z, rank=rank, offset=offset),
-        lambda state, columns, values: extend(
-            state, columns, values, key, rank=rank, offset=offset
-        ),
+        z_MxN,
+        known_MxN,
+        lambda z: prepare(z, options),
+        lambda state, columns, values: extend(state, columns, values, key, options),
     )

@@ -1,7 +1,7 @@
 """Nuclear-norm completion of what an additive model leaves (soft-impute, Mazumder et al. 2010).
 
 Unknown residuals are replaced by those of the matrix whose singular values are lowered by a
-threshold, again and again. Singular vectors come from the T × T Gram matrix.
+threshold, again and again. Singular vectors come from the M × M Gram matrix.
 """
 
 from typing import Any, NamedTuple
@@ -10,33 +10,43 @@ import jax
 import jax.numpy as jnp
 
 from forget_jax.associations.completion import additive
+from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
+BASE = additive.Settings(1.0, 1.0)  # of the additive model whose residuals are completed
 
 
-def _shrinker(gram_TxT: Array, threshold: Array) -> Array:
-    """T × T map whose product with a matrix of this Gram has its singular values lowered."""
-    values, vectors = jnp.linalg.eigh(gram_TxT)
+@settings
+class Settings:
+    """The threshold, relative to the largest singular value of the known residuals, and steps."""
+
+    threshold: Array | float = 0.1
+    steps: int = 100
+
+
+def _shrinker(gram_MxM: Array, threshold: Array) -> Array:
+    """M × M map whose product with a matrix of this Gram has its singular values lowered."""
+    values, vectors = jnp.linalg.eigh(gram_MxM)
     size = jnp.sqrt(jnp.maximum(values, 1e-30))
     return (vectors * jnp.maximum(1 - threshold / size, 0)) @ vectors.T
 
 
-def _largest(gram_TxT: Array) -> Array:
-    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram_TxT)[-1], 0))
+def _largest(gram_MxM: Array) -> Array:
+    return jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram_MxM)[-1], 0))
 
 
-def fill(z_TxN: Array, known_TxN: Array, key: Array, *, threshold: Array, steps: int) -> Array:
-    """`threshold` is relative to the largest singular value of the known residuals."""
-    fit = additive.effects(z_TxN, known_TxN, 1.0, 1.0)
-    base = fit.mean + fit.row_T[:, None] + fit.column_N
-    left = jnp.where(known_TxN, z_TxN - base, 0)
-    absolute = threshold * _largest(left @ left.T)
+def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:
+    """Additive estimates plus completed residuals, any entries missing."""
+    fit = additive.effects(z_MxN, known_MxN, BASE)
+    base = fit.mean + fit.row_M[:, None] + fit.column_N
+    left = jnp.where(known_MxN, z_MxN - base, 0)
+    absolute = options.threshold * _largest(left @ left.T)
 
     def step(_: int, guess: Array) -> Array:
-        filled = jnp.where(known_TxN, left, guess)
+        filled = jnp.where(known_MxN, left, guess)
         return _shrinker(filled @ filled.T, absolute) @ filled
 
-    return base + jax.lax.fori_loop(0, steps, step, jnp.zeros_like(left))
+    return base + jax.lax.fori_loop(0, options.steps, step, jnp.zeros_like(left))
 
 
 class Prepared(NamedTuple):
@@ -45,32 +55,22 @@ class Prepared(NamedTuple):
     sums: Any
 
 
-def prepare(z_MxN: Array, *, threshold: Array, steps: int) -> Prepared:
+def prepare(z_MxN: Array, options: Settings) -> Prepared:
     """The complete train rows, their Gram matrix and sums."""
-    return Prepared(
-        z_MxN, z_MxN @ z_MxN.T, additive.prepare(z_MxN, shrink_rows=1.0, shrink_columns=1.0)
-    )
+    return Prepared(z_MxN, z_MxN @ z_MxN.T, additive.prepare(z_MxN))
 
 
 def extend(
-    state: Prepared,
-    columns_S: Array,
-    values_S: Array,
-    key: Array,
-    *,
-    threshold: Array,
-    steps: int,
+    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
 ) -> Array:
     """Appends the row; only its own entries change from step to step, O(M · N) each."""
-    base, new = additive.extended(
-        state.sums, columns_S, values_S, shrink_rows=1.0, shrink_columns=1.0
-    )
-    left_MxN = state.z_MxN - base.mean - base.row_T[:, None] - base.column_N
+    base, new = additive.extended(state.sums, columns_S, values_S, BASE)
+    left_MxN = state.z_MxN - base.mean - base.row_M[:, None] - base.column_N
     base_N = base.mean + new + base.column_N
     known_N = jnp.zeros(base_N.shape, bool).at[columns_S].max(~jnp.isnan(values_S))
     left_N = jnp.zeros_like(base_N).at[columns_S].add(jnp.nan_to_num(values_S - base_N[columns_S]))
     gram = left_MxN @ left_MxN.T
-    absolute = threshold * _largest(gram)
+    absolute = options.threshold * _largest(gram)
 
     def step(_: int, guess_N: Array) -> Array:
         filled_N = jnp.where(known_N, left_N, guess_N)
@@ -79,4 +79,4 @@ def extend(
         mix = _shrinker(whole, absolute)[-1]
         return mix[:-1] @ left_MxN + mix[-1] * filled_N
 
-    return base_N + jax.lax.fori_loop(0, steps, step, jnp.zeros_like(base_N))
+    return base_N + jax.lax.fori_loop(0, options.steps, step, jnp.zeros_like(base_N))
