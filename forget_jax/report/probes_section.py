@@ -1,13 +1,22 @@
 """The section about probes: how many upstream examples to measure for a new task, and which."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from forget_jax.report.plots import SERIES, Line, legend, xy_plot
 from forget_jax.report.section import Figure, Section, Table, number
 
+METRICS = {
+    "rmse": "RMSE of the row",
+    "row_mean_error": "error of the row's mean",
+    "precision_at_k": "share found of the most forgotten",
+}
+
 
 def probes_section(
-    expected: Sequence[Mapping[str, float]], columns_by_aim: Mapping[str, Sequence[str]]
+    expected: Sequence[Mapping[str, float]],
+    columns_by_aim: Mapping[str, Sequence[str]],
+    compared: Mapping[str, Mapping[str, Any]],
 ) -> Section:
     """Expected error by number of random probes, and the examples chosen for every aim.
 
@@ -15,6 +24,9 @@ def probes_section(
       expected: records of `observed`, `rmse`, `low`, `high` (central 90 % of held-out tasks) and
         `bound` (a new task stays below it with 90 % probability; None where it is infinite).
       columns_by_aim: names of the chosen examples, by what they are to decide.
+      compared: by aim, the `metric` it is judged by, its means with `chosen` and with `random`
+        probes, and of their difference `mean`, `low` and `high`; empty where they were not
+        compared.
     """
     x = [e["observed"] for e in expected]
     lines = [
@@ -49,8 +61,21 @@ def probes_section(
         ),
         note="Random probes are a safe choice too: chosen ones were not better on every matrix.",
     )
+    against = Table(
+        "Chosen against random probes",
+        ("aim", "judged by", "chosen", "random", "difference", "95 % from", "to"),
+        tuple(_row(aim, found) for aim, found in compared.items()),
+        note="Every fourth task is predicted from its probes, on random halves of the examples "
+        "that neither kind may probe. Where the interval holds zero, choosing made no difference.",
+    )
     lead = (
         "How well a new task's row is predicted depends on how many of its entries are measured. "
         "The tables say what error to expect and which examples to measure for which purpose."
     )
-    return Section("probes", "What to measure next", lead, (figure,), (errors, chosen))
+    tables = (errors, chosen, against) if compared else (errors, chosen)
+    return Section("probes", "What to measure next", lead, (figure,), tables)
+
+
+def _row(aim: str, found: Mapping[str, Any]) -> tuple[str | float, ...]:
+    numbers = (found[name] for name in ("chosen", "random", "mean", "low", "high"))
+    return aim, METRICS.get(found["metric"], found["metric"]), *numbers

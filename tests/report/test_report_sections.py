@@ -191,8 +191,15 @@ def test_probes_section_draws_expected_errors_and_chosen_examples():
         {"observed": 5, "rmse": 0.3, "low": 0.1, "high": 0.5, "bound": None},
         {"observed": 10, "rmse": 0.2, "low": 0.1, "high": 0.4, "bound": 0.45},
     ]
-    html = report.page("p", [report.probes_section(expected, {"row": ["c4#1", "c4#2"]})], {})
+    columns = {"row": ["c4#1", "c4#2"]}
+    html = report.page("p", [report.probes_section(expected, columns, {})], {})
     for shown in ("c4#1", "c4#2", "0.45", "bound"):
+        assert shown in html
+    assert "against random" not in html
+    row = {"metric": "rmse", "chosen": 0.213, "random": 0.2, "mean": 0.013, "low": 0.002}
+    compared = {"row": row | {"high": 0.024}}
+    html = report.page("p", [report.probes_section(expected, columns, compared)], {})
+    for shown in ("Chosen against random probes", "RMSE of the row", "0.213", "0.024"):
         assert shown in html
 
 

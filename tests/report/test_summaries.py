@@ -45,7 +45,10 @@ KEYS = {
         *("methods", "best", "paired", "observed", "seeds", "train_tasks", "test_tasks"),
         "seconds",
     ),
-    "probes": (*("columns", "columns_by_aim", "expected_errors", "observed", "tasks", "seconds"),),
+    "probes": (
+        *("columns", "columns_by_aim", "expected_errors", "against_random", "observed", "tasks"),
+        "seconds",
+    ),
     "replay": (
         *("replay", "paired_test", "base_upstream_nll", "tasks", "seeds", "evaluated"),
         *(*TRAINING, "useful_fraction", "over_context", "candidates", "observed", "seconds"),
