@@ -30,13 +30,23 @@ def expanded_tail(level: float, clusters: int) -> float:
 class Fit:
     """A fitted law.
 
-    `params` are those of `LAWS[law].formula`; `ci` their bootstrap intervals at `level`
-    (percentiles, expanded for few runs: see `expanded_tail`).
-    `r2`, `bic` and `aicc` are about the target in nats whatever the loss; the criteria use
-    `n_eff` points, the same for all laws fitted to one table. `heldout_error` is the mean absolute
-    error on ranks (or runs: `heldout_by`) left out of the fit, `heldout` the same for this law and
-    the nulls. `noise` is the standard deviation of residuals. `valid` is the range of each column
-    that the law was fitted on.
+    Attributes:
+      law, target: what was fitted to which column.
+      loss, delta: the fit's loss and its threshold (None for `mse`).
+      params: the parameters of `LAWS[law].formula`.
+      ci: their bootstrap intervals at `level` (percentiles, expanded for few runs: see
+        `expanded_tail`); empty without bootstraps.
+      r2, bic, aicc: about the target in nats, whatever the loss; the criteria use `n_eff` points.
+      n: points of the target.
+      n_eff: how many independent points they are worth, the same for all laws of one table.
+      clusters: training runs.
+      heldout_error: mean absolute error, nats, on ranks (or runs: `heldout_by`) left out of the
+        fit; None where the table cannot spare any.
+      heldout: the same for this law and the nulls.
+      noise: standard deviation of residuals, nats.
+      converged: whether the best start ended at a vanishing gradient.
+      warnings: one line for each reason to distrust the parameters.
+      valid: least and most of each column that the law was fitted on.
     """
 
     law: str
@@ -66,18 +76,34 @@ class Fit:
     def predict(self, *values: Any, **columns: Any) -> np.ndarray:
         """Predicted target, nats: `predict(P, steps)`, `predict(l_ft)`, or by column name.
 
-        Positional values are the law's columns in order; all broadcast together. Columns the law
-        does not read are ignored, so `predict(P=.., steps=..)` serves power_P and power_N too.
+        Args:
+          *values: the law's columns in order: numbers or arrays, which broadcast together.
+          **columns: columns by name. Those that the law does not read are ignored, so
+            `predict(P=.., steps=..)` serves power_P and power_N too.
+
+        Returns:
+          float64, of the columns' common shape.
+
+        Raises:
+          UserError: a column is missing, or P or steps not positive.
         """
         return self._evaluate(self._best, self._columns(values, columns))[0]
 
     def interval(
         self, *values: Any, kind: str = "curve", **columns: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds at `level` of the law's mean ("curve") or of one new measurement ("point").
+        """Bounds at `level`, nats.
 
-        "point" adds the residual spread to every bootstrap curve. Raises UserError where the fit
-        was made without bootstraps.
+        Args:
+          *values, **columns: as for `predict`.
+          kind: `curve`, of the law's mean; or `point`, of one new measurement, for which the
+            residual spread is added to every bootstrap curve.
+
+        Returns:
+          The lower and the upper bound, float64, of the columns' common shape.
+
+        Raises:
+          UserError: the fit was made without bootstraps, an unknown kind, or as `predict`.
         """
         if self._samples is None:
             raise UserError("scaling: this fit has no intervals; fit with bootstraps > 0")
@@ -91,7 +117,14 @@ class Fit:
         return low, high
 
     def samples(self, *values: Any, **columns: Any) -> np.ndarray:
-        """Bootstrap curves at the given columns, bootstraps first."""
+        """Bootstrap curves at the given columns, nats, bootstraps along the first axis.
+
+        Args:
+          *values, **columns: as for `predict`.
+
+        Raises:
+          UserError: the fit was made without bootstraps, or as `predict`.
+        """
         if self._samples is None:
             raise UserError("scaling: this fit has no bootstraps; fit with bootstraps > 0")
         return self._evaluate(self._samples, self._columns(values, columns))
@@ -137,7 +170,7 @@ class Fit:
 
 
 def predictions(law: Law, lanes: Solution, cols: dict[str, np.ndarray]) -> np.ndarray:
-    """Each lane's prediction [S, N] at columns laid out as the lanes were fitted."""
+    """Each lane's prediction (S × N) at columns laid out as the lanes were fitted."""
     return np.einsum("snj,sj->sn", terms_SxNxJ(law, lanes.shape_SxK, cols), lanes.coef_SxJ)
 
 
@@ -150,7 +183,7 @@ def _finite(value: Any) -> Any:
 
 
 def natural_values(law: Law, lanes: Solution, centre: dict[str, float]) -> dict[str, np.ndarray]:
-    """Each lane's parameters as in the printed formula."""
+    """Each lane's parameters (S each) as in the printed formula."""
     values = dict(zip(law.linear, lanes.coef_SxJ.T, strict=True))
     values |= {s.name: lanes.shape_SxK[:, k] for k, s in enumerate(law.shape)}
     with np.errstate(over="ignore", invalid="ignore"):

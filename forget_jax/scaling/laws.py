@@ -23,9 +23,13 @@ from forget_jax.scaling.terms import Columns, Values
 
 @dataclass(frozen=True)
 class Shape:
-    """One non-linear parameter: its bounds, and the narrower range starts are drawn from.
+    """One non-linear parameter.
 
-    With `log` the parameter is positive and is searched and drawn in its logarithm.
+    Attributes:
+      name: as in the formula.
+      low, high: its bounds.
+      start_low, start_high: the narrower range that starts are drawn from.
+      log: whether it is positive, and searched and drawn in its logarithm.
     """
 
     name: str
@@ -38,10 +42,20 @@ class Shape:
 
 @dataclass(frozen=True)
 class Law:
-    """A law: `columns` it reads, `target` it predicts, its terms and its parameters.
+    """A law.
 
-    `terms(shape, columns)` returns one array per name in `linear`. `natural(values, centre)` turns
-    parameters fitted on `log_x - centre[x]` into those of the printed formula.
+    Attributes:
+      name, formula, source: as they are printed.
+      columns: what it reads among `P`, `steps`, `l_ft` and `mix`.
+      linear: names of its coefficients.
+      terms: `terms(shape, columns)` returns one array for each name in `linear`.
+      shape: its non-linear parameters.
+      natural: `natural(values, centre)` turns parameters fitted on `log_x - centre[x]` into those
+        of the printed formula.
+      searched: turns printed parameters into those of `shape`.
+      printed: non-linear parameters of the formula, where they are not those of `shape`.
+      target: the column it predicts.
+      companion: a second target that is fitted jointly.
     """
 
     name: str
@@ -52,10 +66,10 @@ class Law:
     terms: Callable[[Values, Columns], list[Any]]
     shape: tuple[Shape, ...] = ()
     natural: Callable[[Values, Values], dict[str, Any]] = t.unchanged
-    searched: Callable[[Values], Values] = dict  # printed parameters to those of `shape`
-    printed: tuple[str, ...] = ()  # non-linear parameters of the formula, where not `shape`'s
+    searched: Callable[[Values], Values] = dict
+    printed: tuple[str, ...] = ()
     target: str = "l_f"
-    companion: str | None = None  # a second target fitted jointly
+    companion: str | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -250,7 +264,8 @@ def from_table(
     """Parameters of `joint_rho` from the printed form shift + scale*[(a/P)^alpha + (b/N)^beta]^rho.
 
     Source: Kalajdzievski 2024 (arXiv 2401.05605), Eqs. 5-6; for Eq. 6, scale is -c_{f,ft}*c_ft and
-    shift is s_{f,ft} - c_{f,ft}*s_ft.
+    shift is s_{f,ft} - c_{f,ft}*s_ft. The arguments are the columns of the paper's Table 1, or made
+    of them; the result is what `evaluate("joint_rho", ...)` takes.
     """
     from_p, from_n = a**alpha, b**beta
     return {
@@ -264,11 +279,23 @@ def from_table(
 
 
 def evaluate(name: str, params: Values, columns: Columns) -> np.ndarray:
-    """The law's prediction from printed parameters and columns as given, float64.
+    """The law's prediction from printed parameters, in nats.
 
-    joint_rho_tied is evaluated for l_f, its main target.
+    Args:
+      name: a name in `LAWS`.
+      params: all parameters of its formula.
+      columns: arrays of the columns it reads (`P`, `steps`, ...), of one shape.
+
+    Returns:
+      float64, of the columns' shape. `joint_rho_tied` is evaluated for l_f, its main target.
+
+    Raises:
+      UserError: an unknown law, or a parameter or column that is missing.
     """
     law = get_law(name)
+    missing = [n for n in (*law.parameters, *law.columns) if n not in {*params, *columns}]
+    if missing:
+        raise UserError(f"law {name!r} needs {', '.join(missing)} to be evaluated")
     cols = log_columns(columns)
     if law.companion:
         cols["is_companion"] = np.zeros_like(cols["log_P"])

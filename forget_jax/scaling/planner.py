@@ -17,10 +17,15 @@ _REACH = 1000.0
 class Plan:
     """The largest number of steps within the limit, with its interval at the fit's level.
 
-    `steps` is rounded down; infinite where the law never reaches the limit within a thousand times
-    the measured steps (only when extrapolating). `low` and `high` are bootstrap quantiles, NaN for
-    a fit without bootstraps; `low` is the number of steps for a careful reader. `extrapolated` says
-    that the answer or P lies outside the measured range.
+    Attributes:
+      steps: rounded down; infinite where the law never reaches the limit within a thousand times
+        the measured steps (only when extrapolating).
+      low, high: bootstrap quantiles of the steps, NaN for a fit without bootstraps; `low` is the
+        careful answer.
+      level: of the interval.
+      limit, baseline: as asked, in the unit of the fit's target.
+      columns: the law's other columns, as asked.
+      extrapolated: whether the answer or P lies outside the measured range.
     """
 
     steps: float
@@ -48,13 +53,19 @@ def _crossing(log_grid_G: np.ndarray, above_SxG: np.ndarray) -> np.ndarray:
 def plan_steps(
     fit: Fit, limit: float, *, baseline: float = 0.0, extrapolate: bool = False, **columns: Any
 ) -> Plan:
-    """Largest number of steps with `prediction - baseline <= limit`, at given `P` (and `mix`).
+    """Largest number of steps with `prediction - baseline <= limit`.
 
-    `limit` and `baseline` are in the unit of the fit's target: for KL the limit itself; for an L_f
-    that is not zero before training, give its value there as `baseline`.
+    Args:
+      fit: a law that reads `steps`, fitted.
+      limit: the most forgetting that is allowed, in the unit of the fit's target (nats).
+      baseline: the target's value before training, where that is not 0 (an L_f; not a KL).
+      extrapolate: answers outside the measured range as well.
+      **columns: the law's other columns, a number each: `P`, and `mix` where it reads that.
 
-    Raises UserError where the law has no steps or does not rise with them, and, unless
-    `extrapolate`, where P, or the answer, is outside what the law was fitted on.
+    Raises:
+      UserError: the law has no steps or does not rise with them; a column is missing; limit or
+        baseline is not finite; or, unless `extrapolate`, P or the answer is outside what the law
+        was fitted on.
     """
     law = LAWS[fit.law]
     if "steps" not in law.columns:

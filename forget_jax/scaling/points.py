@@ -16,10 +16,20 @@ _POSITIVE = ("P", "steps")
 class Points:
     """A checked table for one law, ready to fit.
 
-    `cols` is what the law's terms read (logs centred by `centre`), `y_N` the target, `scale_N` the
-    standard deviation of the target each row belongs to, `cluster_N` the run of each row, `fold_N`
-    the rank (or run) held out together, and `main_N` False on rows of the companion target.
-    `raw` holds the law's columns as given; `n_eff` the effective number of points of the target.
+    Rows of a companion target follow those of the main one.
+
+    Attributes:
+      cols: what the law's terms read (N each), logs centred by `centre`.
+      centre: what was subtracted from each log.
+      raw: the law's columns as given.
+      y_N: the target.
+      scale_N: the standard deviation of the target that each row belongs to.
+      cluster_N: the run of each row, numbered from 0.
+      fold_N: the rank (or run) that is held out together with others of its kind, from 0.
+      fold_name: `rank`, `run` or `point`: what a fold is.
+      main_N: False on rows of the companion target.
+      n_eff: how many independent points the target is worth.
+      warnings: what the table cannot identify.
     """
 
     cols: dict[str, np.ndarray]

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def draw_runs(cluster_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Pairs cluster bootstrap: how often each row is drawn, [count, N].
+    """Pairs cluster bootstrap: how often each row is drawn (count × N, float64).
 
     Runs are drawn with replacement; a draw of fewer than three different runs (of two, where there
     are three or fewer) says too little about a law and is drawn again. A wild cluster bootstrap
@@ -19,7 +19,7 @@ def draw_runs(cluster_N: np.ndarray, count: int, rng: np.random.Generator) -> np
 
 
 def leave_out(fold_N: np.ndarray, limit: int) -> np.ndarray:
-    """Weights [folds, N], 0 on the rows held out; beyond `limit` folds, groups share a fold."""
+    """Weights (F × N), 0 on the rows held out; beyond `limit` folds, groups share a fold."""
     folds = fold_N.max() + 1
     group_N = fold_N % limit if folds > limit else fold_N
     return np.stack([(group_N != g).astype(np.float64) for g in range(min(folds, limit))])

@@ -27,7 +27,15 @@ _TINY = 1e-24
 
 @dataclass(frozen=True)
 class Solution:
-    """Answers by lane: search coordinates, shape values, coefficients, loss, whether converged."""
+    """Answers by lane.
+
+    Attributes:
+      z_SxZ: search coordinates.
+      shape_SxK: values of the law's shape.
+      coef_SxJ: coefficients of its terms.
+      loss_S: infinite where a lane ran into NaN.
+      converged_S: whether its gradient is small against its loss.
+    """
 
     z_SxZ: np.ndarray
     shape_SxK: np.ndarray
@@ -37,7 +45,7 @@ class Solution:
 
 
 def draw_starts(law: Law, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` starts in search coordinates [count, len(law.shape)], uniform in each start range."""
+    """`count` starts in search coordinates (count × Z), uniform in each start range."""
     unit = rng.uniform(size=(count, len(law.shape)))
     columns = []
     for k, s in enumerate(law.shape):
@@ -210,7 +218,7 @@ def coefficients(
     weight_SxN: np.ndarray,
     y_SxN: np.ndarray,
 ) -> np.ndarray:
-    """Weighted least-squares coefficients [S, J] of the law's terms at fixed shapes."""
+    """Weighted least-squares coefficients (S × J) of the law's terms at fixed shapes."""
     design = terms_SxNxJ(law, shape_SxK, cols) * weight_SxN[..., None]
     size = np.sqrt((design**2).sum(axis=1, keepdims=True)) + 1e-300
     q, r = np.linalg.qr(np.nan_to_num(design / size))

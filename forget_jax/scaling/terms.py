@@ -1,8 +1,12 @@
 """The terms of each law, and how its parameters change when log inputs are not centred.
 
-Names ending in `_terms` return a law's terms at given shape values; those ending in `_natural` turn
-parameters fitted on centred log inputs into those of the printed formula; those ending in
-`_searched` turn printed parameters back. See laws.py for the formulas and sources.
+Functions of three kinds, for `laws.Law`, which has the formulas and sources:
+
+- `*_terms(shape, columns)` returns a law's terms, an array each, at shape values by name (numbers,
+  or arrays that broadcast) and columns as `laws.log_columns` makes them;
+- `*_natural(values, centre)` turns parameters fitted on log inputs less `centre` into those of the
+  printed formula;
+- `*_searched(values)` turns printed parameters into those of the shape, for inputs not centred.
 """
 
 from collections.abc import Mapping
@@ -19,6 +23,7 @@ Values = Mapping[str, Any]
 
 
 def unchanged(values: Values, centre: Values) -> dict[str, Any]:
+    """The parameters of a law that means the same with and without centred inputs."""
     del centre
     return dict(values)
 

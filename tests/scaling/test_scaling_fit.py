@@ -182,6 +182,8 @@ def test_compare_orders_laws_and_says_why_not():
     assert [f.bic for f in fits.values()] == sorted(f.bic for f in fits.values())
     assert "kl" in refused["kl_origin"]
     assert len({f.n_eff for f in fits.values()}) == 1
+    with pytest.raises(UserError, match="no option 'lost'"):
+        compare(table, ["constant"], lost="mse")
 
 
 def test_steps_that_repeat_one_another_count_for_little():
@@ -244,6 +246,8 @@ def bad(**changes):
         ("linear", bad(), {"loss": "mae"}, "unknown loss"),
         ("deming", bad(), {"loss": "huber-raw"}, "closed form"),
         ("linear", bad(), {"level": 95}, "level between"),
+        ("linear", bad(), {"bootstraps": -1}, "bootstraps at least 0"),
+        ("linear", bad(), {"bootstrap": 5}, "no option 'bootstrap' .did you mean bootstraps"),
     ],
 )
 def test_mistakes_are_told_in_one_line(law, table, options, words):
