@@ -48,10 +48,22 @@ def generator(seed: int, purpose: Purpose, *more: int | str) -> np.random.Genera
 
 def key(seed: int, purpose: Purpose, *more: int | str) -> "jax.Array":
     """A jax key (of the default implementation, 64 bits of it) of one stream; as `generator`."""
+    return as_key(words(seed, purpose, *more))
+
+
+def words(seed: int, purpose: Purpose, *more: int | str) -> np.ndarray:
+    """What `as_key` makes the key of a stream of, uint32 (2,); as `generator`.
+
+    For keys of many streams inside a compiled function.
+    """
+    return np.frombuffer(_digest(seed, purpose, more)[16:24], "<u4")
+
+
+def as_key(words: "np.ndarray | jax.Array") -> "jax.Array":
+    """The jax key of two words."""
     import jax
 
-    high, low = np.frombuffer(_digest(seed, purpose, more)[16:24], "<u4")
-    return jax.random.fold_in(jax.random.key(high), low)
+    return jax.random.fold_in(jax.random.key(words[0]), words[1])
 
 
 def seed_of(seed: int, purpose: Purpose, *more: int | str) -> int:

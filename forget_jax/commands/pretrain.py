@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from forget_jax import randomness
 from forget_jax.commands import values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Pretrain
@@ -24,6 +25,7 @@ from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.base import Base
 from forget_jax.lm.model import Model
 from forget_jax.lm.settings import NewModel
+from forget_jax.randomness import generator
 from forget_jax.runs.once import make_once
 from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
@@ -86,8 +88,9 @@ def run(settings: Pretrain, work: Workdir) -> Ended:
 
 def _initial(config: decoder.DecoderConfig, seed: int) -> Model:
     """Fresh parameters, laid out over the mesh."""
-    make = jax.jit(lambda: sharding.constrain(decoder.init(config, jax.random.key(seed))))
-    return Model(config, make())
+    words = randomness.words(seed, "initial parameters")
+    make = jax.jit(lambda w: sharding.constrain(decoder.init(config, randomness.as_key(w))))
+    return Model(config, make(words))
 
 
 def _tokenizer(work: Workdir, training: Sequence[Example], vocab_size: int) -> Any:
@@ -118,7 +121,7 @@ def _split(n: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Indices of training and held-out examples, at least one of each."""
     if n < 2:
         raise UserError(f"{n} examples with data.heldout={share}: give at least 2")
-    order = np.random.Generator(np.random.Philox(key=[seed, 1])).permutation(n)
+    order = generator(seed, "held-out split").permutation(n)
     held = min(n - 1, max(1, round(n * share)))
     return sorted(order[held:].tolist()), sorted(order[:held].tolist())
 

@@ -6,6 +6,7 @@ The result is an explicit order of consumption, so that resuming stays a matter 
 import numpy as np
 
 from forget_jax.data import order
+from forget_jax.randomness import generator
 
 
 def inserted(n_task: int, total_task: int, mixed: np.ndarray, seed: int) -> np.ndarray:
@@ -24,4 +25,4 @@ def inserted(n_task: int, total_task: int, mixed: np.ndarray, seed: int) -> np.n
     """
     own = order.rows(seed, n_task, 0, total_task)
     together = np.concatenate([own, n_task + np.asarray(mixed, np.int64)])
-    return np.random.Generator(np.random.Philox(key=[seed, 2])).permutation(together)
+    return generator(seed, "mixing").permutation(together)

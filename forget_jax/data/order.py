@@ -8,10 +8,12 @@ import functools
 
 import numpy as np
 
+from forget_jax.randomness import generator
+
 
 @functools.lru_cache(maxsize=256)
 def _epoch(seed: int, epoch: int, n: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
+    return generator(seed, "order of rows", epoch).permutation(n)
 
 
 def rows(seed: int, n: int, start: int, count: int) -> np.ndarray:

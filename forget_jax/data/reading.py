@@ -1,7 +1,6 @@
 """From names of data sets to tokenised examples: slices, columns, template, context."""
 
 import dataclasses
-import hashlib
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from forget_jax.data.examples import Example
 from forget_jax.data.settings import Data
 from forget_jax.data.tokenise import TEMPLATES, Encoded, Template
 from forget_jax.errors import UserError
+from forget_jax.randomness import seed_of
 
 
 def split_slice(spec: str) -> tuple[str, int, int | None]:
@@ -78,7 +78,7 @@ def task_name(spec: str) -> str:
 
 def task_seed(seed: int, name: str, repeat: int = 0) -> int:
     """A task's own seed, which does not depend on what is trained beside it."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{repeat}/{name}".encode()).digest()[:4], "big")
+    return seed_of(seed, "task", repeat, name)
 
 
 def template(data: Data, scored: bool = False) -> Template:

@@ -21,6 +21,7 @@ from forget_jax.errors import UserError
 from forget_jax.fleet import cells as grids
 from forget_jax.fleet.cells import BASE, Cell
 from forget_jax.fleet.fleet import ADVICE, Fleet, Scored, train_and_score
+from forget_jax.randomness import generator
 from forget_jax.replay.settings import Replay
 from forget_jax.replay.strategies import draw, weights
 from forget_jax.training.loop import Task
@@ -67,7 +68,7 @@ class Upstream:
                 f"{len(missing)} upstream examples are no columns of the matrix, {missing[0]} "
                 "first; give the upstream (and data.shuffle) that the matrix was made with"
             )
-        rng = np.random.Generator(np.random.Philox(key=[seed, 4]))
+        rng = generator(seed, "replay pool")
         pool, held = np.split(rng.permutation(len(trained)), [round(len(trained) * replay.pool)])
         observed = rng.choice(pool, min(replay.observed, len(pool)), replace=False)
         column_J = np.array([where[e.name] for e in trained])

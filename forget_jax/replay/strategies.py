@@ -6,6 +6,7 @@ A strategy turns forgetting values into sampling weights (arXiv 2406.14026 §5, 
 import numpy as np
 
 from forget_jax.errors import UserError
+from forget_jax.randomness import generator
 
 STRATEGIES = ("none", "random", "predicted", "ground_truth")
 
@@ -39,7 +40,7 @@ def weights(z_J: np.ndarray, temperature: float) -> np.ndarray:
 
 def draw(p_J: np.ndarray, count: int, seed: int) -> np.ndarray:
     """`count` candidates drawn by weight, without replacement until all have been drawn."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, 3]))
+    rng = generator(seed, "replay draw")
     possible = int((p_J > 0).sum())
     drawn = [
         rng.choice(len(p_J), min(possible, count - start), replace=False, p=p_J)

@@ -14,6 +14,7 @@ from forget_jax.lm import sharding
 from forget_jax.lm.cost import flops
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.lm.model import Adapters, Batch, Model
+from forget_jax.randomness import key
 from forget_jax.training import optimizer as optimizers
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
@@ -206,8 +207,7 @@ class Run:
         """The key of a microbatch's dropout, a function of its place alone; None without."""
         if not self.config.lora_dropout:
             return None
-        key = jax.random.fold_in(jax.random.key(self.tasks[0].seed), self.number)
-        return jax.random.fold_in(key, part)
+        return key(self.tasks[0].seed, "dropout", self.number, part)
 
     def microbatches(self) -> Iterator[tuple[Batch, steps.Seats, jax.Array | None]]:
         """The step's microbatches on their way to the devices, each with its dropout key."""

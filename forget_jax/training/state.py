@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from forget_jax import randomness
 from forget_jax.errors import UserError
 from forget_jax.lm import lora, sharding
 from forget_jax.training.optimizer import OptimizerConfig, direction
@@ -70,18 +71,18 @@ def fresh_trainable(
         raise UserError(f"lora.targets {adapter.targets!r} matches no linear layer of this model")
     seated = [*tasks, *[tasks[-1]] * (count - len(tasks))]
 
-    def one(seed: jax.Array, rank: jax.Array) -> Tree:
+    def one(words: jax.Array, rank: jax.Array) -> Tree:
         return jax.tree.map_with_path(
             lambda path, x: (
                 # Where `a` is zero and `b` is too, neither ever receives a gradient.
                 jnp.where(jnp.arange(x.shape[-1]) < rank, x, 0) if path[-1].key == "a" else x
             ),
-            lora.init(adapter, base, jax.random.key(seed)),
+            lora.init(adapter, base, randomness.as_key(words)),
         )
 
     ranks = np.array([task.rank or np.iinfo(np.int32).max for task in seated], np.int32)
-    seeds = np.array([task.seed for task in seated], np.uint32)
-    return jax.vmap(one)(jnp.asarray(seeds), jnp.asarray(ranks))
+    words_Mx2 = np.stack([randomness.words(task.seed, "initial adapter") for task in seated])
+    return jax.vmap(one)(jnp.asarray(words_Mx2), jnp.asarray(ranks))
 
 
 class Accumulated(NamedTuple):
