@@ -42,12 +42,13 @@ from forget_jax.lm import lora, sharding
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.cost import memory
 from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.model import Adapters, Batch, Model
 from forget_jax.scoring import likelihood
+from forget_jax.training import objective
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
 from forget_jax.training.optimizer import OptimizerConfig
-
-Tree = Any
+from forget_jax.types import Tree
 
 # An H100 SXM as XLA's GPU compiler wants to know it: NVIDIA's figures for compute capability 9.0.
 H100 = """
@@ -97,6 +98,10 @@ class Case:
         parts += [f"{self.tasks} adapters"] if self.tasks > 1 else []
         parts += [f"remat={self.remat}"] if self.remat != "none" else []
         return ", ".join(parts + [f"{axis}={size}" for axis, size in self.mesh])
+
+    def adapter(self) -> lora.LoRAConfig | None:
+        """The setting of the adapters; None without."""
+        return lora.LoRAConfig(rank=self.rank) if self.rank else None
 
 
 def devices(target: str) -> Sequence[Any]:
@@ -150,18 +155,17 @@ def _place(tree: Tree, device: Any) -> Tree:
     )
 
 
-def _arguments(case: Case, model: DecoderConfig, device: Any) -> tuple[Tree, Tree, Tree]:
+def _arguments(case: Case, config: DecoderConfig, device: Any) -> tuple[Tree, Tree, Batch]:
     """Shapes of parameters, of a stack of what is trained, and of a batch."""
     params: Tree = {}
-    for path, shape in checkpoint.shapes(model).items():
+    for path, shape in checkpoint.shapes(config).items():
         checkpoint.put(params, path, jax.ShapeDtypeStruct(shape, jnp.bfloat16))
-    adapter = lora.LoRAConfig(rank=case.rank)
-    one = params
-    if case.rank:
+    one, adapter = params, case.adapter()
+    if adapter is not None:
         one = jax.eval_shape(lambda p: lora.init(adapter, p, jax.random.key(0)), params)
     stack = jax.tree.map(lambda x: jax.ShapeDtypeStruct((case.tasks, *x.shape), jnp.float32), one)
     full = Encoded("", "", np.zeros(case.length, np.int32), np.arange(case.length) > 0)
-    rows = case.rows * sharding.rows()
+    rows = case.rows * sharding.row_shards()
     batch = batches.assemble(
         [full], batches.Shape(rows, case.length, case.length - 1), [(0,)] * rows
     )
@@ -173,27 +177,30 @@ def _arguments(case: Case, model: DecoderConfig, device: Any) -> tuple[Tree, Tre
     return _place(params, device), _place(stack, device), batch
 
 
-def _train(case: Case, model: DecoderConfig, device: Any) -> Iterator[tuple[Any, int]]:
+def _train(case: Case, config: DecoderConfig, device: Any) -> Iterator[tuple[Any, int]]:
     """The two programs of a training step, and the bytes that lie beside the arguments of each."""
-    params, stack, batch = _arguments(case, model, device)
-    adapter = lora.LoRAConfig(rank=case.rank) if case.rank else None
-    base = params if case.rank else {}
-    config = OptimizerConfig()
-    state = jax.eval_shape(functools.partial(states.init_state, config), stack)
+    params, stack, batch = _arguments(case, config, device)
+    adapter, optimizer = case.adapter(), OptimizerConfig()
+    state = jax.eval_shape(functools.partial(states.init_state, optimizer), stack)
     total = _place(jax.eval_shape(states.zero_like, state), device)
     state = _place(state, device)
-    rows, M = batch.ids_BxL.shape[0], case.tasks
-    seat_R = np.arange(rows, dtype=np.int32) % (M // sharding.blocks())
-    args = (stack, base, total, batch, seat_R, np.ones(M, np.float32))
-    yield steps.accumulate.trace(model, adapter, *args), _bytes(state.optimizer)
-    more = (np.ones(M, np.float32), np.ones(M, bool), np.zeros(1, np.float32))
-    yield steps.update.trace(config, state, total, *more), _bytes(base)
+    rows, S = batch.ids_BxL.shape[0], case.tasks
+    seat_R = np.arange(rows, dtype=np.int32) % (S // sharding.blocks())
+    seats = steps.Seats(seat_R, np.ones(S, np.float32))
+    model = Model(config, stack if adapter is None else params)
+    adapters_S = None if adapter is None else Adapters(adapter, stack)
+    args = (objective.nll, model, adapters_S, total, batch, seats)
+    yield steps.accumulate.trace(*args), _bytes(state.optimizer)
+    rates = steps.Rates(np.ones(S, np.float32), np.ones(S, bool))
+    beside = 0 if adapter is None else _bytes(params)
+    yield steps.update.trace(optimizer, state, total, rates, np.zeros(1, np.float32)), beside
 
 
-def _score(case: Case, model: DecoderConfig, device: Any) -> Iterator[tuple[Any, int]]:
-    params, stack, batch = _arguments(case, model, device)
-    adapter = lora.LoRAConfig(rank=case.rank) if case.rank else None
-    yield likelihood.score_batch.trace(model, adapter, params, stack if adapter else None, batch), 0
+def _score(case: Case, config: DecoderConfig, device: Any) -> Iterator[tuple[Any, int]]:
+    params, stack, batch = _arguments(case, config, device)
+    adapter = case.adapter()
+    adapters_K = None if adapter is None else Adapters(adapter, stack)
+    yield likelihood.score_batch.trace(Model(config, params), adapters_K, batch), 0
 
 
 def _bytes(tree: Tree) -> int:
@@ -208,29 +215,28 @@ def measure(case: Case, target: str) -> table.Row:
     """One case: the most that any of its programs takes, and what the plan says."""
     there = devices(target)
     jax.clear_caches()  # what was traced for another target may call its kernels
-    model = dataclasses.replace(SHAPES[case.shape], remat=case.remat)
+    config = dataclasses.replace(SHAPES[case.shape], remat=case.remat)
     with (
         as_on(there[0]),
         sharding.entered(sharding.make(sharding.MeshShape(**dict(case.mesh)), there)),
     ):
         began, most = time.monotonic(), 0
-        for traced, beside in (_train if case.train else _score)(case, model, there[0]):
+        for traced, beside in (_train if case.train else _score)(case, config, there[0]):
             platform = "cuda" if there[0].platform == "gpu" else there[0].platform
             compiled = traced.lower(lowering_platforms=(platform,)).compile()
             m = compiled.memory_analysis()
             taken = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
             most = max(most, taken + m.temp_size_in_bytes + beside)
-        at_once = case.rows * (1 if case.train else case.tasks)
-        plan = memory.plan(
-            model,
-            at_once,
+        work = memory.Work(
+            case.rows * (1 if case.train else case.tasks),
             case.length,
             "bfloat16",
-            lora.LoRAConfig(rank=case.rank) if case.rank else None,
+            case.adapter(),
             case.tasks // sharding.blocks(),
-            train=case.train,
-            shards=sharding.shards(),
+            case.train,
+            sharding.shards(),
         )
+        plan = memory.plan(config, work)
     return {
         "system": f"{target} {case.shape} {'train' if case.train else 'score'}",
         "setting": case.name(),

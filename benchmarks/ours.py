@@ -17,52 +17,53 @@ from forget_jax.benchmarks import world
 from forget_jax.benchmarks.shapes import ADAPTERS, SHAPES, SKIPPED
 from forget_jax.benchmarks.side import serve
 from forget_jax.benchmarks.waiting import Waiting
-from forget_jax.commands import models
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.cost import flops, memory, peak
 from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.model import Adapters, Model
 from forget_jax.scoring import likelihood
 from forget_jax.scoring.settings import Score
-from forget_jax.training.loop import StepPlan, Task, train
+from forget_jax.scoring.stream import Layout
+from forget_jax.training.loop import Listener, Recipe, StepPlan, Task, train
 from forget_jax.training.settings import Train
+from forget_jax.types import Tree
 
-Tree = Any
 
-
-def make(folder: Path, model: decoder.DecoderConfig, adapter: lora.LoRAConfig) -> None:
+def make(folder: Path, config: decoder.DecoderConfig, adapter: lora.LoRAConfig) -> None:
     """Writes a model and adapters with random weights, for both sides to load."""
-    params = decoder.init(model, jax.random.key(0))
-    checkpoint.save(folder / "model", model, params)
+    model = Model(config, decoder.init(config, jax.random.key(0)))
+    checkpoint.save(folder / "model", model)
     base = str((folder / "model").resolve())
     for k in range(ADAPTERS):
-        fresh = lora.init(adapter, params, jax.random.key(k))
-        peft.save(folder / f"fresh{k}", adapter, fresh, model, base)
-        peft.save(folder / f"trained{k}", adapter, _as_if_trained(fresh, k), model, base)
+        fresh = Adapters(adapter, lora.init(adapter, model.params, jax.random.key(k)))
+        peft.save(folder / f"fresh{k}", fresh, config, base)
+        peft.save(folder / f"trained{k}", _as_if_trained(fresh, k), config, base)
 
 
-def _as_if_trained(adapters: Tree, k: int) -> Tree:
-    """Adapters whose update is not zero."""
+def _as_if_trained(adapter: Adapters, k: int) -> Adapters:
+    """An adapter whose update is not zero."""
     draw = np.random.default_rng(k)
-    return jax.tree.map_with_path(
+    tree = jax.tree.map_with_path(
         lambda path, x: (
             jnp.asarray(0.01 * draw.standard_normal(x.shape), x.dtype) if path[-1].key == "b" else x
         ),
-        adapters,
+        adapter.tree,
     )
+    return Adapters(adapter.config, tree)
 
 
-def random_params(model: decoder.DecoderConfig, dtype: str) -> Tree:
+def random_model(config: decoder.DecoderConfig, dtype: str) -> Model:
     """Parameters drawn on the device in their own dtype, one array at a time."""
     tree: Tree = {}
-    for i, (path, shape) in enumerate(checkpoint.shapes(model).items()):
+    for i, (path, shape) in enumerate(checkpoint.shapes(config).items()):
         is_vector = path.rpartition("/")[2] in ("scale", "bias")
         draw = jax.jit(
             lambda key, shape=shape: jax.random.normal(key, shape, dtype) * jnp.asarray(0.02, dtype)
         )
         value = jnp.ones(shape, dtype) if is_vector else draw(jax.random.key(i))
         checkpoint.put(tree, path, value)
-    return tree
+    return Model(config, tree)
 
 
 class Ours:
@@ -75,14 +76,14 @@ class Ours:
           random: draw the weights on the device; the adapters too.
         """
         cli._setup_jax(None)
-        self.folder, self.model = Path(folder), SHAPES[shape]
-        self.adapter = lora.LoRAConfig(rank=rank)
+        self.folder, config = Path(folder), SHAPES[shape]
+        self.lora = lora.LoRAConfig(rank=rank)
         if random:
-            self.params = random_params(self.model, "bfloat16")
+            self.model = random_model(config, "bfloat16")
         else:
             if not (self.folder / "model" / "config.json").exists():
-                make(self.folder, self.model, self.adapter)
-            self.params = checkpoint.load(self.folder / "model")[1]
+                make(self.folder, config, self.lora)
+            self.model = Model(config, checkpoint.load(self.folder / "model").params)
         self.random = random
         return {}
 
@@ -93,26 +94,25 @@ class Ours:
             "backend": jax.default_backend(),
             "device": device.device_kind,
             "system": f"jax {jax.__version__}",
-            "way": "merged" if likelihood.merges(self.model, self.params) else "together",
+            "way": "merged" if likelihood.merges(self.model) else "together",
         }
 
     def matmul_peak(self) -> dict[str, Any]:
         """FLOP/s of the fastest square matrix products."""
         return {"flops": peak.matmul()}
 
-    def _adapters(self, kind: str, count: int) -> Tree:
-        """A stack of adapters, `fresh` or `trained`."""
+    def _adapters(self, kind: str, count: int) -> Adapters:
+        """A stack of adapters on the device, `fresh` or `trained`."""
         if self.random:
             keys = jax.random.split(jax.random.key(1), count)
-            each = [lora.init(self.adapter, self.params, key) for key in keys]
+            trees = [lora.init(self.lora, self.model.params, key) for key in keys]
+            each = [Adapters(self.lora, tree) for tree in trees]
             if kind == "trained":
                 each = [_as_if_trained(one, k) for k, one in enumerate(each)]
         else:
-            each = [
-                peft.load(self.folder / f"{kind}{k}", self.model, self.params)[1]
-                for k in range(count)
-            ]
-        return jax.tree.map(lambda *x: jnp.stack(x), *each)
+            each = [peft.load(self.folder / f"{kind}{k}", self.model) for k in range(count)]
+        whole = jax.tree.map(lambda *x: jnp.stack(x), *(one.tree for one in each))
+        return Adapters(self.lora, whole)
 
     def train(
         self, rows: str, orders: Sequence[Sequence[int]], fields: dict[str, Any], trace: str = ""
@@ -124,10 +124,10 @@ class Ours:
           fields: `train` fields that differ from the config's defaults.
           trace: a folder for a profiler trace of it, from which the waiting is read.
         """
-        config = Train(schedule="constant", warmup=0, save_every=0, **fields)
+        settings = Train(schedule="constant", warmup=0, save_every=0, **fields)
         examples = world.load(self.folder / f"{rows}.npz")
         tasks = [
-            Task(f"t{m}", examples, m, len(order) // config.batch_size, np.array(order))
+            Task(f"t{m}", examples, m, len(order) // settings.batch_size, np.array(order))
             for m, order in enumerate(orders)
         ]
         records: list[dict[str, Any]] = []
@@ -144,19 +144,16 @@ class Ours:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress line
             train(
                 self.model,
-                self.adapter,
-                self.params,
+                Recipe(settings, self.lora),
                 tasks,
-                models.optimizer(config),
-                models.loop(config),
-                initial=self._adapters("fresh", len(orders)),
-                log=log,
+                initial=self._adapters("fresh", len(orders)).tree,
+                listener=Listener(log=log),
             )
         cpu_seconds = time.process_time() - cpu[0]
-        plan = StepPlan(tasks, models.loop(config))
+        plan, config = StepPlan(tasks, settings), self.model.config
         timed = range(SKIPPED, len(records))
         trained = [plan.examples[i] for step in timed for i in plan.rows(step)]
-        done = flops.work(self.model, [len(e.ids) for e in trained], sum(e.tokens for e in trained))
+        done = flops.work(config, [len(e.ids) for e in trained], sum(e.tokens for e in trained))
         seconds = sum(record["seconds"] for record in records[SKIPPED:])
         return {
             "seconds": seconds,
@@ -164,14 +161,15 @@ class Ours:
             "cpu_seconds": cpu_seconds,
             "useful": plan.useful_fraction(len(records)),
             "losses": [float(np.mean(list(r["loss"].values()))) for r in records],
-            "flops": flops.training(self.model, done, self.adapter),
+            "flops": flops.training(config, done, self.lora),
             "peak_bytes": peak.memory(),
             **({"waiting": waiting.share()} if trace else {}),
         }
 
     def plan(self, rows: int, length: int) -> dict[str, Any]:
         """The bytes that the memory plan foresees for training, as the command prints it."""
-        wanted = memory.plan(self.model, rows, length, "bfloat16", self.adapter)
+        work = memory.Work(rows, length, "bfloat16", self.lora)
+        wanted = memory.plan(self.model.config, work)
         return {"bytes": wanted.total, "line": wanted.line()}
 
     def score(self, rows: str, adapters: int, how: str, trace: str = "") -> dict[str, Any]:
@@ -181,29 +179,25 @@ class Ours:
           adapters: how many; 0 scores the base.
           how: `together` in one pass, `merged` each into the base, or `single`, each in a pass.
         """
-        config = Score()
+        settings, config = Score(), self.model.config
         examples = world.load(self.folder / f"{rows}.npz")
-        buckets = Buckets.of(examples, config.buckets)
-        packing = likelihood.packs(config.packing, self.model, examples, buckets, config.rows)
-        call = functools.partial(
-            likelihood.score, encoded=examples, buckets=buckets, rows=config.rows, packing=packing
-        )
-        stack = self._adapters("trained", adapters) if adapters else None
-        model, adapter, params = self.model, self.adapter, self.params
+        buckets = Buckets.of(examples, settings.buckets)
+        packing = likelihood.packs(settings.packing, config, examples, buckets, settings.rows)
+        adapters_K = self._adapters("trained", adapters) if adapters else None
         waiting = Waiting(Path(trace))
         if trace:
             waiting.start()
         began, cpu = time.perf_counter(), time.process_time()
-        if how == "single":
-            alone = [jax.tree.map(lambda x, k=k: x[k : k + 1], stack) for k in range(adapters)]
-            found = [call(model, adapter, params, one) for one in alone]
+        layout = Layout.of(examples, buckets, settings.rows, packing)
+        call = functools.partial(likelihood.score, self.model, encoded=examples, layout=layout)
+        if how == "single" and adapters_K is not None:
+            found = [call(adapters_K[k : k + 1]) for k in range(adapters)]
         else:
-            found = [call(model, adapter, params, stack, merge=how == "merged")]
+            found = [call(adapters_K, merge=how == "merged")]
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         nll_KxN = np.concatenate(found)
         lengths, targets = [len(e.ids) for e in examples], sum(e.tokens for e in examples)
-        done = flops.work(model, lengths, targets)
-        planned = likelihood.plan(examples, buckets, config.rows, packing)
+        done, planned = flops.work(config, lengths, targets), layout.plan(examples)
         return {
             "seconds": seconds,
             "tokens": done.tokens * len(nll_KxN),
@@ -211,7 +205,7 @@ class Ours:
             "useful": done.tokens / sum(s.rows * s.length for s, _ in planned),
             "nll": (nll_KxN.sum(1) / targets).tolist(),
             "flops": flops.scoring(
-                model, done, adapter if adapters and how != "merged" else None, len(nll_KxN)
+                config, done, self.lora if adapters and how != "merged" else None, len(nll_KxN)
             ),
             "peak_bytes": peak.memory(),
             **({"waiting": waiting.share()} if trace else {}),
