@@ -23,6 +23,7 @@ from safetensors import safe_open
 from forget_jax.lm import decoder, generate, lora
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.model import Adapters, Batch, Model
 
 HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location("tiny", HERE.parent / "lm" / "conftest.py")
@@ -156,7 +157,7 @@ def torch_logp(model, prompts):
     return out
 
 
-def our_logp(config, params, adapters, prompts):
+def our_logp(model, adapter, prompts):
     L = max(map(len, prompts))
     ids = np.zeros((len(prompts), L), np.int32)
     for row, p in zip(ids, prompts, strict=True):
@@ -164,11 +165,11 @@ def our_logp(config, params, adapters, prompts):
     at = np.broadcast_to(np.arange(L - 1), (len(prompts), L - 1))
 
     @jax.jit
-    def run(params, adapters):
-        h = decoder.hidden(config, params, adapters, ids)
-        return target_logprobs(h, decoder.head(params), at, ids[:, 1:])
+    def run(model, adapter):
+        h = decoder.hidden(model, adapter, Batch(ids))
+        return target_logprobs(h, decoder.head(model.params), at, ids[:, 1:])
 
-    logp = np.asarray(run(params, adapters))
+    logp = np.asarray(run(model, adapter))
     return [row[: len(p) - 1] for row, p in zip(logp, prompts, strict=True)]
 
 
@@ -205,15 +206,14 @@ def same_files(a, b):
 def check_model(case, folder):
     """Log-probabilities, greedy continuation and the way back, for one tiny checkpoint."""
     source = tiny.write_checkpoint(case, folder / "hf")
-    model = torch_model(source)
-    config, params = checkpoint.load(source)
-    checkpoint.save(folder / "back", config, params, shard_bytes=20_000)
+    model, loaded = torch_model(source), checkpoint.load(source)
+    checkpoint.save(folder / "back", loaded, shard_bytes=20_000)
     theirs = torch_logp(model, case["prompts"])
     continuation = torch_greedy(model, case["prompts"])
-    ours = generate.greedy(config, params, None, case["prompts"], NEW)
+    ours = generate.greedy(loaded, None, case["prompts"], generate.Until(NEW))
     return (
         {
-            "logp": gap(theirs, our_logp(config, params, None, case["prompts"])),
+            "logp": gap(theirs, our_logp(loaded, None, case["prompts"])),
             "identical": same_files(source, folder / "back"),
             "export": gap(theirs, torch_logp(torch_model(folder / "back"), case["prompts"])),
             "greedy": ours == continuation,
@@ -226,7 +226,7 @@ def check_model(case, folder):
 def check_adapter(case, folder):
     """An adapter trained by PEFT here, one trained here in PEFT, and the merged export."""
     source = tiny.write_checkpoint(case, folder / "hf")
-    config, params = checkpoint.load(source)
+    loaded = checkpoint.load(source)
     prompts = case["prompts"]
     row = {}
 
@@ -244,23 +244,21 @@ def check_adapter(case, folder):
     model.eval()
     model.save_pretrained(folder / "peft")
     theirs = torch_logp(model, prompts)
-    lora_config, adapter = peft.load(folder / "peft", config, params)
+    adapter = peft.load(folder / "peft", loaded)
     row["moved"] = gap(before, theirs)
-    row["peft_in"] = gap(
-        theirs, our_logp(config, params, lora.scaled(lora_config, adapter), prompts)
-    )
+    row["peft_in"] = gap(theirs, our_logp(loaded, adapter, prompts))
 
     lora_config = lora.LoRAConfig(
         rank=4, alpha=8, rank_pattern=((".*/down", 2),), alpha_pattern=((".*/o", 3.0),)
     )
-    adapter = lora.init(lora_config, params, jax.random.key(0))
+    adapter = Adapters(lora_config, lora.init(lora_config, loaded.params, jax.random.key(0)))
     L = max(map(len, prompts))
     ids = np.stack([np.resize(p, L) for p in prompts])
     at = np.broadcast_to(np.arange(L - 1), (len(prompts), L - 1))
 
     def loss(adapter):
-        h = decoder.hidden(config, params, lora.scaled(lora_config, adapter), ids)
-        return -target_logprobs(h, decoder.head(params), at, ids[:, 1:]).mean()
+        h = decoder.hidden(loaded, adapter, Batch(ids))
+        return -target_logprobs(h, decoder.head(loaded.params), at, ids[:, 1:]).mean()
 
     tx = optax.adamw(2e-2)
 
@@ -272,12 +270,13 @@ def check_adapter(case, folder):
     state = tx.init(adapter)
     for _ in range(6):
         adapter, state = step(adapter, state)
-    ours = our_logp(config, params, lora.scaled(lora_config, adapter), prompts)
-    peft.save(folder / "ours", lora_config, adapter, config, str(source))
+    ours = our_logp(loaded, adapter, prompts)
+    peft.save(folder / "ours", adapter, loaded.config, str(source))
     model = PeftModel.from_pretrained(torch_model(source), folder / "ours").eval()
     row["peft_out"] = gap(ours, torch_logp(model, prompts))
     row["moved_here"] = gap(before, ours)
-    checkpoint.save(folder / "merged", config, lora.merge(lora_config, params, adapter))
+    merged = lora.merge(lora_config, loaded.params, adapter.tree)
+    checkpoint.save(folder / "merged", Model(loaded.config, merged))
     row["merged"] = gap(ours, torch_logp(torch_model(folder / "merged"), prompts))
     return row
 

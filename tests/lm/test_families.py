@@ -12,6 +12,7 @@ from forget_jax.lm import decoder, generate
 from forget_jax.lm.hf import checkpoint, families, hf_config
 from forget_jax.lm.hf.tokenizer import transformers
 from forget_jax.lm.logprob import logits
+from forget_jax.lm.model import Batch
 
 CASES = sorted(f.stem for f in (Path(__file__).parents[1] / "golden").glob("*.json"))
 
@@ -23,21 +24,21 @@ def test_golden_files_cover_every_family(golden):
 @pytest.mark.parametrize("name", CASES)
 def test_log_probabilities_and_greedy_choices_are_transformers(name, golden, checkpoint_of):
     case = golden[name]
-    config, params = checkpoint.load(checkpoint_of(name))
+    model = checkpoint.load(checkpoint_of(name))
     rows = [p + c for p, c in zip(case["prompts"], case["continuation"], strict=True)]
     ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for row, tokens in zip(ids, rows, strict=True):
         row[: len(tokens)] = tokens
 
     @jax.jit
-    def forward(params):
-        h = decoder.hidden(config, params, None, ids)
-        logits_BxLxV = logits(h, decoder.head(params))
+    def forward(model):
+        h = decoder.hidden(model, None, Batch(ids))
+        logits_BxLxV = logits(h, decoder.head(model.params))
         logp = jax.nn.log_softmax(logits_BxLxV[:, :-1])
         chosen = jnp.take_along_axis(logp, ids[:, 1:, None], axis=-1)[..., 0]
         return chosen, logits_BxLxV.argmax(-1)
 
-    logp, best = map(np.asarray, forward(params))
+    logp, best = map(np.asarray, forward(model))
     for i, prompt in enumerate(case["prompts"]):
         n = len(prompt)
         np.testing.assert_allclose(logp[i, : n - 1], case["logp"][i], atol=1e-4)
@@ -47,11 +48,11 @@ def test_log_probabilities_and_greedy_choices_are_transformers(name, golden, che
 @pytest.mark.parametrize("name", ["mistral_sliding_window", "mpt", "gpt2", "gpt_neox"])
 def test_generation_from_the_cache_is_transformers(name, golden, checkpoint_of):
     case = golden[name]
-    config, params = checkpoint.load(checkpoint_of(name))
+    model = checkpoint.load(checkpoint_of(name))
     ids = np.zeros((8, 64), np.int32)
     for row, tokens in zip(ids, case["prompts"], strict=True):
         row[: len(tokens)] = tokens
-    new = generate.greedy(config, params, None, case["prompts"], 64, batch_size=8)
+    new = generate.greedy(model, None, case["prompts"], generate.Until(64), batch_size=8)
     assert new == case["continuation"]
 
 
@@ -60,12 +61,12 @@ def test_hf_to_us_to_hf_is_bit_identical(name, golden, checkpoint_of, tmp_path):
     from safetensors.numpy import load_file
 
     source = checkpoint_of(name)
-    config, params = checkpoint.load(source)
-    checkpoint.save(tmp_path / "back", config, params)
+    model = checkpoint.load(source)
+    checkpoint.save(tmp_path / "back", model)
     a, b = (load_file(f / "model.safetensors") for f in (source, tmp_path / "back"))
     assert a.keys() == b.keys()
     assert all(a[k].tobytes() == b[k].tobytes() for k in a)
-    assert checkpoint.config_of(tmp_path / "back") == config
+    assert checkpoint.config_of(tmp_path / "back") == model.config
 
 
 @pytest.mark.parametrize("name", sorted(families.FAMILIES))

@@ -1,7 +1,5 @@
 """bfloat16 loading and scoring: how much of forgetting's spread the rounding makes up."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.hf import checkpoint
 from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.model import Adapters, Batch, Model
 
 pytestmark = pytest.mark.slow
 
@@ -33,10 +32,10 @@ def texts(seed, rows, order):
     return ids
 
 
-def nll(config, params, adapters, ids):
-    h = decoder.hidden(config, params, adapters, ids)
+def nll(model, adapter, ids):
+    h = decoder.hidden(model, adapter, Batch(ids))
     at = jnp.broadcast_to(AT, (len(ids), L - 1))
-    return -target_logprobs(h, decoder.head(params), at, ids[:, 1:]).mean(1)
+    return -target_logprobs(h, decoder.head(model.params), at, ids[:, 1:]).mean(1)
 
 
 def train(loss, tree, lr, steps, seed):
@@ -57,44 +56,40 @@ def train(loss, tree, lr, steps, seed):
 def trained(tmp_path_factory):
     """A trained base on disk and a mild adapter trained on another language."""
     params = jax.jit(decoder.init, static_argnums=0)(CONFIG, jax.random.key(0))
-    params = train(lambda p, ids: nll(CONFIG, p, None, ids).mean(), params, 4e-3, 200, 1000)
+    fresh = Model(CONFIG, params)
+    base = train(lambda model, ids: nll(model, None, ids).mean(), fresh, 4e-3, 200, 1000)
     folder = tmp_path_factory.mktemp("base")
-    checkpoint.save(folder, CONFIG, params)
-    adapter = lora.init(ADAPTER, params, jax.random.key(1))
-
-    def loss(adapter, ids):
-        return nll(CONFIG, params, lora.scaled(ADAPTER, adapter), ids).mean()
-
-    return folder, lora.scaled(ADAPTER, train(loss, adapter, 1e-3, 10, 9000))
+    checkpoint.save(folder, base)
+    adapter = Adapters(ADAPTER, lora.init(ADAPTER, base.params, jax.random.key(1)))
+    return folder, train(lambda a, ids: nll(base, a, ids).mean(), adapter, 1e-3, 10, 9000)
 
 
-def forgetting(folder, adapters, parameters, compute):
-    config, params = checkpoint.load(folder, parameters)
-    config = dataclasses.replace(config, dtype=compute)
-    assert {str(x.dtype) for x in jax.tree.leaves(params)} == {parameters}
-    run = jax.jit(lambda p, a, ids: nll(config, p, a, ids))
+def forgetting(folder, adapter, parameters, compute):
+    model = checkpoint.load(folder, parameters).computing(dtype=compute)
+    assert {str(x.dtype) for x in jax.tree.leaves(model.params)} == {parameters}
+    run = jax.jit(nll)
     ids = texts(0, 128, order=0)
-    return np.asarray(run(params, adapters, ids)) - np.asarray(run(params, None, ids))
+    return np.asarray(run(model, adapter, ids)) - np.asarray(run(model, None, ids))
 
 
 @pytest.mark.parametrize(("compute", "most"), [("float32", 0.02), ("bfloat16", 0.10)])
 def test_error_of_forgetting_is_a_small_part_of_its_spread(trained, compute, most):
-    folder, adapters = trained
-    z = forgetting(folder, adapters, "float32", "float32")
+    folder, adapter = trained
+    z = forgetting(folder, adapter, "float32", "float32")
     assert 0.003 < z.std() < 0.2  # a mild adapter: the hard case
-    error = forgetting(folder, adapters, "bfloat16", compute) - z
+    error = forgetting(folder, adapter, "bfloat16", compute) - z
     print(f"{compute}: error {error.std():.5f}, z {z.std():.5f}: {error.std() / z.std():.1%}")
     assert error.std() < most * z.std()
 
 
 def test_half_precision_gradients_agree_with_fp32(trained):
-    folder, adapters = trained
-    _, params = checkpoint.load(folder)
+    folder, adapter = trained
+    model = checkpoint.load(folder)
     ids = texts(7, 16, order=0)
 
     def gradient(dtype):
-        config = dataclasses.replace(CONFIG, dtype=dtype)
-        return jax.jit(jax.grad(lambda a: nll(config, params, a, ids).mean()))(adapters)
+        computing = model.computing(dtype=dtype)
+        return jax.jit(jax.grad(lambda a: nll(computing, a, ids).mean()))(adapter)
 
     exact, half = gradient("float32"), gradient("bfloat16")
     error = optax.tree.norm(jax.tree.map(jnp.subtract, exact, half)) / optax.tree.norm(exact)

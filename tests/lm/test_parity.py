@@ -37,14 +37,14 @@ def test_transformers_agrees_with_the_golden_file_and_loads_what_we_write(
     case = golden[name]
     assert parity.make_case(name) == {k: case[k] for k in ("config", "tensors", "prompts")}
     source = parity.tiny.write_checkpoint(case, tmp_path / "hf")
-    config, params = checkpoint.load(source)
-    checkpoint.save(tmp_path / "back", config, params, shard_bytes=20_000)
+    ours = checkpoint.load(source)
+    checkpoint.save(tmp_path / "back", ours, shard_bytes=20_000)
     assert parity.same_files(source, tmp_path / "back")
     model = parity.torch_model(tmp_path / "back")
     theirs = parity.torch_logp(model, case["prompts"])
     golden_logp = [np.array(row) for row in case["logp"]]
     assert parity.gap(theirs, golden_logp) < 1e-4
-    assert parity.gap(theirs, parity.our_logp(config, params, None, case["prompts"])) < 1e-4
+    assert parity.gap(theirs, parity.our_logp(ours, None, case["prompts"])) < 1e-4
     assert parity.torch_greedy(model, case["prompts"][:1]) == case["continuation"][:1]
 
 
@@ -64,12 +64,14 @@ def test_lm_evaluation_harness_scores_an_export_like_we_do(parity, tmp_path):
     from forget_jax.lm import decoder
     from forget_jax.lm.hf import checkpoint
     from forget_jax.lm.hf import tokenizer as tokenizers
+    from forget_jax.lm.model import Model
 
     texts = ["the cat sat on the mat", "a dog ran 12 miles", "every poet forgets"]
     tokenizer = tokenizers.train(texts * 5, 290)
     config = decoder.DecoderConfig(len(tokenizer), 32, 2, 4, 2, 8, 48, 64)
     params = jax.tree.map(lambda x: x * 4, decoder.init(config, jax.random.key(0)))
-    checkpoint.save(tmp_path / "model", config, params, tokenizer, shard_bytes=20_000)
+    model = Model(config, params)
+    checkpoint.save(tmp_path / "model", model, tokenizer, shard_bytes=20_000)
     lm = HFLM(pretrained=str(tmp_path / "model"), device="cpu", dtype="float32", batch_size=1)
     requests = [
         Instance("loglikelihood", {}, (t.split()[0], t[t.index(" ") :]), i)
@@ -77,7 +79,7 @@ def test_lm_evaluation_harness_scores_an_export_like_we_do(parity, tmp_path):
     ]
     theirs = [score for score, _ in lm.loglikelihood(requests, disable_tqdm=True)]
     ids = [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
-    ours = parity.our_logp(config, params, None, ids)
+    ours = parity.our_logp(model, None, ids)
     for text, row, total in zip(texts, ours, theirs, strict=True):
         skip = len(tokenizer(text.split()[0], add_special_tokens=False)["input_ids"])
         assert row[skip - 1 :].sum() == pytest.approx(total, abs=1e-3)
