@@ -120,3 +120,8 @@ def test_growth_law_is_zero_before_the_first_step():
 def test_unknown_law_names_the_nearest():
     with pytest.raises(UserError, match="did you mean multiplicative"):
         get_law("multiplicativ")
+
+
+def test_evaluation_names_what_is_missing():
+    with pytest.raises(UserError, match="law 'power_N' needs K, steps to be evaluated"):
+        evaluate("power_N", {"s": 1.0, "x": 0.5}, {"P": [1e6]})
