@@ -42,7 +42,8 @@ class Quadratic:
     consolidation (arXiv 1612.00796, eq. 3).
 
     Attributes:
-      strength_M: fp32, of each task.
+      strength_M: fp32, of each task; where all are 0, training is bit for bit that without a
+        penalty.
       anchor: like the trainable tree, task axis first.
       importance: like the anchor; None for ones.
     """

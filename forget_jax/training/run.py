@@ -101,6 +101,10 @@ class Run:
         initial: Tree | None = None,
     ):
         self.lora, self.train, self.objective = recipe.lora, recipe.train, recipe.objective
+        penalty = self.objective.penalty
+        if penalty is not None and not np.any(sharding.fetch(penalty.strength_M)):
+            # Even a sum with zeros is compiled into another program, which rounds otherwise.
+            self.objective = dataclasses.replace(self.objective, penalty=None)
         self.optimizer, self.schedule = optimizers.of(recipe.train)
         dropout = self.lora.dropout if self.lora is not None else 0.0
         self.config = dataclasses.replace(
