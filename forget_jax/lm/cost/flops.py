@@ -40,7 +40,12 @@ class Work:
 
 
 def work(config: DecoderConfig, lengths: Iterable[int], targets: int) -> Work:
-    """The work of examples of these lengths with so many targets in all."""
+    """The work of a number of examples.
+
+    Args:
+      lengths: tokens of each example.
+      targets: of all examples together.
+    """
     n = np.asarray(list(lengths), np.int64)
     seen = n if config.window is None else np.minimum(n, config.window)
     # the first `seen` queries look at 1, 2, …, seen keys; each one after them at `seen`
@@ -59,7 +64,7 @@ def linear_parameters(config: DecoderConfig) -> int:
 
 
 def adapter_parameters(config: DecoderConfig, adapter: lora.LoRAConfig) -> int:
-    """Parameters of one adapter."""
+    """Parameters of one adapter: r·(D + F) for every adapted D x F kernel of every layer."""
     return sum(
         adapter.rank_of(path) * layers * (inner + outer)
         for path, (layers, inner, outer) in _kernels(config).items()
@@ -83,7 +88,9 @@ def scoring(
     """FLOPs of a forward pass: 2 per parameter and token, and attention; so many models' in all.
 
     Args:
+      done: the work of one model.
       adapter: of each model, beside the base; None for merged or whole models.
+      models: scored on the same examples.
     """
     extra = 0 if adapter is None else adapter_parameters(config, adapter)
     linear = 2.0 * (linear_parameters(config) + extra) * done.tokens
@@ -98,6 +105,7 @@ def training(config: DecoderConfig, done: Work, adapter: lora.LoRAConfig | None)
     takes 4, and the adapter's own parameters 6. Attention has two products forward and four back.
 
     Args:
+      done: the work of all steps, or of one.
       adapter: None trains the whole model.
     """
     linear = linear_parameters(config)
@@ -109,7 +117,11 @@ def training(config: DecoderConfig, done: Work, adapter: lora.LoRAConfig | None)
 
 
 def of_training(config: DecoderConfig, adapter: lora.LoRAConfig | None) -> Callable[[Work], float]:
-    """`training` as a function of the work alone, whose factors are worked out once."""
+    """`training` as a function of the work alone, whose factors are worked out once.
+
+    Args:
+      adapter: None trains the whole model.
+    """
     units = Work(tokens=1), Work(pairs=1), Work(targets=1)
     token, pair, target = (training(config, unit, adapter) for unit in units)
     return lambda done: token * done.tokens + pair * done.pairs + target * done.targets

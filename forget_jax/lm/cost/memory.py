@@ -92,7 +92,11 @@ class Work:
 
 
 def plan(config: DecoderConfig, work: Work) -> Plan:
-    """The memory of one training step, or of scoring, on each device."""
+    """The memory of one training step, or of scoring, on each device.
+
+    Args:
+      config: with the `dtype` and, in training, the `remat` that the work is done with.
+    """
     adapter, train = work.adapter, work.train
     tree = shapes(config)
     size_of = {path: math.prod(shape) for path, shape in tree.items()}
@@ -158,6 +162,8 @@ def activation_bytes_per_token(
     weights, which grow with the row.
 
     Args:
+      length: tokens of a row.
+      train: a training step, rather than scoring.
       adapted: scored with a stack of adapters, whose updates lie beside the base's.
       tensor: devices that share heads and the MLP's inner values.
     """
@@ -196,12 +202,20 @@ def available() -> int:
 
 
 def fits(wanted: Plan, has: int | None = None) -> bool:
-    """Whether a plan takes at most 90 % of what a device has."""
+    """Whether a plan takes at most 90 % of what a device has.
+
+    Args:
+      has: bytes of a device; None asks `available`.
+    """
     return wanted.total <= USABLE * (available() if has is None else has)
 
 
 def check(wanted: Plan, config: DecoderConfig, has: int | None = None) -> None:
     """Refuses a plan that cannot fit, and says what would help most.
+
+    Args:
+      config: of the model, as the plan was made for it.
+      has: bytes of a device; None asks `available`.
 
     Raises:
       UserError: the plan takes more than 90 % of the device's memory.

@@ -42,7 +42,12 @@ Sharding = Callable[[str], jax.sharding.Sharding]
 
 
 def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths such as `layers/attn/q/kernel` and their leaves, sorted."""
+    """Paths such as `layers/attn/q/kernel` and their leaves, sorted.
+
+    Args:
+      tree: nested dicts.
+      prefix: in front of every path; ends with a slash where it is not empty.
+    """
     for name, value in sorted(tree.items()):
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{name}/")
@@ -51,7 +56,7 @@ def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def put(tree: Tree, path: str, value: Any) -> None:
-    """Sets the leaf at a path, making the dicts on its way."""
+    """Sets the leaf at a path of nested dicts in place, making the dicts on its way."""
     *parents, last = path.split("/")
     for name in parents:
         tree = tree.setdefault(name, {})
@@ -59,13 +64,17 @@ def put(tree: Tree, path: str, value: Any) -> None:
 
 
 def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Path and shape of every parameter, without allocating any."""
+    """Path and shape of every parameter, the layer axis first, without allocating any."""
     tree = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     return {path: leaf.shape for path, leaf in leaves(tree)}
 
 
 def folder(path: files.PathLike) -> LocalPath:
-    """A local folder for a local path, a `gs://` folder (copied) or a hub name (downloaded)."""
+    """A local folder for a local path, a `gs://` folder (copied) or a hub name (downloaded).
+
+    Raises:
+      UserError: nothing there that is a folder, or no such model on the hub.
+    """
     name = os.fspath(path)
     if not files.is_local(name):
         return tokenizers.fetch(name, lambda f: f.endswith((".json", ".safetensors")))
@@ -89,6 +98,10 @@ def names(
     config: DecoderConfig, tensors: dict[str, Any], where: str
 ) -> dict[str, tuple[families.Weight, list[str]]]:
     """For every parameter path, its entry and tensor names (one per layer).
+
+    Args:
+      tensors: what the files hold, by tensor name; the values do not matter.
+      where: the checkpoint's name for people.
 
     Raises:
       UserError: a missing tensor, or one that the decoder would leave out.
@@ -119,12 +132,17 @@ def names(
 
 
 def blocked(x: np.ndarray, heads: int) -> np.ndarray:
-    """Rows in the order (head, q/k/v, head_dim) to (q/k/v, head, head_dim)."""
+    """Rows in the order (head, q/k/v, head_dim) to (q/k/v, head, head_dim).
+
+    Args:
+      x: its first axis has 3·heads·head_dim rows.
+      heads: query heads, of which there are as many key and value heads.
+    """
     return np.swapaxes(x.reshape(heads, 3, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
 
 
 def interleaved(x: np.ndarray, heads: int) -> np.ndarray:
-    """The inverse of `blocked`."""
+    """The inverse of `blocked`, whose arguments it takes."""
     return np.swapaxes(x.reshape(3, heads, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
 
 
@@ -145,7 +163,10 @@ def config_of(path: files.PathLike) -> DecoderConfig:
 
 
 def dtype_of(path: files.PathLike) -> str:
-    """The dtype of the embedding, which stands for most of a checkpoint's parameters."""
+    """The dtype of the embedding, such as `bfloat16`; errors as for `load`.
+
+    It stands for most of a checkpoint's parameters.
+    """
     local = folder(path)
     config, tensors = _config(local, os.fspath(path)), Tensors(local)
     _, found = names(config, tensors.where, os.fspath(path))["embed"]
@@ -153,7 +174,11 @@ def dtype_of(path: files.PathLike) -> str:
 
 
 def raw_config(path: files.PathLike) -> dict[str, Any]:
-    """The `config.json` of a checkpoint as it stands, to keep beside changed weights."""
+    """The `config.json` of a checkpoint as it stands, to keep beside changed weights.
+
+    Raises:
+      UserError: no such folder, or a file that is missing or no JSON.
+    """
     return dict(files.read_json(folder(path) / "config.json"))
 
 
@@ -268,10 +293,16 @@ def save(
     """Writes a checkpoint that transformers and its followers load; config.json comes last.
 
     Args:
+      path: the folder, made where it is missing; files of the same names are replaced.
+      model: on the host or on devices.
+      tokenizer: of transformers, saved beside the weights; None writes none.
       dtype: of the stored tensors; None keeps each one's own.
       hf_config: a `config.json` to keep (of the checkpoint the model came from); None writes one
         from the model's own.
       shard_bytes: the most bytes of tensors in a file; more become shards with an index.
+
+    Raises:
+      UserError: the folder cannot be written to.
     """
     target, config = files.Path(path), model.config
     entries = {w.path: w for w in families.FAMILIES[config.family].weights}
@@ -329,6 +360,11 @@ def save(
 
 def check_tokenizer(config: DecoderConfig, tokenizer: Any, where: str) -> None:
     """A tokenizer may know fewer tokens than the model has rows for (padding), never more.
+
+    Args:
+      config: of the model.
+      tokenizer: of transformers.
+      where: the checkpoint's name for people.
 
     Raises:
       UserError: a token id beyond the embedding.

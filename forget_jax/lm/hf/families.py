@@ -40,6 +40,7 @@ class Family:
     """One family.
 
     Attributes:
+      model_type, architecture: as `config.json` names the family and its class.
       fields: HF key -> DecoderConfig field, or several of them; a dot in a key goes one dict down.
       required: HF key -> the values that the decoder implements (the first is written).
       fixed: DecoderConfig fields that the family implies.

@@ -88,6 +88,10 @@ def write(folder: files.Path, base: str) -> None:
     """Keeps beside an adapter which base it belongs to.
 
     Where the base cannot be read any more, a line on stderr says so: no trained adapter is lost.
+
+    Args:
+      folder: the adapter's.
+      base: as for `of`.
     """
     try:
         files.write_json(folder / FILE, {"base": base, "fingerprint": of(base)})
@@ -102,6 +106,7 @@ def check(where: str, folder: LocalPath, named: str | None, base: str) -> None:
       where: the adapter's name for people; `folder` is where its files lie.
       named: the base that PEFT's own config names. An adapter without a fingerprint of ours is held
         to this, if it is a local folder; if not, a line on stderr says that nothing was compared.
+      base: the base that the adapter is loaded for, as for `of`.
 
     Raises:
       UserError: another base; the line names both.

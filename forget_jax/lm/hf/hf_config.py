@@ -42,6 +42,10 @@ def _check_family(raw: dict[str, Any], where: str) -> Family:
 def read(raw: dict[str, Any], where: str) -> DecoderConfig:
     """The decoder of a Hugging Face `config.json`.
 
+    Args:
+      raw: the file's contents, in the spelling of any version of transformers.
+      where: the file's name for people.
+
     Raises:
       UserError: an unsupported family, an unsupported setting of a known family (both named), a
         quantised checkpoint, or one that needs code of its own.
@@ -105,7 +109,11 @@ def _read_rope(rope: dict[str, Any], family: Family, refuse: Any) -> dict[str, A
 
 
 def write(config: DecoderConfig, dtype: str) -> dict[str, Any]:
-    """The `config.json` from which transformers builds the same model; the inverse of `read`."""
+    """The `config.json` from which transformers builds the same model; the inverse of `read`.
+
+    Args:
+      dtype: of the stored tensors, such as `float32`.
+    """
     family = FAMILIES[config.family]
     hf: dict[str, Any] = {
         "architectures": [family.architecture],

@@ -77,10 +77,15 @@ def save(
     """Writes one adapter (no task axis) in PEFT's format; adapter_config.json comes last.
 
     Args:
+      path: the folder, made where it is missing; files of the same names are replaced.
       adapter: a single one.
       config: the base's shape.
       base_name: folder or hub name of the base, for PEFT's `base_model_name_or_path` and for the
         fingerprint beside it; None leaves out both.
+
+    Raises:
+      ValueError: a stack of adapters.
+      UserError: the folder cannot be written to.
     """
     from safetensors.numpy import save as to_bytes
 
@@ -136,6 +141,8 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapter
     """Reads one adapter in PEFT's format for the given base; fp32, a single one.
 
     Args:
+      path: a local folder, a `gs://` folder or a hub name.
+      model: the base, whose kernels the adapter must fit.
       base: where the model comes from, folder or hub name; None compares shapes only.
 
     Raises:

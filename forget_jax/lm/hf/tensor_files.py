@@ -26,7 +26,16 @@ FLOATS = {
 
 
 class Tensors:
-    """The tensors of a folder by name, memory-mapped; every flaw of the files is a UserError."""
+    """The tensors of a folder by name, memory-mapped; every flaw of the files is a UserError.
+
+    Attributes:
+      where: the file of each tensor, by the tensor's name.
+
+    Args:
+      path: the folder.
+      single: name of the file that holds all tensors; where it is the default one, an index of
+        shards is read instead if there is one.
+    """
 
     def __init__(self, path: LocalPath, single: str = SINGLE):
         self.path = path
@@ -89,6 +98,16 @@ class Tensors:
 
 
 def check_finite(x: np.ndarray, name: str, where: str) -> None:
+    """Refuses weights that are not finite.
+
+    Args:
+      x: some or all of a tensor's values.
+      name: the tensor's.
+      where: the checkpoint's name for people.
+
+    Raises:
+      UserError: NaN or an infinity among them.
+    """
     if not np.isfinite(x).all():
         raise UserError(f"{where}: tensor {name} holds NaN or infinite weights")
 
@@ -97,6 +116,13 @@ def write_tensors(file: files.Path, tensors: dict[str, np.ndarray]) -> None:
     """Writes one safetensors file atomically, straight to a local disk or through memory.
 
     In a run of many processes only process 0 writes.
+
+    Args:
+      file: local or on a store; its folder is made where it is missing.
+      tensors: contiguous arrays by name.
+
+    Raises:
+      UserError: the file cannot be written.
     """
     from safetensors.numpy import save as to_bytes
     from safetensors.numpy import save_file

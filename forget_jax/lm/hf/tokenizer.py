@@ -10,7 +10,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path as LocalPath
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,11 @@ def train(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """A byte-level BPE tokenizer (no text is out of vocabulary), the same for the same texts.
 
     Digits are split one by one, so arithmetic sees place values. Ids 0, 1 and 2 are <s>, </s> and
-    <pad>; a small corpus may yield fewer than `vocab_size` entries.
+    <pad>.
+
+    Args:
+      texts: read once.
+      vocab_size: the most entries, special tokens among them; a small corpus may yield fewer.
 
     Raises:
       UserError: `vocab_size` below 259 (256 bytes and three special tokens).
@@ -83,8 +87,16 @@ def load(path: files.PathLike) -> Any:
 TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")
 
 
-def fetch(path: str, wanted: Any) -> LocalPath:
-    """A local copy, until the process ends, of the wanted files of a remote folder."""
+def fetch(path: str, wanted: Callable[[str], bool]) -> LocalPath:
+    """A local copy, until the process ends, of the wanted files of a remote folder.
+
+    Args:
+      path: such as `gs://bucket/folder`.
+      wanted: of a file's name, whether it is copied.
+
+    Raises:
+      UserError: no such folder.
+    """
     remote = files.Path(path)
     if not remote.is_dir():
         raise UserError(f"{path} is not a folder that can be read")
@@ -121,7 +133,15 @@ def is_folder_name(name: str) -> bool:
 
 
 def save(tokenizer: Any, path: files.PathLike) -> None:
-    """Writes the tokenizer's files into the folder, each atomically."""
+    """Writes the tokenizer's files into the folder, each atomically.
+
+    Args:
+      tokenizer: of transformers.
+      path: local or on a store; made where it is missing.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         for file in sorted(LocalPath(folder).rglob("*")):
@@ -146,7 +166,12 @@ class SpecialTokens:
     adds_eos: bool
 
     def line(self, bos: bool, eos: bool) -> str:
-        """One line for people: what is put on here, beside the tokenizer's own habit."""
+        """One line for people: what is put on here, beside the tokenizer's own habit.
+
+        Args:
+          bos: whether a BOS token is put in front of every text here.
+          eos: whether an EOS token is put behind it.
+        """
 
         def show(name: str, token: tuple[str, int] | None, used: bool, habit: bool) -> str:
             if token is None:
@@ -162,7 +187,7 @@ class SpecialTokens:
 
 
 def special_tokens(tokenizer: Any) -> SpecialTokens:
-    """The special tokens of a tokenizer and its own rule for putting them on."""
+    """The special tokens of a tokenizer (of transformers) and its own rule for putting them on."""
 
     def named(kind: str) -> tuple[str, int] | None:
         token, id_ = getattr(tokenizer, f"{kind}_token"), getattr(tokenizer, f"{kind}_token_id")
