@@ -1,11 +1,15 @@
 """Progress of long work: one line that moves at least every few seconds, even while XLA compiles.
 
-On a terminal the line is rewritten in place; in a log it is printed plainly, less often.
+On a terminal and in a notebook the line is rewritten in place; in a log it is printed plainly, less
+often.
 """
 
+import contextlib
+import dataclasses
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 
@@ -13,6 +17,42 @@ def duration(seconds: float) -> str:
     """`1:02:03` or `2:03`."""
     s = round(seconds)
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
+
+
+def rewrites(stream: TextIO) -> bool:
+    """Whether a carriage return lets a line be written again: on a terminal, and in a notebook.
+
+    A notebook's stream is no terminal; it is told by its class, without an import of its kernel.
+    """
+    in_notebook = "ipykernel" in sys.modules and type(stream).__module__.startswith("ipykernel.")
+    return in_notebook or stream.isatty()
+
+
+@dataclasses.dataclass
+class Place:
+    """Where lines are rewritten.
+
+    Attributes:
+      length: of what stands there now.
+      shared: whether further stages of the same job write there too.
+    """
+
+    length: int = 0
+    shared: bool = False
+
+
+_jobs: list[Place] = []  # those under way, the innermost last
+
+
+@contextlib.contextmanager
+def one_line(stream: TextIO | None = None) -> Iterator[None]:
+    """While entered, each stage's line takes the place of the one before, where it is rewritten."""
+    _jobs.append(Place(shared=True))
+    try:
+        yield
+    finally:
+        if _jobs.pop().length:
+            print(file=stream or sys.stderr, flush=True)
 
 
 class Progress:
@@ -31,13 +71,13 @@ class Progress:
     ):
         self.what, self.total, self.unit = what, total, unit
         self.stream = stream or sys.stderr
-        self.tty = self.stream.isatty()
+        self.rewrites = rewrites(self.stream)
         self.done = self.start = start
         self.note = ""
         self.began = time.monotonic()
         self._first: float | None = None  # when the first work was done: compilation lies before it
         self._first_done = start
-        self._last_length = 0
+        self._place = _jobs[-1] if _jobs else Place()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -57,7 +97,7 @@ class Progress:
         self.done, self.note = done, note
 
     def _beat(self) -> None:
-        while not self._stop.wait(0.5 if self.tty else 4.0):
+        while not self._stop.wait(0.5 if self.rewrites else 4.0):
             self._print()
 
     def _line(self, last: bool) -> str:
@@ -72,9 +112,10 @@ class Progress:
 
     def _print(self, last: bool = False) -> None:
         line = self._line(last)
-        if self.tty:
-            self.stream.write("\r" + line.ljust(self._last_length) + ("\n" if last else ""))
-            self._last_length = len(line)
+        if self.rewrites:
+            ends = last and not self._place.shared
+            self.stream.write("\r" + line.ljust(self._place.length) + ("\n" if ends else ""))
+            self._place.length = len(line)
         else:
             self.stream.write(line + "\n")
         self.stream.flush()
