@@ -6,7 +6,6 @@ learning rate that is constant after warm-up, every number of steps is a point o
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet, all_trained, journal
 from forget_jax.lm import lora
 from forget_jax.lm.model import Adapters
-from forget_jax.runs.once import once
+from forget_jax.runs.once import keep, kept
 from forget_jax.runs.progress import Progress
 from forget_jax.scoring import divergence, likelihood
 from forget_jax.scoring.stream import Layout
@@ -58,9 +57,11 @@ def points(
     """
     per_rank = parameters_per_rank(fleet)
     tasks, found = [cell.task for cell in cells], []
+    scale_M = jnp.array([task.scale for task in tasks], jnp.float32)
     for mark in marks:
-
-        def measure(mark: int = mark) -> list[dict[str, Any]]:
+        path = fleet.work / "points" / f"{mark}.json"
+        points = kept(path)
+        if points is None:
             what = f"train {len(cells)} runs to {mark}"
             with journal(fleet, "scaling", what) as (checkpoints, listener):
                 outcome = train(
@@ -71,22 +72,23 @@ def points(
                     until=mark,
                     listener=listener,
                 )
-            scale_M = jnp.array([task.scale for task in tasks], jnp.float32)
             trained = scale_updates(all_trained(outcome), scale_M)
             figures = _figures(fleet, trained, measured, mark)
+            points = keep(
+                path,
+                [
+                    {
+                        "P": per_rank * int(cell.at["rank"]),
+                        "steps": mark,
+                        **cell.at,
+                        "run": f"r{cell.at['rank']}s{cell.at['seed']}",
+                        **point,
+                    }
+                    for cell, point in zip(cells, figures, strict=True)
+                ],
+            )
             fleet.work.tick()
-            return [
-                {
-                    "P": per_rank * int(cell.at["rank"]),
-                    "steps": mark,
-                    **cell.at,
-                    "run": f"r{cell.at['rank']}s{cell.at['seed']}",
-                    **point,
-                }
-                for cell, point in zip(cells, figures, strict=True)
-            ]
-
-        found += once(fleet.work / "points" / f"{mark}.json", measure)
+        found += points
     return pd.DataFrame(found)
 
 
