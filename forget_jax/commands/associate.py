@@ -27,7 +27,6 @@ from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import recite
 from forget_jax.scoring.recite import Asked, Recited
 from forget_jax.scoring.table import NLL
-from forget_jax.training.loop import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +65,7 @@ def check(settings: Associate) -> None:
 
 def run(settings: Associate, work: Workdir) -> Ended:
     """Measures the forgetting matrix; resumes."""
-    recipe = Recipe(settings.train, values.adapter(settings.lora))
-    base, reader = values.load(
-        settings.model, settings.data, recipe, settings.score, settings.tasks_together or 1
-    )
-    fleet = Fleet(
-        work, base, recipe, settings.score, settings.tasks_together, settings.data.context
-    )
+    fleet, reader = values.fleet(settings, work)
     texts = {reading.task_name(spec): reader.read((spec,)) for spec in settings.tasks}
     upstream = reader.read(settings.upstream, scored=True)
     kept = {e.name for e in upstream.encoded}

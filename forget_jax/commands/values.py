@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from forget_jax.commands.settings import Tasks
 from forget_jax.commands.summaries import Training
 from forget_jax.data.reading import Reader
 from forget_jax.data.settings import Data
 from forget_jax.errors import UserError
 from forget_jax.fleet import fitting
 from forget_jax.fleet.fitting import Wants
+from forget_jax.fleet.fleet import Fleet
 from forget_jax.lm.cost import memory, peak
 from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import checkpoint
@@ -21,6 +23,7 @@ from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.base import Base
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.lm.settings import Lora, ModelPath
+from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring.settings import Score
 from forget_jax.training.loop import Recipe
 
@@ -76,6 +79,13 @@ def load(
     print(plan.line(), file=sys.stderr)
     memory.check(plan, config)
     return Base(path, bases.read(path).computing(dtype=model.dtype), tokenizer), reader
+
+
+def fleet(settings: Tasks, work: Workdir) -> tuple[Fleet, Reader]:
+    """What the fine-tunes of a run with many tasks share, and what reads their data sets."""
+    recipe, together = Recipe(settings.train, adapter(settings.lora)), settings.tasks_together
+    base, reader = load(settings.model, settings.data, recipe, settings.score, together or 1)
+    return Fleet(work, base, recipe, settings.score, together, settings.data.context), reader
 
 
 def training(records: Sequence[dict[str, Any]]) -> Training:

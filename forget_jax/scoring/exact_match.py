@@ -5,6 +5,9 @@ import re
 import string
 from collections.abc import Sequence
 
+# Where an answer ends, beside EOS and the most tokens (lowrank.md §1: at the first blank line).
+CUTS: dict[str, tuple[str, ...]] = {"blank_line": ("\n\n",), "newline": ("\n",), "none": ()}
+
 
 def strict(text: str) -> str:
     """Whitespace at the ends and case are ignored, nothing else (remix.md §4)."""

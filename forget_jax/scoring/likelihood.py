@@ -102,9 +102,6 @@ def score_batch(
     return sharding.replicate(scored)
 
 
-PACKING = ("auto", "true", "false")
-
-
 def packs(
     packing: str,
     config: DecoderConfig,

@@ -17,13 +17,10 @@ from forget_jax.lm import generate
 from forget_jax.lm.model import Adapters, Model
 from forget_jax.runs.once import once
 from forget_jax.runs.progress import Progress
-from forget_jax.scoring.exact_match import f1, is_correct
+from forget_jax.scoring.exact_match import CUTS, f1, is_correct
 from forget_jax.scoring.settings import ExactMatch
 
 Loaded = tuple[Model, Adapters | None]
-
-# Where an answer ends, beside EOS and the most tokens (lowrank.md §1: at the first blank line).
-CUTS: dict[str, tuple[str, ...]] = {"blank_line": ("\n\n",), "newline": ("\n",), "none": ()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,22 +1,9 @@
 """How examples are scored and answers compared: the `score` and `exact_match` fields."""
 
 import dataclasses
-from collections.abc import Collection
 
-from forget_jax.scoring.exact_match import NORMALISERS
+from forget_jax.scoring.exact_match import CUTS, NORMALISERS
 from forget_jax.settings import setting
-
-
-def _packing() -> Collection[str]:
-    from forget_jax.scoring.likelihood import PACKING
-
-    return PACKING
-
-
-def _cuts() -> Collection[str]:
-    from forget_jax.scoring.recite import CUTS
-
-    return CUTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +18,7 @@ class Score:
     packing: str = setting(
         "auto",
         "several examples in a row: true, false, or auto (where that computes less)",
-        choices=_packing,
+        choices=("auto", "true", "false"),
     )
     adapters_together: int = setting(
         0, "adapters scored in one pass; 0: the fastest way that fits", least=0
@@ -52,7 +39,7 @@ class ExactMatch:
     cut: str = setting(
         "blank_line",
         "where an answer ends, beside EOS: blank_line (2406.14026), newline or none",
-        choices=_cuts,
+        choices=CUTS,
     )
     normaliser: str = setting(
         "squad",

@@ -34,9 +34,6 @@ class Schedule:
         return self.lr * warm * shape
 
 
-SCHEDULES = ("constant", "linear", "cosine")
-
-
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with gradient clipping: what a compiled step depends on.

@@ -1,16 +1,11 @@
 """How a model is trained: the `train` fields."""
 
 import dataclasses
-from collections.abc import Collection
 
 from forget_jax.lm.config import SWITCHES
 from forget_jax.settings import setting
 
-
-def _schedules() -> Collection[str]:
-    from forget_jax.training.optimizer import SCHEDULES
-
-    return SCHEDULES
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +25,7 @@ class Train:
     schedule: str = setting(
         "linear",
         "learning rate after warm-up: constant, linear or cosine",
-        choices=_schedules,
+        choices=SCHEDULES,
     )
     warmup: int = setting(10, "steps of linear warm-up", least=0)
     clip: float = setting(1.0, "largest gradient norm of a task; 0: no clipping", least=0)

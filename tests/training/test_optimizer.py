@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from forget_jax.training import step as steps
-from forget_jax.training.optimizer import SCHEDULES, OptimizerConfig, Schedule
+from forget_jax.training.optimizer import OptimizerConfig, Schedule
+from forget_jax.training.settings import SCHEDULES
 from forget_jax.training.state import Accumulated, init_state, zero_like
 
 TOTAL = np.array([9, 5])
