@@ -10,7 +10,8 @@ from forget_jax.commands.summaries import Factoids as Summary
 from forget_jax.data.reading import Reader
 from forget_jax.errors import UserError
 from forget_jax.factoids.experiment import Experiment, Facts, measure
-from forget_jax.factoids.stages import ARMS, StageConfig
+from forget_jax.factoids.mitigations import ARMS
+from forget_jax.factoids.stages import StageConfig
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import Recipe

@@ -12,12 +12,9 @@ from forget_jax.commands.summaries import Replay as Summary
 from forget_jax.data.reading import held_out, task_name
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
-from forget_jax.fleet.fleet import Fleet
 from forget_jax.replay.experiment import Compared, Upstream, cells, compare
+from forget_jax.replay.strategies import paired
 from forget_jax.runs.workdir import Workdir
-from forget_jax.training.loop import Recipe
-
-PAIRS = (("predicted", "random"), ("ground_truth", "random"), ("random", "none"))
 
 
 def check(settings: Replay) -> None:
@@ -30,13 +27,7 @@ def check(settings: Replay) -> None:
 
 def run(settings: Replay, work: Workdir) -> Ended:
     """Trains every task under every strategy and compares what is forgotten; resumes."""
-    recipe = Recipe(settings.train, values.adapter(settings.lora))
-    base, reader = values.load(
-        settings.model, settings.data, recipe, settings.score, settings.tasks_together or 1
-    )
-    fleet = Fleet(
-        work, base, recipe, settings.score, settings.tasks_together, settings.data.context
-    )
+    fleet, reader = values.fleet(settings, work)
     matrix = matrices.load(settings.matrix.path)
     texts = reader.read(settings.upstream)
     scored = texts if settings.data.eos_scored else reader.read(settings.upstream, scored=True)
@@ -85,7 +76,7 @@ def _paired(compared: Compared) -> dict[str, StrategiesDiffer]:
     z, found = compared.z, {}
     if z.sizes["task"] * z.sizes["seed"] < 2:
         return {}
-    for one, other in PAIRS:
+    for one, other in paired():
         if {one, other} <= set(z.strategy.values.tolist()):
             difference = (z.sel(strategy=one) - z.sel(strategy=other)).values.ravel()
             figures = interval(difference)

@@ -1,6 +1,7 @@
 """Two stages of memorisation, every arm and seed, and what is still known after each.
 
-Cells of stage A that agree (an arm that mixes nothing in A, and the naive one) are one run.
+Cells of stage A in which the same is done (an arm that does nothing in A, and the naive one) are
+one run.
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
 from forget_jax.data.reading import task_seed
 from forget_jax.data.tokenise import Encoded
-from forget_jax.factoids.stages import ARMS, StageConfig, task
+from forget_jax.factoids.mitigations import ARMS, Mitigation, StageObjective
+from forget_jax.factoids.stages import StageConfig, task
 from forget_jax.fleet.cells import Cell, check, grid
 from forget_jax.fleet.fleet import Fleet, all_trained, journal
 from forget_jax.lm import generate
@@ -26,6 +28,8 @@ from forget_jax.scoring.exact_match import is_correct
 from forget_jax.scoring.stream import Layout
 from forget_jax.training.loop import train
 from forget_jax.types import Tree
+
+STAGES = "ab"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Experiment:
       facts: by stage, `a` and `b`.
       mix: unrelated rows to mix in.
       stage: how long a stage is.
-      arms: names of `stages.ARMS`.
+      arms: names of `mitigations.ARMS`.
       seeds: how many.
       max_new_tokens: of a recited answer.
     """
@@ -66,11 +70,11 @@ class Experiment:
 
 def cells(fleet: Fleet, experiment: Experiment, stage: str) -> list[Cell]:
     """One run for each seed and arm in a stage, `a` or `b`."""
-    number, facts = "ab".index(stage), experiment.facts[stage]
+    number, facts = STAGES.index(stage), experiment.facts[stage]
     found = []
     for at in grid(seed=range(experiment.seeds), arm=experiment.arms):
         seed = task_seed(fleet.recipe.train.seed, "factoids", int(at["seed"]))
-        mixed = ARMS[str(at["arm"])][number]
+        mixed = ARMS[str(at["arm"])][number].mixed
         one = task("", facts.encoded, experiment.mix, mixed, seed + number, experiment.stage)
         found.append(Cell({"arm": at["arm"], "stage": stage.upper(), "seed": at["seed"]}, one))
     check(found)
@@ -78,8 +82,8 @@ def cells(fleet: Fleet, experiment: Experiment, stage: str) -> list[Cell]:
 
 
 def shared(grid_a: Sequence[Cell]) -> list[int]:
-    """For every cell of stage A, which cell's run it shares: the first that mixes as it does."""
-    first: dict[tuple[bool, str | int], int] = {}
+    """For every cell of stage A, whose run it shares: the first in which the same is done."""
+    first: dict[tuple[Mitigation, str | int], int] = {}
     return [
         first.setdefault((ARMS[str(cell.at["arm"])][0], cell.at["seed"]), i)
         for i, cell in enumerate(grid_a)
@@ -97,10 +101,10 @@ def measure(fleet: Fleet, experiment: Experiment) -> dict[str, dict[str, list[fl
     grid_a, grid_b = cells(fleet, experiment, "a"), cells(fleet, experiment, "b")
     owner = shared(grid_a)
     unique = sorted(set(owner))
-    trained_a = _stage(fleet, "a", [grid_a[i] for i in unique], None)
+    trained_a = train_stage(fleet, "a", [grid_a[i] for i in unique], None)
     where = [unique.index(i) for i in owner]
     after_a = [trained_a[i] for i in where]
-    after_b = _stage(fleet, "b", grid_b, after_a)
+    after_b = train_stage(fleet, "b", grid_b, after_a)
     measured: dict[str, list[float]] = {}
     for key, trained, places, which in (
         ("accuracy_a_after_a", trained_a, where, "a"),
@@ -127,34 +131,49 @@ def measure(fleet: Fleet, experiment: Experiment) -> dict[str, dict[str, list[fl
     }
 
 
-def _stage(
-    fleet: Fleet, which: str, grid: Sequence[Cell], initial: Sequence[Tree] | None
+def train_stage(
+    fleet: Fleet, stage: str, grid: Sequence[Cell], initial: Sequence[Tree] | None
 ) -> list[Tree]:
-    """Every cell's tree after a stage: adapters train together, whole models one by one."""
-    base, recipe = fleet.base.model, fleet.recipe
-    tasks = [cell.task for cell in grid]
+    """Trains the cells of a stage, `a` or `b`; resumes.
+
+    Args:
+      initial: the tree that each cell starts from; None where the fleet's base is.
+
+    Returns:
+      Every cell's trained tree.
+    """
+    objectives = [ARMS[str(cell.at["arm"])][STAGES.index(stage)].objective for cell in grid]
 
     def stacked(trees: Sequence[Tree]) -> Tree:
         return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
-    groups = [[m] for m in range(len(grid))] if fleet.full else [list(range(len(grid)))]
-    found: list[Tree] = []
-    for group in groups:
-        name = f"factoids/{which}{group[0]}" if fleet.full else f"factoids/{which}"
-        what = grid[group[0]].name if fleet.full else f"stage {which.upper()}: {len(grid)} runs"
+    found: dict[int, Tree] = {}
+    for group in _together(fleet, objectives):
+        alone = fleet.full or group[0] > 0
+        name = f"factoids/{stage}{group[0]}" if alone else f"factoids/{stage}"
+        what = grid[group[0]].name if fleet.full else f"stage {stage.upper()}: {len(group)} runs"
         begin = None if initial is None else stacked([initial[m] for m in group])
+        recipe = dataclasses.replace(fleet.recipe, objective=objectives[group[0]](begin))
         with journal(fleet, name, what) as (checkpoints, listener):
             outcome = train(
-                base,
+                fleet.base.model,
                 recipe,
-                [tasks[m] for m in group],
+                [grid[m].task for m in group],
                 checkpoints,
                 initial=begin,
                 listener=listener,
             )
         trained = all_trained(outcome)
-        found += [jax.tree.map(lambda x, m=m: x[m], trained) for m in range(len(group))]
-    return found
+        found |= {m: jax.tree.map(lambda x, i=i: x[i], trained) for i, m in enumerate(group)}
+    return [found[m] for m in range(len(grid))]
+
+
+def _together(fleet: Fleet, objectives: Sequence[StageObjective]) -> list[list[int]]:
+    """Which cells train together: adapters that minimise the same; whole models one by one."""
+    if fleet.full:
+        return [[m] for m in range(len(objectives))]
+    same = dict.fromkeys(objectives)
+    return [[m for m, own in enumerate(objectives) if own is one] for one in same]
 
 
 def _answer_nll(fleet: Fleet, trained: Sequence[Tree], facts: Sequence[Encoded]) -> list[float]:

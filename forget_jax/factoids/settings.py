@@ -7,7 +7,7 @@ from forget_jax.settings import setting
 
 
 def _arms() -> Collection[str]:
-    from forget_jax.factoids.stages import ARMS
+    from forget_jax.factoids.mitigations import ARMS
 
     return ARMS
 
@@ -22,7 +22,7 @@ class Facts:
     ratio: float = setting(2.0, "mixed rows per fact", least=0)
     arms: tuple[str, ...] = setting(
         ("naive", "mix in A", "mix in B", "mix in both"),
-        "what to compare: naive, mix in A, mix in B, mix in both",
+        "what to compare, by name",
         choices=_arms,
     )
     epochs: int = setting(20, "passes over the facts in each stage", least=1)

@@ -1,7 +1,6 @@
 """Two stages of memorisation with REMIX's mixing (arXiv 2411.07175, remix.md §1–3).
 
-Stage A memorises facts; stage B goes on from there with other facts and never sees A again. An arm
-says in which stages unrelated rows are mixed in.
+Stage A memorises facts; stage B goes on from there with other facts and never sees A again.
 """
 
 import dataclasses
@@ -13,14 +12,6 @@ import numpy as np
 from forget_jax.data import mixing
 from forget_jax.data.tokenise import Encoded
 from forget_jax.training.loop import Task
-
-# Which stages mix: (A, B).
-ARMS = {
-    "naive": (False, False),
-    "mix in A": (True, False),
-    "mix in B": (False, True),
-    "mix in both": (True, True),
-}
 
 
 @dataclasses.dataclass(frozen=True)

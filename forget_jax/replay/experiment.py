@@ -23,7 +23,7 @@ from forget_jax.fleet.cells import BASE, Cell
 from forget_jax.fleet.fleet import ADVICE, Fleet, Scored, train_and_score
 from forget_jax.randomness import generator
 from forget_jax.replay.settings import Replay
-from forget_jax.replay.strategies import draw, weights
+from forget_jax.replay.strategies import STRATEGIES, Known, draw, weights
 from forget_jax.training.loop import Task
 
 
@@ -92,8 +92,8 @@ class Compared:
     scored: Scored
 
 
-def known(matrix: Matrix, task: str, upstream: Upstream, method: str) -> dict[str, np.ndarray]:
-    """What each strategy knows of a task's forgetting of the J upstream examples.
+def known(matrix: Matrix, task: str, upstream: Upstream, method: str) -> Known:
+    """What is known of a task's forgetting of the J upstream examples.
 
     The prediction sees the task's own row at the observed examples only, and the other tasks' rows.
     """
@@ -101,14 +101,8 @@ def known(matrix: Matrix, task: str, upstream: Upstream, method: str) -> dict[st
     z_MxJ = np.asarray(matrix.z_MxN)[:, upstream.column_J]
     others, observed = np.delete(z_MxJ, row, axis=0), upstream.observed
     seen = z_MxJ[row, observed]
-    predicted = associations.predict_rows(others, observed[None], seen[None], method)[0]
-    nothing = np.zeros(len(upstream.column_J))
-    return {
-        "none": nothing,
-        "random": nothing,
-        "predicted": predicted,
-        "ground_truth": z_MxJ[row],
-    }
+    predicted_J = associations.predict_rows(others, observed[None], seen[None], method)[0]
+    return Known(z_MxJ[row], others, predicted_J)
 
 
 def cells(
@@ -125,10 +119,11 @@ def cells(
     """
     found = []
     for name, rows in tasks.items():
-        z_J = known(matrix, name, upstream, replay.method)
+        facts = known(matrix, name, upstream, replay.method)
+        values = {s: of(facts) for s in replay.strategies if (of := STRATEGIES[s]) is not None}
         for seed, strategy in itertools.product(range(replay.seeds), replay.strategies):
             at: dict[str, str | int] = {"task": name, "strategy": strategy, "seed": seed}
-            found.append(Cell(at, _task(fleet, at, rows, upstream, replay, z_J[strategy])))
+            found.append(Cell(at, _task(fleet, at, rows, upstream, replay, values.get(strategy))))
     grids.check(found)
     return found
 
@@ -139,15 +134,19 @@ def _task(
     rows: Sequence[Encoded],
     upstream: Upstream,
     replay: Replay,
-    z_J: np.ndarray,
+    value_J: np.ndarray | None,
 ) -> Task:
-    """One fine-tune, with the replayed rows at random places in its task's stream."""
+    """One fine-tune, with the replayed rows at random places in its task's stream.
+
+    Args:
+      value_J: of its strategy; None replays nothing.
+    """
     train = fleet.recipe.train
     own = reading.task_seed(train.seed, str(at["task"]), int(at["seed"]))
-    if at["strategy"] == "none":
+    if value_J is None:
         return Task("", rows, own, train.steps)
     extra = math.ceil(train.steps * replay.ratio)
-    p_P = weights(z_J[upstream.pool], replay.temperature)
+    p_P = weights(value_J[upstream.pool], replay.temperature)
     drawn = draw(p_P, extra * train.batch_size, own)
     order = mixing.inserted(len(rows), train.steps * train.batch_size, drawn, own)
     candidates = [upstream.trained[i] for i in upstream.pool]

@@ -19,7 +19,7 @@ class Replay:
 
     strategies: tuple[str, ...] = setting(
         ("none", "random", "predicted", "ground_truth"),
-        "what to compare: none, random, predicted, ground_truth",
+        f"what to compare: {', '.join(STRATEGIES)}",
         choices=STRATEGIES,
     )
     ratio: float = setting(0.125, "replayed examples per task example", above=0, below=1)
