@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from etils import epath
+from etils.epath import Path
 
 from forget_jax import distributed
 from forget_jax.errors import UserError
 
-Path = epath.Path
 PathLike = str | os.PathLike[str]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from forget_jax import configs
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path
 from forget_jax.settings import rule
@@ -32,7 +31,7 @@ def load(name: str) -> ConfigDict:
         except Exception as e:
             raise UserError(f"config {name}: {type(e).__name__}: {e}") from e
     else:
-        known = [m.name for m in pkgutil.iter_modules(configs.__path__)]
+        known = [m.name for m in pkgutil.iter_modules(importlib.import_module("forget_jax.configs").__path__)]
         if name not in known:
             raise UserError(
                 f"no config named {name!r}{nearest(name, known)}; there are {', '.join(known)}, "
