@@ -31,7 +31,8 @@ def load(name: str) -> ConfigDict:
         except Exception as e:
             raise UserError(f"config {name}: {type(e).__name__}: {e}") from e
     else:
-        known = [m.name for m in pkgutil.iter_modules(importlib.import_module("forget_jax.configs").__path__)]
+        folder = importlib.import_module("forget_jax.configs").__path__
+        known = [m.name for m in pkgutil.iter_modules(folder)]
         if name not in known:
             raise UserError(
                 f"no config named {name!r}{nearest(name, known)}; there are {', '.join(known)}, "
