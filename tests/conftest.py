@@ -6,6 +6,7 @@ processes of their own find what the tests before them compiled.
 """
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import random
@@ -19,12 +20,19 @@ from typing import Any
 
 import pytest
 
-KEPT = tempfile.mkdtemp(prefix="forget_jax_tests_")
+# One folder of the whole session: the workers of pytest-xdist find it in their environment.
+KEPT = os.environ.get("FORGET_JAX_TESTS_KEPT") or tempfile.mkdtemp(prefix="forget_jax_tests_")
+os.environ["FORGET_JAX_TESTS_KEPT"] = KEPT
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: optimising each program costs more than it gives.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+COMPILE_FAST = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # an unknown flag ends the process
+    COMPILE_FAST += ["--xla_cpu_use_fusion_emitters=false"]
+    COMPILE_FAST += ["--xla_cpu_parallel_codegen_split_count=1"]
+given = os.environ.get("XLA_FLAGS", "").split()
+os.environ["XLA_FLAGS"] = " ".join([*given, *(f for f in COMPILE_FAST if f not in given)])
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{KEPT}/xla"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["XDG_CACHE_HOME"] = KEPT
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLCONFIGDIR"] = f"{KEPT}/matplotlib"
@@ -36,6 +44,8 @@ import jax  # noqa: E402 - after the settings above
 import numpy as np  # noqa: E402
 
 from forget_jax.lm import decoder  # noqa: E402
+from forget_jax.lm.model import Model  # noqa: E402
+from forget_jax.types import Tree  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
@@ -46,8 +56,16 @@ OBJECTS = ("a blue lantern", "the broken clock", "two letters", "an empty boat",
 PLACES = ("in the harbour", "behind the mill", "after the storm", "near the station")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # A program that another process is just writing is compiled again.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Error reading persistent compilation cache entry"
+    )
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(KEPT, ignore_errors=True)
+    if not hasattr(config, "workerinput"):  # a worker ends while others still need the folder
+        shutil.rmtree(KEPT, ignore_errors=True)
 
 
 def free_port() -> int:
@@ -156,10 +174,15 @@ def tiny_config() -> decoder.DecoderConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_params(tiny_config: decoder.DecoderConfig) -> decoder.Params:
+def tiny_params(tiny_config: decoder.DecoderConfig) -> Tree:
     """Random weights large enough that predictions are far from uniform."""
     params = jax.jit(decoder.init, static_argnums=0)(tiny_config, jax.random.key(0))
     return jax.tree.map_with_path(lambda path, x: x if path[-1].key == "scale" else x * 6, params)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config: decoder.DecoderConfig, tiny_params: Tree) -> Model:
+    return Model(tiny_config, tiny_params)
 
 
 @pytest.fixture
