@@ -39,7 +39,11 @@ def run(settings: Factoids, work: Workdir) -> Ended:
         settings.seeds,
         settings.max_new_tokens,
     )
-    by_seed = measure(Fleet(work, base, recipe), experiment)
+    measured = measure(Fleet(work, base, recipe), experiment)
+    by_seed = {
+        arm: {str(key): of.values.tolist() for key, of in measured.sel(arm=arm).items()}
+        for arm in settings.arms
+    }
     arms = {
         arm: Arm(**{key: float(np.mean(of_seeds)) for key, of_seeds in figures.items()})
         for arm, figures in by_seed.items()

@@ -155,7 +155,7 @@ def encode(
             f"data.stride is {stride}, but a window holds {context} tokens and needs one of context"
         )
     if (template.eos or template.eos_text) and tokenizer.eos_token_id is None:
-        raise UserError("the tokenizer has no end-of-sequence token; set template.eos=false")
+        raise UserError("the tokenizer has no end-of-sequence token; set data.eos=false")
     pieces = [_targeted(_pieces(e, template, tokenizer), targets) for e in examples]
     tokens = iter(_tokens([t for parts in pieces for t, _ in parts if t is not None], tokenizer))
     bos = tokenizer.bos_token_id if template.bos else None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 
 from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
@@ -17,7 +18,7 @@ from forget_jax.data.reading import task_seed
 from forget_jax.data.tokenise import Encoded
 from forget_jax.factoids.mitigations import ARMS, Mitigation, StageObjective
 from forget_jax.factoids.stages import StageConfig, task
-from forget_jax.fleet.cells import Cell, check, grid
+from forget_jax.fleet.cells import Cell, check, gather, grid
 from forget_jax.fleet.fleet import Fleet, all_trained, journal
 from forget_jax.lm import generate
 from forget_jax.lm.model import Adapters
@@ -30,6 +31,7 @@ from forget_jax.training.loop import train
 from forget_jax.types import Tree
 
 STAGES = "ab"
+UNITS = {"accuracy": "share of the facts", "answer": "nats a token"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +92,12 @@ def shared(grid_a: Sequence[Cell]) -> list[int]:
     ]
 
 
-def measure(fleet: Fleet, experiment: Experiment) -> dict[str, dict[str, list[float]]]:
+def measure(fleet: Fleet, experiment: Experiment) -> xr.Dataset:
     """Trains every arm through both stages and recites the facts after each; resumes.
 
     Returns:
-      By arm, each figure of every seed: `accuracy_a_after_a`, `accuracy_a_after_b`, `accuracy_b`
-      (shares recited exactly), and the answers' mean NLL in nats a token under the same names with
+      Figures over arm and seed: `accuracy_a_after_a`, `accuracy_a_after_b`, `accuracy_b` (shares
+      recited exactly), and the answers' mean NLL in nats a token under the same names with
       `answer_nll` for `accuracy`.
     """
     grid_a, grid_b = cells(fleet, experiment, "a"), cells(fleet, experiment, "b")
@@ -122,13 +124,12 @@ def measure(fleet: Fleet, experiment: Experiment) -> dict[str, dict[str, list[fl
 
         found = once(fleet.work / f"{key}.json", figures)
         measured |= {name: [values[i] for i in places] for name, values in found.items()}
-    return {
-        arm: {
-            key: [v for v, cell in zip(values, grid_a, strict=True) if cell.at["arm"] == arm]
-            for key, values in measured.items()
-        }
-        for arm in experiment.arms
+    names = [cell.name for cell in grid_a]
+    arrays = {
+        key: gather(grid_a, dict(zip(names, values, strict=True)), unit=UNITS[key.split("_")[0]])
+        for key, values in measured.items()
     }
+    return xr.Dataset(arrays).squeeze("stage", drop=True)
 
 
 def train_stage(

@@ -96,6 +96,12 @@ def gather(
     return xr.DataArray(found, coords, list(coords), attrs=attrs)
 
 
-def failures(cells: Sequence[Cell], failed: Mapping[str, Failure]) -> list[dict[str, Any]]:
-    """The cells whose loss was not finite, by their coordinates, each with why."""
-    return [{**cell.at, **failed[cell.name]._asdict()} for cell in cells if cell.name in failed]
+def failed(cells: Sequence[Cell], failures: Mapping[str, Failure]) -> str:
+    """The cells whose loss was not finite, by their coordinates, each with the step and why."""
+    said = [
+        f"{', '.join(f'{key} {value}' for key, value in cell.at.items())} "
+        f"({failures[cell.name].line('it')})"
+        for cell in cells
+        if cell.name in failures
+    ]
+    return "; ".join(said)

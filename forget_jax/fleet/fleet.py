@@ -156,7 +156,7 @@ def train_and_score(
         if kept(fleet, group):
             trained, lost = load_group(fleet, group)
         else:
-            what = f"train {len(group)} tasks"
+            what = f"train {len(group)} runs"
             with journal(fleet, f"{stage}/{number}", what) as (checkpoints, listener):
                 outcome = train(fleet.base.model, recipe, group, checkpoints, listener=listener)
             keep(fleet, group, outcome)

@@ -172,8 +172,7 @@ def compare(
     done = train_and_score(fleet, "replay", [cell.task for cell in grid], evaluated)
     if done.failed:
         raise UserError(
-            f"the loss of {', '.join(done.failed)} was not finite, so strategies cannot be "
-            f"compared; {ADVICE}"
+            f"strategies cannot be compared without {grids.failed(grid, done.failed)}; {ADVICE}"
         )
     assert done.table is not None
     N = len(measuring)

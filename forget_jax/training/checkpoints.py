@@ -6,15 +6,13 @@ is always a whole one.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
-
-Tree = Any
+from forget_jax.types import Tree
 
 
 @contextlib.contextmanager

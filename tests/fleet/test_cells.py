@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forget_jax.errors import UserError
-from forget_jax.fleet.cells import Cell, check, failures, gather, grid, label
+from forget_jax.fleet.cells import Cell, check, failed, gather, grid, label
 from forget_jax.training.loop import Failure, Task
 
 TASK = Task("", (), 0, 1)
@@ -112,14 +112,8 @@ def test_a_cell_that_is_called_as_the_base_is_refused():
 def test_failures_are_named_by_coordinates():
     there = cells(*grid(task=["a", "b"], seed=range(2)))
     lost = Failure(3, float("inf"), ["x", "y"], 2)
-    assert failures(there, {"b, seed 1": lost}) == [
-        {
-            "task": "b",
-            "seed": 1,
-            "step": 3,
-            "loss": float("inf"),
-            "examples": ["x", "y"],
-            "checkpoint": 2,
-        }
-    ]
-    assert failures(there, {}) == []
+    assert failed(there, {"b, seed 1": lost}) == (
+        "task b, seed 1 (the loss of it is inf at step 3 (examples x, y); "
+        "the last good checkpoint is of step 2)"
+    )
+    assert failed(there, {}) == ""
