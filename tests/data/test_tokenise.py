@@ -240,7 +240,7 @@ def test_a_tokenizer_without_eos_is_refused(tokenizer):
 
     lacking = copy.deepcopy(tokenizer)
     lacking.eos_token = None
-    with pytest.raises(UserError, match="no end-of-sequence token; set data.eos=false"):
+    with pytest.raises(UserError, match=r"no end-of-sequence token; set data\.eos=false"):
         one(PAIR, lacking)
     assert one(TEXT, lacking, Template(eos=False)).tokens > 0
 
