@@ -6,6 +6,7 @@ processes of their own find what the tests before them compiled.
 """
 
 import dataclasses
+import gc
 import importlib.metadata
 import json
 import os
@@ -33,6 +34,7 @@ given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(f for f in COMPILE_FAST if f not in given)])
 os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{KEPT}/xla"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # who asked for each operation of a program
 os.environ["XDG_CACHE_HOME"] = KEPT
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLCONFIGDIR"] = f"{KEPT}/matplotlib"
@@ -46,6 +48,10 @@ import numpy as np  # noqa: E402
 from forget_jax.lm import decoder  # noqa: E402
 from forget_jax.lm.model import Model  # noqa: E402
 from forget_jax.types import Tree  # noqa: E402
+
+# Tracing makes many objects and few cycles, and each search for cycles goes through all of JAX.
+gc.freeze()
+gc.set_threshold(100_000, 20, 20)
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
