@@ -61,7 +61,7 @@ def associate_arguments(tiny_base: Path, data_files: Any) -> list[str]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def on_two_processes() -> Callable[[list[str]], None]:
     """A function that runs a command in two processes of two devices each, to its good end."""
 
