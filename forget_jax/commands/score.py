@@ -1,10 +1,7 @@
 """`forget-jax score`: N examples under a model, its adapters and whole fine-tuned checkpoints."""
 
-import dataclasses
 import sys
-from collections.abc import Iterator
 
-import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -21,9 +18,9 @@ from forget_jax.fleet.cells import BASE
 from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import peft
 from forget_jax.lm.hf.base import Base
-from forget_jax.lm.model import Adapters, stack
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
+from forget_jax.scoring.groups import groups
 from forget_jax.scoring.table import NLL, Table, check_complete
 
 MOST_NAMES = 20  # of examples without a finite score in the summary
@@ -83,7 +80,8 @@ def run(settings: Score, work: Workdir) -> Ended:
 def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
     """Fills the table; in half precision also measures how far batching moves its scores."""
     moved = None
-    for number, (adapters_K, group) in enumerate(_groups(settings, base)):
+    adapters = ((path, peft.load(path, base.model, base.path)) for path in settings.adapters)
+    for number, (adapters_K, group) in enumerate(groups(BASE, adapters)):
         table.fill(base.model, adapters_K, group)
         if number == 0 and base.model.config.dtype != "float32":
             found = table.order_dependence(base.model, adapters_K, group)
@@ -101,28 +99,6 @@ def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
         table.fill(tuned, None, [path], base.model)
         del tuned
     return moved
-
-
-def _groups(settings: Score, base: Base) -> Iterator[tuple[Adapters | None, list[str]]]:
-    """Adapters that one compiled function scores, with the base as a zero among the first.
-
-    Adapters of one setting and one set of shapes are a group; without any the base stands alone.
-    """
-    groups: dict[object, dict[str, Adapters]] = {}
-    for path in settings.adapters:
-        loaded = peft.load(path, base.model, base.path)
-        config = dataclasses.replace(loaded.config, dropout=0.0)  # of training only
-        one = Adapters(config, jax.tree.map(np.asarray, loaded.tree))
-        shapes = tuple((str(p), x.shape) for p, x in jax.tree_util.tree_leaves_with_path(one.tree))
-        groups.setdefault((config, shapes), {})[path] = one
-    if not groups:
-        yield None, [BASE]
-    for number, members in enumerate(groups.values()):
-        adapters_K = stack(list(members.values()))
-        if number:
-            yield adapters_K, list(members)
-        else:
-            yield adapters_K.with_base(), [BASE, *members]
 
 
 def _mean(nll_N: np.ndarray, tokens_N: np.ndarray) -> float:
