@@ -78,7 +78,7 @@ def test_probes_and_rows(after_all):
 
 def test_a_matrix_that_is_saved_is_the_commands(after_all, tmp_path):
     z = after_all["z"]
-    z.to_dataset().to_zarr(tmp_path / "forgetting.zarr", consolidated=False)
+    z.to_zarr(tmp_path / "forgetting.zarr", consolidated=False)
     held = matrix.load(tmp_path / "forgetting.zarr")
     assert held.tasks == tuple(z.task.values) and (held.z_MxN == z.values).all()
     assert held.metric == "nll" and held.sources[0] == z.source.values[0]
