@@ -35,7 +35,10 @@ def test_transformers_agrees_with_the_golden_file_and_loads_what_we_write(
     from forget_jax.lm.hf import checkpoint
 
     case = golden[name]
-    assert parity.make_case(name) == {k: case[k] for k in ("config", "tensors", "prompts")}
+    made, wanted = parity.make_case(name), {k: case[k] for k in ("config", "tensors", "prompts")}
+    for one in (made, wanted):  # says who wrote it, and nothing of the model
+        one["config"] = one["config"] | {"transformers_version": ""}
+    assert made == wanted
     source = parity.tiny.write_checkpoint(case, tmp_path / "hf")
     ours = checkpoint.load(source)
     checkpoint.save(tmp_path / "back", ours, shard_bytes=20_000)
