@@ -29,7 +29,7 @@ class Model:
     """
 
     config: DecoderConfig
-    params: Tree
+    params: Tree = dataclasses.field(repr=False)
 
     @property
     def dtype(self) -> str:
@@ -53,7 +53,7 @@ class Adapters:
     """
 
     config: LoRAConfig
-    tree: Tree
+    tree: Tree = dataclasses.field(repr=False)
 
     @property
     def count(self) -> int:
