@@ -148,7 +148,20 @@ class Reader:
 def encode(
     examples: Sequence[Example], tokenizer: Any, chosen: Template, data: Data, context: int
 ) -> tuple[list[Encoded], dict[str, int]]:
-    """Tokenised examples, and what was over the context: said aloud and for the summary."""
+    """Tokenised examples, and what was over the context: said aloud and for the summary.
+
+    Args:
+      tokenizer: of transformers.
+      chosen: how an example becomes text.
+      data: which tokens are targets, and what becomes of examples over the context.
+      context: the most tokens of a row.
+
+    Returns:
+      The rows, and counts of examples truncated, windowed and dropped, of windows and tokens cut.
+
+    Raises:
+      UserError: every example is over the context and was dropped; and what `tokenise.encode` does.
+    """
     encoded = tokenise.encode(
         examples, tokenizer, chosen, context, data.too_long, data.targets, data.stride
     )

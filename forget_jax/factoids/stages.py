@@ -41,6 +41,13 @@ def task(
 
     Mixed rows are ordinary rows of the same shuffled pool with the same loss; the same
     round(ratio · facts) of them return every epoch. Steps grow with the rows, as in the paper.
+
+    Args:
+      name: of the run.
+      facts: rows to memorise.
+      mix: rows to mix in, of which the first are taken.
+      mixed: whether any are.
+      seed: of initialisation and order.
     """
     total = len(facts) * config.epochs
     pool = list(mix[: round(config.ratio * len(facts))]) if mixed else []

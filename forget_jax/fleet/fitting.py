@@ -51,7 +51,12 @@ def plan(config: DecoderConfig, dtype: str, wants: Wants, together: int = 1) -> 
 
 
 def most_together(config: DecoderConfig, dtype: str, wants: Wants, count: int) -> int:
-    """How many of `count` tasks train together within memory: all, or half of them, and so on."""
+    """How many of `count` tasks train together within memory: all, or half of them, and so on.
+
+    Args:
+      config: the model's shape.
+      dtype: of the base's parameters.
+    """
     while count > 1 and not memory.fits(plan(config, dtype, wants, count)):
         count = -(-count // 2)
     return count

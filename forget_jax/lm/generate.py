@@ -223,7 +223,16 @@ def answers(
 ) -> list[str]:
     """The text that greedy decoding puts after each prompt, up to EOS, a stop string or the length.
 
-    Args and errors are those of `greedy`; special tokens are no part of the text.
+    Args:
+      adapters: a single one; None for the model alone.
+      prompts: token ids.
+      tokenizer: of transformers; its end-of-sequence token ends an answer.
+      max_new_tokens: the most tokens of an answer.
+      stop: texts that end an answer and are no part of it.
+      batch_size: the most prompts decoded at a time.
+
+    Raises:
+      UserError: as `greedy` does.
     """
 
     def decode(ids: list[int]) -> str:

@@ -58,6 +58,11 @@ class Upstream:
     ) -> "Upstream":
         """The parts, drawn by the seed.
 
+        Args:
+          matrix: whose columns the examples are.
+          trained, scored: the same examples, as they are replayed and as they are measured.
+          replay: the share that may be replayed, and how many of these are observed.
+
         Raises:
           UserError: an example that is no column of the matrix.
         """

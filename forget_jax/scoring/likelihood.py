@@ -114,6 +114,11 @@ def packs(
     Packed rows have little padding, but all are as long as the longest example, and attention's
     work grows with the square. cuDNN's attention is fast but cannot keep the examples of a row
     apart, and that is worth more than the padding: there `auto` never packs.
+
+    Args:
+      packing: `true`, `false` or `auto`.
+      config: the model's shape.
+      encoded, buckets, rows: as for `Layout.of`.
     """
     if packing != "auto":
         return packing == "true"
