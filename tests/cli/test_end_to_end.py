@@ -121,10 +121,10 @@ def test_forgetting_is_after_minus_base(associated, finished, score_arguments):
 
 
 def test_a_second_start_ends_at_once(associated, associate_arguments, run_cli, monkeypatch):
-    from forget_jax.commands import models
+    from forget_jax.lm.hf import checkpoint
 
     before = {f: f.read_bytes() for f in associated.rglob("*") if f.is_file()}
-    monkeypatch.setattr(models, "load", None)  # nothing is loaded, so nothing can be trained
+    monkeypatch.setattr(checkpoint, "load", None)  # nothing is loaded, so nothing can be trained
     status, _, err = run_cli(*associate_arguments, f"--workdir={associated}")
     assert status == 0 and "has ended already" in err
     assert before == {f: f.read_bytes() for f in associated.rglob("*") if f.is_file()}

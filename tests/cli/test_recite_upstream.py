@@ -15,6 +15,7 @@ from forget_jax.lm import decoder, generate, lora
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.logprob import logits
+from forget_jax.lm.model import Batch, Model
 from forget_jax.scoring.exact_match import f1, is_correct, squad
 
 NEW = 6
@@ -28,16 +29,16 @@ def prompts(data_files):
 
 def slow_answers(folder, adapter, prompts):
     """Greedy decoding that computes the whole row again for every token, adapters merged in."""
-    config, params = checkpoint.load(folder)
-    tokenizer = tokenizers.load(folder)
+    model, tokenizer = checkpoint.load(folder), tokenizers.load(folder)
     if adapter is not None:
-        lora_config, one = peft.load(adapter, config, params)
-        params = lora.merge(lora_config, params, one)
+        one = peft.load(adapter, model)
+        model = Model(model.config, lora.merge(one.config, model.params, one.tree))
     ids = [[tokenizer.bos_token_id, *tokenizer(p + "\n")["input_ids"]] for p in prompts]
     rows = np.zeros((len(ids), max(map(len, ids)) + NEW), np.int32)
     for row, own in zip(rows, ids, strict=True):
         row[: len(own)] = own
-    step = jax.jit(lambda x: logits(decoder.hidden(config, params, None, x), decoder.head(params)))
+    end_of = decoder.head(model.params)
+    step = jax.jit(lambda x: logits(decoder.hidden(model, None, Batch(x)), end_of))
     new = [[] for _ in ids]
     for t in range(NEW):
         best = np.asarray(step(rows).argmax(-1))
@@ -132,7 +133,7 @@ def test_the_summary_says_what_was_measured(done, rows):
     assert found["examples"] + found["columns_dropped"] == len(rows)
     assert found["em"]["base"] == pytest.approx(found["examples"] / len(rows))
     assert set(found["em"]) == set(found["f1"]) == {
-        "base", "reverse", "shout", "count", "reverse (second seed)",
+        "base", "reverse", "shout", "count", "reverse, seed 1",
     }  # fmt: skip
     assert len(found["f1_rank"]) == len(found["r2_rank"]) == 3
     with xr.open_zarr(done / "scores.zarr", consolidated=False) as scores:
@@ -148,7 +149,7 @@ def test_the_page_says_what_was_measured(done):
 
 def test_answers_are_kept_by_model_and_chunk(done, rows):
     folders = sorted(f.name for f in (done / "answers").iterdir())
-    assert folders == ["base", "count", "reverse", "reverse%20%28second%20seed%29", "shout"]
+    assert folders == ["base", "count", "reverse", "reverse%2C%20seed%201", "shout"]
     kept = [json.loads(f.read_text()) for f in sorted((done / "answers" / "base").iterdir())]
     assert [len(chunk) for chunk in kept] == [8, 8, 2]
     assert [name for chunk in kept for name in chunk] == [f"known#{i}" for i in range(len(rows))]
@@ -158,7 +159,7 @@ def test_parts_of_a_sweep_recite_their_own_tasks(arguments, done, tmp_path, run_
     work = tmp_path / "run"
     there = {
         "0/2": {"base", "reverse", "shout"},
-        "1/2": {"base", "reverse", "shout", "count", "reverse%20%28second%20seed%29"},
+        "1/2": {"base", "reverse", "shout", "count", "reverse%2C%20seed%201"},
     }
     for part, wanted in there.items():
         status, _, err = run_cli(*arguments, f"--config.part={part}", f"--workdir={work}")
@@ -195,9 +196,9 @@ def test_killed_while_reciting(arguments, done, tmp_path, run_cli, monkeypatch, 
     recited = []
     answers = generate.answers
 
-    def counted(model, params, adapters, prompts, *args):
+    def counted(model, adapters, prompts, *args, **kwargs):
         recited.append(len(prompts))
-        return answers(model, params, adapters, prompts, *args)
+        return answers(model, adapters, prompts, *args, **kwargs)
 
     monkeypatch.setattr(generate, "answers", counted)
     status, _, err = run_cli(*arguments, f"--workdir={work}")

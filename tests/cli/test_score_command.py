@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from forget_jax.commands import models
 from forget_jax.data import sources
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
+from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.lm.model import Adapters, Model
 from forget_jax.scoring import table as scores
 
 SETTINGS = (lora.LoRAConfig(rank=2), lora.LoRAConfig(rank=2), lora.LoRAConfig(rank=3, alpha=5.0))
@@ -27,13 +28,13 @@ SETTINGS = (lora.LoRAConfig(rank=2), lora.LoRAConfig(rank=2), lora.LoRAConfig(ra
 @pytest.fixture(scope="module")
 def adapters(tiny_base, tmp_path_factory):
     """Three adapters, the last of another setting."""
-    config, params = checkpoint.load(tiny_base)
+    model = checkpoint.load(tiny_base)
     paths = []
     for k, setting in enumerate(SETTINGS):
-        one = lora.init(setting, params, jax.random.key(k))
+        one = lora.init(setting, model.params, jax.random.key(k))
         one = jax.tree.map(lambda x, k=k: x + 0.3 + 0.1 * k, one)
         paths.append(str(tmp_path_factory.mktemp("adapters") / f"a{k}"))
-        peft.save(paths[-1], setting, one, config, str(tiny_base))
+        peft.save(paths[-1], Adapters(setting, one), model.config, str(tiny_base))
     return paths
 
 
@@ -45,11 +46,10 @@ def arguments(score_arguments, adapters):
 @pytest.fixture(scope="module")
 def merged(tiny_base, adapters, tmp_path_factory):
     """The first adapter merged into the base: a whole fine-tuned checkpoint."""
-    config, params = checkpoint.load(tiny_base)
+    model = checkpoint.load(tiny_base)
     folder = tmp_path_factory.mktemp("merged") / "model"
-    whole = lora.merge(SETTINGS[0], params, peft.load(adapters[0], config, params)[1])
-    tokenizer = tokenizers.load(tiny_base)
-    checkpoint.save(folder, config, whole, tokenizer=tokenizer)
+    whole = lora.merge(SETTINGS[0], model.params, peft.load(adapters[0], model).tree)
+    checkpoint.save(folder, Model(model.config, whole), tokenizers.load(tiny_base))
     return str(folder)
 
 
@@ -175,7 +175,7 @@ def counted(monkeypatch):
     seen = []
 
     def counting(fn, arrays, chunks, *rest):
-        K = 1 if arrays[-1] is None else jax.tree.leaves(arrays[-1])[0].shape[0]
+        K = 1 if arrays[-1] is None else arrays[-1].count
         for number, found in stream(fn, arrays, chunks, *rest):
             seen.append((K, number))
             yield number, found
@@ -224,7 +224,8 @@ def test_a_hole_is_found_and_filled(
 def with_nan(tiny_base, data_files, tmp_path, monkeypatch):
     """A base with NaN for one token that no task has, and the upstream examples that have it."""
     tokenizer = tokenizers.load(tiny_base)
-    config, params = checkpoint.load(tiny_base)
+    model = checkpoint.load(tiny_base)
+    config, embed = model.config, model.params["embed"]
     rows = sources.load(str(data_files.upstream))
     ids = [tokenizer(e.text, add_special_tokens=False)["input_ids"][:60] for e in rows]  # context
     count = np.bincount([t for of in ids for t in set(of)], minlength=config.vocab_size)
@@ -232,17 +233,17 @@ def with_nan(tiny_base, data_files, tmp_path, monkeypatch):
     known = [text for e in tasks for text in (f"{e.prompt}\n", e.completion)]
     count[[t for of in tokenizer(known)["input_ids"] for t in of]] = 0
     token = int(np.flatnonzero(count == count[count > 0].min())[0])
-    embed = params["embed"]
     untied = dataclasses.replace(config, tied_head=False)
     folder = tmp_path / "untied"
-    checkpoint.save(folder, untied, params | {"head": embed.T}, tokenizer=tokenizer)
-    read = models.read
+    checkpoint.save(folder, Model(untied, model.params | {"head": embed.T}), tokenizer)
+    read = bases.read
 
     def poisoned(path):
-        config, params = read(path)
-        return config, params | {"embed": params["embed"].at[token].set(np.nan)}
+        found = read(path)
+        embed = found.params["embed"].at[token].set(np.nan)
+        return Model(found.config, found.params | {"embed": embed})
 
-    monkeypatch.setattr(models, "read", poisoned)
+    monkeypatch.setattr(bases, "read", poisoned)
     names = [e.name for e, of in zip(rows, ids, strict=True) if token in of]
     assert 1 <= len(names) < 10
     return folder, names
