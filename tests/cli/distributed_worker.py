@@ -13,6 +13,7 @@ import types
 import numpy as np
 
 from forget_jax import cli, distributed, files
+from forget_jax.commands.driver import Ended
 from forget_jax.errors import UserError
 
 distributed.HEARTBEAT_SECONDS = 5
@@ -26,9 +27,9 @@ def collective() -> None:
     assert multihost_utils.process_allgather(np.array(distributed.index())).tolist() == [0, 1]
 
 
-def run(config, workdir) -> None:
+def run(settings, work) -> Ended:
     mode, mine = sys.argv[1], distributed.index()
-    print(f"workdir {workdir}")
+    print(f"workdir {work.path}")
     distributed.barrier("started")
     if mode == "agree":
         expected = [True, 7, None, "a", {"b": [1.5]}, np.int64(2**40), np.arange(3)]
@@ -37,10 +38,9 @@ def run(config, workdir) -> None:
         assert all(type(g) is type(e) for g, e in zip(got, expected, strict=True)), got
         assert all(np.array_equal(g, e) for g, e in zip(got, expected, strict=True)), got
         collective()
-        files.write_json(files.Path(workdir) / f"{mine}.json", distributed.count())
-        files.remove(files.Path(workdir) / "kept" if mine else files.Path(workdir) / "gone")
+        files.write_json(work / f"{mine}.json", distributed.count())
+        files.remove(work / "kept" if mine else work / "gone")
         distributed.barrier("ended")
-        print("agreed", file=sys.stderr)
     if mode == "all fail":
         raise UserError("the same mistake")
     if mode == "one fails" and mine == 1:
@@ -55,9 +55,10 @@ def run(config, workdir) -> None:
     if mode == "crash" and mine == 0:
         raise ZeroDivisionError("of one process")
     if mode == "terminated":
-        files.write_text(files.Path(workdir) / "ready", "")
+        files.write_text(work / "ready", "")
     while mode != "agree":
         time.sleep(0.1)
+    return Ended(None, "agreed")
 
 
 stand_in = types.ModuleType("forget_jax.commands.finetune")
