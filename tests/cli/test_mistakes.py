@@ -227,15 +227,13 @@ def test_a_disk_that_fills(mistake, monkeypatch, finetune_arguments):
     assert "No space left on device" in mistake(*finetune_arguments)
 
 
-def test_a_really_full_disk_and_then_room(
-    associate_arguments, finished, tmp_path, run_cli, figures
-):
+def test_a_really_full_disk_and_then_room(finetune_arguments, finished, tmp_path, run_cli, figures):
     """A small disk fills while Orbax writes; with more room the same command resumes."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "none", str(tmp_path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "none", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
-        argv = [*associate_arguments, f"--workdir={tmp_path / 'run'}"]
+        argv = [*finetune_arguments, f"--workdir={tmp_path / 'run'}"]
         full = python_m(*argv)
         assert full.returncode == 2 and "Traceback" not in full.stderr, full.stderr
         assert "No space left on device" in full.stderr.splitlines()[-1]
@@ -243,7 +241,7 @@ def test_a_really_full_disk_and_then_room(
         subprocess.run(["mount", "-o", "remount,size=20m", str(tmp_path)], check=True)
         status, _, err = run_cli(*argv)
         assert status == 0, err
-        assert figures(tmp_path / "run") == figures(finished(associate_arguments))
+        assert figures(tmp_path / "run") == figures(finished(finetune_arguments))
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
