@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from forget_jax import distributed
 from forget_jax import settings as tables
 from forget_jax.commands import report
 from forget_jax.commands.config import plain
@@ -23,6 +22,7 @@ from forget_jax.commands.summaries import Summary, to_json
 from forget_jax.files import PathLike
 from forget_jax.lm import sharding
 from forget_jax.lm.settings import Mesh
+from forget_jax.runs.once import is_there
 from forget_jax.runs.workdir import Workdir
 
 
@@ -98,7 +98,7 @@ def has_ended(work: Workdir) -> bool:
     if work.done is None:
         return False
     page = work / "report.html"
-    if not distributed.agreed(distributed.is_writer() and page.exists()):
+    if not is_there(page):
         report.build(work.path)
     print(f"{work.path} has ended already; see {page}", file=sys.stderr)
     return True

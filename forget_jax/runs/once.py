@@ -21,20 +21,27 @@ def once(path: PathLike, make: Callable[[], Any]) -> Any:
       What process 0 reads back from the file, in all processes: JSON's own types, whether it was
       made just now or by an earlier start.
     """
-    found = kept(path)
-    return keep(path, make()) if found is None else found
+    return _read(path) if is_there(path) else keep(path, make())
+
+
+def is_there(path: PathLike) -> bool:
+    """Whether a file is there, as process 0 sees it, for all processes."""
+    return distributed.agreed(distributed.is_writer() and Path(path).exists())
 
 
 def kept(path: PathLike) -> Any | None:
     """The JSON value at `path` as process 0 reads it, for all processes; None without one."""
-    there = distributed.is_writer() and Path(path).exists()
-    return distributed.agreed(files.read_json(path) if there else None)
+    return _read(path) if is_there(path) else None
+
+
+def _read(path: PathLike) -> Any:
+    return distributed.agreed(files.read_json(path) if distributed.is_writer() else None)
 
 
 def keep(path: PathLike, value: Any) -> Any:
     """Keeps process 0's value at `path`; gives what is read back, in all processes."""
     files.write_json(path, value)
-    return kept(path)
+    return _read(path)
 
 
 def make_once(marker: PathLike, make: Callable[[], object]) -> None:
@@ -44,7 +51,7 @@ def make_once(marker: PathLike, make: Callable[[], object]) -> None:
       marker: the file that `make` writes last of all, and that says that the others are whole.
       make: must not wait for other processes, as computations over all devices do.
     """
-    if not distributed.agreed(distributed.is_writer() and Path(marker).exists()):
+    if not is_there(marker):
         if distributed.is_writer():
             make()
         distributed.barrier(f"{Path(marker).name} is there")

@@ -10,6 +10,7 @@ from forget_jax import distributed, files
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 from forget_jax.runs.metrics import Metrics, parts_beside
+from forget_jax.runs.once import is_there
 
 
 class Workdir:
@@ -64,8 +65,7 @@ class Workdir:
     def done(self) -> dict[str, Any] | None:
         """The summary of a run that has ended, else None; for all processes to ask together."""
         path = self.path / "summary.json"
-        there = distributed.agreed(distributed.is_writer() and path.exists())
-        return dict(files.read_json(path)) if there else None
+        return dict(files.read_json(path)) if is_there(path) else None
 
     def seconds(self) -> float:
         """Time this run has taken, over all its starts."""
