@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import free_port
+from tests.forked import Server
 
 FEW = [
     "--config.train.steps=4",
@@ -81,6 +82,14 @@ def on_two_processes() -> Callable[[list[str]], None]:
         assert [p.returncode for p in processes] == [0, 0], said
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Server]:
+    """Starts Python processes without the time that their imports take."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

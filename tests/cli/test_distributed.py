@@ -4,8 +4,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +21,7 @@ LOST = r"lost another process.*; start the same command again to resume"
 class Pair:
     """Two processes of one run, which find each other by address or as a step of SLURM."""
 
-    def __init__(self, workdir, mode, slurm=False):
+    def __init__(self, forked, workdir, mode, slurm=False):
         self.began = time.monotonic()
         port = free_port()
 
@@ -38,18 +36,12 @@ class Pair:
             }
 
         self.processes = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    str(WORKER),
-                    mode,
-                    "finetune",
-                    f"--workdir={workdir}",
-                    f"--distributed={'auto' if slurm else f'127.0.0.1:{port},2,{i}'}",
-                ],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            forked.start(
+                str(WORKER),
+                mode,
+                "finetune",
+                f"--workdir={workdir}",
+                f"--distributed={'auto' if slurm else f'127.0.0.1:{port},2,{i}'}",
                 env=os.environ | {"JAX_PLATFORMS": "cpu"} | (step(i) if slurm else {}),
             )
             for i in range(2)
@@ -68,8 +60,8 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path):
-    return lambda mode, **how: Pair(tmp_path / "run", mode, **how)
+def pair(forked, tmp_path):
+    return lambda mode, **how: Pair(forked, tmp_path / "run", mode, **how)
 
 
 def said(err):

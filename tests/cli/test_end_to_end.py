@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -171,11 +169,14 @@ sys.exit(cli.main(argv))
 """
 
 
-def killed(moment, arguments, work):
-    argv = [sys.executable, "-c", KILL, moment, *arguments, f"--workdir={work}"]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not (work / "summary.json").exists()
+@pytest.fixture
+def killed(forked):
+    def run(moment, arguments, work):
+        done = forked.run("-c", KILL, moment, *arguments, f"--workdir={work}")
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not (work / "summary.json").exists()
+
+    return run
 
 
 @pytest.fixture
@@ -187,7 +188,9 @@ def assert_same(figures):
     return check
 
 
-def test_pretrain_killed_in_training(tiny_run, assert_same, pretrain_arguments, tmp_path, run_cli):
+def test_pretrain_killed_in_training(
+    tiny_run, killed, assert_same, pretrain_arguments, tmp_path, run_cli
+):
     work = tmp_path / "run"
     killed("training", pretrain_arguments, work)
     status, _, err = run_cli(*pretrain_arguments, f"--workdir={work}")
@@ -196,7 +199,9 @@ def test_pretrain_killed_in_training(tiny_run, assert_same, pretrain_arguments, 
 
 
 @pytest.mark.parametrize("moment", ["training", "adapters", "scores"])
-def test_associate_killed(moment, assert_same, associated, associate_arguments, tmp_path, run_cli):
+def test_associate_killed(
+    moment, killed, assert_same, associated, associate_arguments, tmp_path, run_cli
+):
     work = tmp_path / "run"
     killed(moment, associate_arguments, work)
     status, _, err = run_cli(*associate_arguments, f"--workdir={work}")

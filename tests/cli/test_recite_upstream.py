@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -186,10 +184,9 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def test_killed_while_reciting(arguments, done, tmp_path, run_cli, monkeypatch, figures):
+def test_killed_while_reciting(arguments, done, forked, tmp_path, run_cli, monkeypatch, figures):
     work = tmp_path / "run"
-    argv = [sys.executable, "-c", KILL, *arguments, f"--workdir={work}"]
-    dead = subprocess.run(argv, capture_output=True, text=True)
+    dead = forked.run("-c", KILL, *arguments, f"--workdir={work}")
     assert dead.returncode == -signal.SIGKILL, dead.stderr
     before = {f: f.stat().st_mtime_ns for f in (work / "answers").rglob("*.json")}
     assert len(before) == 3 + 1  # the base's three chunks and the first task's first

@@ -4,8 +4,6 @@ import dataclasses
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -188,12 +186,11 @@ def counted(monkeypatch):
     ("together", "first"), [(0, 1), (3, 3)], ids=["merged: the base", "beside: the base and two"]
 )
 def test_no_finished_chunk_is_scored_again(
-    arguments, together, first, finished, run_cli, zarr_bytes, tmp_path, monkeypatch
+    arguments, together, first, finished, forked, run_cli, zarr_bytes, tmp_path, monkeypatch
 ):
     work = tmp_path / "run"
     arguments = [*arguments, f"--config.score.adapters_together={together}"]
-    argv = [sys.executable, "-c", KILL, *arguments, f"--workdir={work}"]
-    killed = subprocess.run(argv, capture_output=True, text=True)
+    killed = forked.run("-c", KILL, *arguments, f"--workdir={work}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = table(work).tokens >= 0
     assert done[:first].all() and not done[first:].any()
