@@ -110,7 +110,7 @@ def test_a_task_stops_when_its_heldout_loss_rises(tiny_model, random_examples):
     rows = random_examples(0, [12, 9, 14, 10])
     settings = dataclasses.replace(TRAIN, save_every=0)
     tasks = [
-        Task("t0", rows, 0, 24, heldout=rows[:2], patience=1),  # memorised: always better
+        Task("t0", rows, 2, 24, heldout=rows[:2], patience=1),  # memorised: always better
         Task("t1", rows, 1, 24, heldout=random_examples(5, [40, 40]), patience=1),
     ]
     trained, outcome, records = fit(tiny_model, tasks, settings=settings)
