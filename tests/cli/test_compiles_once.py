@@ -16,14 +16,17 @@ print(json.dumps({"status": status, **events}))
 """
 
 
-def test_a_second_start_compiles_nothing(finetune_arguments, tmp_path):
+def test_a_second_start_compiles_nothing(associate_arguments, data_files, tmp_path):
+    """Neither to train nor to score."""
+    fields = (f"tasks={data_files.tasks[0]}", "tasks_together=1", "repeat_tasks=0")
+    argv = [*associate_arguments, *(f"--config.{field}" for field in fields)]
     env = {k: v for k, v in os.environ.items() if "COMPILATION_CACHE" not in k}
     env = {k: v for k, v in env.items() if "PERSISTENT_CACHE" not in k}
 
     def start(name):
         work = f"--workdir={tmp_path / name}"
         return subprocess.run(
-            [sys.executable, "-c", COUNT, *finetune_arguments, work],
+            [sys.executable, "-c", COUNT, *argv, work],
             env=env | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
             capture_output=True,
             text=True,

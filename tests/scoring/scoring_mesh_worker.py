@@ -1,10 +1,10 @@
 """Scores the same examples on each mesh given and writes the figures as .npz.
 
-    python scoring_mesh_worker.py OUT HOW MESH [MESH ...]
+    python scoring_mesh_worker.py OUT MESH [MESH ...]
 
-where HOW is `here`, or `gpu`: adapters mapped side by side and attention cut by ourselves, as for
-cuDNN; and a MESH is `1` (no mesh) or four numbers such as 2,1,2,2 for task, data, fsdp and
-tensor.
+where a MESH is `1` (no mesh) or four numbers such as 2,1,2,2 for task, data, fsdp and tensor. All
+is done `here`, and as on a `gpu`: adapters mapped side by side and attention cut by ourselves, as
+for cuDNN.
 """
 
 import sys
@@ -40,6 +40,7 @@ def as_on_a_gpu():
     jax.nn.dot_product_attention = lambda *x, implementation, **how: plain(*x, **how)
     attention.has_cudnn = lambda dtype, head_dim: True
     likelihood.at_a_time = lambda: False
+    jax.clear_caches()
 
 
 def main() -> None:
@@ -50,21 +51,20 @@ def main() -> None:
     encoded = examples()
     buckets = Buckets.of(encoded, 1)
     found = {}
-    if sys.argv[2] == "gpu":
-        as_on_a_gpu()
-    for text in sys.argv[3:]:
-        mesh = (
-            None if text == "1" else sharding.make(sharding.MeshShape(*map(int, text.split(","))))
-        )
-        with sharding.entered(mesh):
-            model = Model(CONFIG, sharding.put(params))
-            models = model, Adapters(ADAPTER, sharding.put(stack)), encoded
-            bucketed, packed = (
-                Layout.of(encoded, buckets, 6, packing) for packing in (False, True)
-            )
-            found[f"{text} bucketed"] = likelihood.score(*models, bucketed)
-            found[f"{text} packed"] = likelihood.score(*models, packed)
-            found[f"{text} kl"] = divergence.diverge(*models, bucketed)["kl"]
+    for how in ("here", "gpu"):
+        if how == "gpu":
+            as_on_a_gpu()
+        for text in sys.argv[2:]:
+            shape = None if text == "1" else sharding.MeshShape(*map(int, text.split(",")))
+            with sharding.entered(None if shape is None else sharding.make(shape)):
+                model = Model(CONFIG, sharding.put(params))
+                models = model, Adapters(ADAPTER, sharding.put(stack)), encoded
+                bucketed, packed = (
+                    Layout.of(encoded, buckets, 6, packing) for packing in (False, True)
+                )
+                found[f"{how} {text} bucketed"] = likelihood.score(*models, bucketed)
+                found[f"{how} {text} packed"] = likelihood.score(*models, packed)
+                found[f"{how} {text} kl"] = divergence.diverge(*models, bucketed)["kl"]
     np.savez(sys.argv[1], **found)
 
 

@@ -1,9 +1,6 @@
 """Batches on their way: few shapes compiled once and ahead, no pause between chunks."""
 
 import functools
-import os
-import subprocess
-import sys
 from collections import Counter
 
 import jax
@@ -157,30 +154,3 @@ def test_a_plan_of_fifty_thousand_is_made_at_once(random_examples):
         assert time.process_time() - began < 5  # a quadratic one takes minutes
         computed = sum(s.rows * s.length for plan in plans for s, _ in plan)
         assert sum(lengths) / computed > (0.95 if packing else 0.7)
-
-
-SECOND_START = """
-import sys, jax, collections
-seen = collections.Counter()
-jax.monitoring.register_event_listener(lambda name, **of: seen.update([name]))
-from forget_jax import cli
-assert cli.main(sys.argv[1:]) == 0
-print(seen["/jax/compilation_cache/cache_hits"], seen["/jax/compilation_cache/cache_misses"])
-"""
-
-
-def test_a_second_start_compiles_nothing(tiny_base, data_files, tmp_path):
-    """Programs are kept on disk: one that runs again finds every one of them."""
-    env = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "kept"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    found = []
-    for start in "ab":
-        argv = [sys.executable, "-c", SECOND_START, "score", f"--config.model.path={tiny_base}"]
-        argv += [f"--config.data.path={data_files.upstream}", f"--workdir={tmp_path / start}"]
-        run = subprocess.run(argv, env=env, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        found.append(tuple(map(int, run.stdout.split())))
-    (_, misses), (hits, misses_again) = found
-    assert misses > 0 and misses_again == 0 and hits >= misses
