@@ -22,8 +22,10 @@ from typing import Any
 import pytest
 
 # One folder of the whole session: the workers of pytest-xdist find it in their environment.
-KEPT = os.environ.get("FORGET_JAX_TESTS_KEPT") or tempfile.mkdtemp(prefix="forget_jax_tests_")
-os.environ["FORGET_JAX_TESTS_KEPT"] = KEPT
+KEPT = os.environ.get("FORGET_JAX_TESTS_KEPT", "")
+IS_FIRST = not KEPT
+if IS_FIRST:
+    KEPT = os.environ["FORGET_JAX_TESTS_KEPT"] = tempfile.mkdtemp(prefix="forget_jax_tests_")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: optimising each program costs more than it gives.
 COMPILE_FAST = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
@@ -70,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # a worker ends while others still need the folder
+    if IS_FIRST:  # a worker ends while others still need the folder
         shutil.rmtree(KEPT, ignore_errors=True)
 
 
