@@ -63,6 +63,7 @@ def put(tree: Tree, path: str, value: Any) -> None:
     tree[last] = value
 
 
+@functools.lru_cache(maxsize=16)  # tracing the decoder takes a tenth of a second or more
 def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
     """Path and shape of every parameter, the layer axis first, without allocating any."""
     tree = jax.eval_shape(lambda: init(config, jax.random.key(0)))
