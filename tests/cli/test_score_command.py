@@ -312,6 +312,7 @@ def test_nothing_to_score(text, score_arguments, run_cli, tmp_path):
     assert "rows.jsonl is empty" in said
 
 
+@pytest.mark.slow  # as its twin for matrices in test_many_processes.py
 def test_two_processes_of_two_devices(arguments, finished, on_two_processes, tmp_path):
     """Each writes chunks of its own of one table, and the figures are those of one process."""
     argv = [*arguments, "--config.score.chunk=4"]
