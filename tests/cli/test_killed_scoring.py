@@ -15,6 +15,7 @@ import pytest
 
 from forget_jax.lm import lora
 from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.model import Adapters
 from tests.conftest import sentences
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "120"))
@@ -25,12 +26,13 @@ CHUNK = 512 if EXAMPLES > 5000 else 8
 
 @pytest.fixture
 def arguments(score_arguments, tiny_base, tmp_path):
-    config, params = checkpoint.load(tiny_base)
+    model = checkpoint.load(tiny_base)
     setting = lora.LoRAConfig(rank=2)
     paths = [str(tmp_path / f"a{k}") for k in range(ADAPTERS)]
     for k, path in enumerate(paths):
-        one = jax.tree.map(lambda x: x + 0.1, lora.init(setting, params, jax.random.key(k)))
-        peft.save(path, setting, one, config, str(tiny_base))
+        fresh = lora.init(setting, model.params, jax.random.key(k))
+        one = Adapters(setting, jax.tree.map(lambda x: x + 0.1, fresh))
+        peft.save(path, one, model.config, str(tiny_base))
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps({"text": t}) + "\n" for t in sentences(EXAMPLES, 7)))
     fields = {"data.path": file, "adapters": ",".join(paths), "score.chunk": CHUNK}
