@@ -53,14 +53,7 @@ def check(settings: Associate) -> None:
     names = [reading.task_name(spec) for spec in settings.tasks]
     if not names:
         raise UserError("config.tasks names no task")
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"two tasks are called {name}")
-        if name == BASE:
-            raise UserError(
-                f"a task is called {BASE}, which is the name of the model before training; rename "
-                "its file"
-            )
+    grids.check_names(names)
 
 
 def run(settings: Associate, work: Workdir) -> Ended:

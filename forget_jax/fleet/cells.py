@@ -48,12 +48,16 @@ class Cell:
 
 
 def check(cells: Sequence[Cell]) -> None:
-    """Refuses cells that cannot be told apart, before anything is trained.
+    """Refuses cells that cannot be told apart, before anything is trained; as `check_names`."""
+    check_names([cell.name for cell in cells])
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses names of tasks or cells that cannot be told apart.
 
     Raises:
-      UserError: two cells of one name, or one that is called as the base model is.
+      UserError: two of one name, or one that is called as the base model is.
     """
-    names = [cell.name for cell in cells]
     for name in names:
         if name == BASE:
             raise UserError(

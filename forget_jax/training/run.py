@@ -198,10 +198,8 @@ class Run:
     def _of_seats(self, value: Callable[[int], Any], empty: Any) -> np.ndarray:
         return np.array([value(int(m)) if m >= 0 else empty for m in self.seats])
 
-    def seats_of(self, part: Microbatch) -> steps.Seats:
-        """Which seat each row of a microbatch trains."""
-        scale_S = self._of_seats(lambda m: self.tasks[m].scale, 1.0).astype(np.float32)
-        return steps.Seats(part.seat_R, scale_S)
+    def _scale_S(self) -> np.ndarray:
+        return self._of_seats(lambda m: self.tasks[m].scale, 1.0).astype(np.float32)
 
     def _rate(self, m: int) -> float:
         task = self.tasks[m]
@@ -216,10 +214,10 @@ class Run:
     def microbatches(self) -> Iterator[tuple[Batch, steps.Seats, jax.Array | None]]:
         """The step's microbatches on their way to the devices, each with its dropout key."""
         self._sit(self.plan.seats(self.number))
-        self.parts = list(self.plan.microbatches(self.number))
+        self.parts, scale_S = list(self.plan.microbatches(self.number)), self._scale_S()
         for i, part in enumerate(self.parts):
             batch = feed(self.plan.examples, part.shape, part.rows)
-            yield batch, self.seats_of(part), self.dropout_key(i)
+            yield batch, steps.Seats(part.seat_R, scale_S), self.dropout_key(i)
 
     def rates(self) -> steps.Rates:
         """Learning rates of this step, and which seats take part in it."""
@@ -287,8 +285,9 @@ class Run:
             self.plan.tokens,
             self.plan.multiple,
         )
+        scale_S = self._scale_S()
         for part in parts:
-            yield feed(examples, part.shape, part.rows), self.seats_of(part)
+            yield feed(examples, part.shape, part.rows), steps.Seats(part.seat_R, scale_S)
 
     def check_heldout(self) -> dict[str, float]:
         """Held-out losses of the running tasks; keeps the best states, ends tasks past patience."""
