@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from etils.epath import Path
 
-from forget_jax import distributed
+from forget_jax import distributed, foreign
 from forget_jax.errors import UserError
 
 PathLike = str | os.PathLike[str]
@@ -114,13 +114,14 @@ def write_json(path: PathLike, value: Any) -> None:
 
 
 def read_json(path: PathLike) -> Any:
-    """Reads one JSON document; a broken one is a UserError naming file and line."""
+    """Reads one JSON document; a missing or broken one is a UserError naming file and line."""
     try:
-        return json.loads(Path(path).read_text())
+        data = Path(path).read_bytes()
     except FileNotFoundError as e:
         raise UserError(f"{path} does not exist") from e
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path}, line {e.lineno}: not valid JSON ({e.msg})") from e
+    except OSError as e:  # a folder of this name, or no right to read
+        raise UserError(f"cannot read {path}: {e.strerror or e}") from e
+    return foreign.parse(data, os.fspath(path))
 
 
 def safe_name(name: str) -> str:

@@ -51,6 +51,8 @@ from forget_jax.lm import decoder  # noqa: E402
 from forget_jax.lm.model import Model  # noqa: E402
 from forget_jax.types import Tree  # noqa: E402
 
+pytest_plugins = ["tests.faults"]
+
 # Tracing makes many objects and few cycles, and each search for cycles goes through all of JAX.
 gc.freeze()
 gc.set_threshold(100_000, 20, 20)

@@ -7,10 +7,10 @@ cheap. JSONL rows go by their line in messages; others by their number, counted 
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from forget_jax import foreign
 from forget_jax.data.passages import split_articles
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path, is_local
@@ -77,17 +77,6 @@ def _nearest_file(path: Path) -> str:
     return nearest(path.name, (p.name for p in path.parent.iterdir()))
 
 
-def _decode(data: bytes, path: Path, first_line: int = 1) -> str:
-    """UTF-8 text, with an optional byte-order mark; other bytes are a UserError naming the line."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = first_line + data.count(b"\n", 0, e.start)
-        raise UserError(
-            f"{path}, line {line}: not UTF-8 text (byte 0x{data[e.start]:02x}); save it as UTF-8"
-        ) from e
-
-
 def _numbered(path: Path, rows: list[dict[str, Any]]) -> Rows:
     return Rows(path.stem, len(rows), rows.__getitem__, lambda i: f"{path}, row {i}")
 
@@ -99,13 +88,7 @@ def _read_jsonl(path: Path, data: bytes) -> Rows:
 
     def get(i: int) -> Mapping[str, Any]:
         n, line = lines[i]
-        try:
-            row = json.loads(_decode(line, path, n))
-        except json.JSONDecodeError as e:
-            raise UserError(f"{path}, line {n}: not valid JSON ({e.msg}, column {e.colno})") from e
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {n}: holds {type(row).__name__} data, not a JSON object")
-        return row
+        return foreign.record(foreign.parse(line, str(path), n), f"{path}, line {n}")
 
     return Rows(path.stem, len(lines), get, lambda i: f"{path}, line {lines[i][0]}")
 
@@ -114,20 +97,16 @@ def _read_json(path: Path, data: bytes) -> Rows:
     """A JSON list of objects; a .json file that starts otherwise is read as JSON lines."""
     if data.strip() and not data.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"["):
         return _read_jsonl(path, data)
-    try:
-        rows = json.loads(_decode(data, path) or "[]")
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path}, line {e.lineno}: not valid JSON ({e.msg})") from e
+    rows = foreign.parse(data.strip() or b"[]", str(path))
     for i, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, row {i}: holds {type(row).__name__} data, not a JSON object")
+        foreign.record(row, f"{path}, row {i}")
     return _numbered(path, rows)
 
 
 def _read_csv(path: Path, data: bytes) -> Rows:
     """CSV with a header line; every cell is text, so that `007` stays what it is."""
     csv.field_size_limit(1 << 30)  # a document may be longer than the module's 128 KiB
-    reader = csv.DictReader(io.StringIO(_decode(data, path), newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(foreign.decode(data, str(path)), newline=""), strict=True)
     rows = []
     try:
         for row in reader:
@@ -159,7 +138,7 @@ def _read_parquet(path: Path, data: bytes) -> Rows:
 
 def _read_txt(path: Path, data: bytes) -> Rows:
     """Passages of at most TXT_CHARACTERS, cut at paragraph ends; see `split_articles`."""
-    passages = split_articles(_decode(data, path), TXT_CHARACTERS)
+    passages = split_articles(foreign.decode(data, str(path)), TXT_CHARACTERS)
     return _numbered(path, [{"text": p} for p in passages])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from forget_jax.data.examples import Example, Message
 from forget_jax.errors import UserError, nearest
+from forget_jax.foreign import in_words
 
 FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers")
 ROLES = ("system", "user", "assistant")
@@ -109,20 +110,9 @@ def _listed(row: Mapping[str, Any]) -> str:
     return ", ".join(map(str, row)) or "(none)"
 
 
-def _kind(value: Any) -> str:
-    """What a wrong value is, in words."""
-    if isinstance(value, bool):
-        return f"{str(value).lower()} (a truth value)"
-    if isinstance(value, int | float):
-        return f"a number ({value})"
-    return {"dict": "an object", "list": "a list", "NoneType": "null"}.get(
-        type(value).__name__, f"of type {type(value).__name__}"
-    )
-
-
 def _text(value: Any, field: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where}: {field} is {_kind(value)}, not text")
+        raise UserError(f"{where}: {field} is {in_words(value)}, not text")
     try:
         value.encode()
     except UnicodeEncodeError as e:  # JSON can hold such escapes; no tokenizer takes them
@@ -147,10 +137,10 @@ def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = _json_list(value) or [value]
     if not isinstance(value, list):
-        raise UserError(f"{where}: {field} is {_kind(value)}, not a list of texts")
+        raise UserError(f"{where}: {field} is {in_words(value)}, not a list of texts")
     for item in value:
         if not isinstance(item, str):
-            raise UserError(f"{where}: {field} holds {_kind(item)}, not only texts")
+            raise UserError(f"{where}: {field} holds {in_words(item)}, not only texts")
     return tuple(value)
 
 
