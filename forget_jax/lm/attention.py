@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from forget_jax.lm import sharding
-from forget_jax.lm.causal import causal
+from forget_jax.lm.causal import Aside, causal
 from forget_jax.lm.config import DecoderConfig
 
 
@@ -58,11 +58,13 @@ class Weighting(NamedTuple):
       scale: of the logits; None means Dh**-0.5.
       window: how many keys a query sees, itself included; None means all before it.
       slopes_H: ALiBi slopes, or None.
+      local: bool scalar: whether the window holds in this layer; None where it holds in all.
     """
 
     scale: float | None = None
     window: int | None = None
     slopes_H: np.ndarray | None = None
+    local: jax.Array | None = None
 
 
 def attend(
@@ -85,24 +87,34 @@ def attend(
     Returns:
       BxLxHxDh, in the dtype of the queries; softmax in fp32.
     """
-    scale, window, slopes_H = weighting
+    scale, window, slopes_H, local = weighting
     if cached_BxL is None:
         plain = segment_BxL is None and slopes_H is None
         if not (plain and has_cudnn(q_BxLxHxDh.dtype, q_BxLxHxDh.shape[-1])):
             scale = q_BxLxHxDh.shape[-1] ** -0.5 if scale is None else scale
-            return causal(q_BxLxHxDh, k_BxJxGxDh, v_BxJxGxDh, segment_BxL, slopes_H, scale, window)
-        kernel = functools.partial(
-            jax.nn.dot_product_attention,
-            scale=scale,
-            is_causal=True,
-            local_window_size=None if window is None else (window - 1, 0),
-            implementation="cudnn",
-        )
-        return by_device(kernel, k_BxJxGxDh.shape[2])(q_BxLxHxDh, k_BxJxGxDh, v_BxJxGxDh)
+            aside = Aside(segment_BxL, slopes_H, local)
+            return causal(q_BxLxHxDh, k_BxJxGxDh, v_BxJxGxDh, aside, scale, window)
+
+        def kernel(seen: int | None) -> Callable[..., jax.Array]:
+            fused = functools.partial(
+                jax.nn.dot_product_attention,
+                scale=scale,
+                is_causal=True,
+                local_window_size=None if seen is None else (seen - 1, 0),
+                implementation="cudnn",
+            )
+            return by_device(fused, k_BxJxGxDh.shape[2])
+
+        qkv = (q_BxLxHxDh, k_BxJxGxDh, v_BxJxGxDh)
+        if local is None:
+            return kernel(window)(*qkv)
+        out: jax.Array = jax.lax.cond(local, kernel(window), kernel(None), *qkv)
+        return out
     distance_BxLxJ = cached_BxL[:, :, None] - jnp.arange(k_BxJxGxDh.shape[1])
     mask_BxLxJ = distance_BxLxJ >= 0
     if window is not None:
-        mask_BxLxJ &= distance_BxLxJ < window
+        near_BxLxJ = distance_BxLxJ < window
+        mask_BxLxJ &= near_BxLxJ if local is None else near_BxLxJ | ~local
     bias_BxHxLxJ = None
     if slopes_H is not None:
         bias_BxHxLxJ = -slopes_H[:, None, None] * distance_BxLxJ[:, None].astype(jnp.float32)

@@ -5,7 +5,7 @@ import dataclasses
 # Which values each switch may have; `decoder` implements exactly these.
 SWITCHES = {
     "norm": ("rms", "layer"),
-    "residual": ("pre", "post", "parallel"),
+    "residual": ("pre", "post", "sandwich", "parallel"),
     "qk_norm": ("", "head", "full"),
     "position": ("rotary", "alibi", "learned"),
     "activation": ("silu", "gelu", "gelu_tanh", "relu"),
@@ -26,8 +26,11 @@ class DecoderConfig:
         then saves nothing there, where XLA joins what is computed twice).
       family: whose names and layouts a checkpoint of it has; the decoder itself never asks.
       norm: `rms` or `layer`, with a learned scale and bias or without.
-      residual: norms before attention and MLP (`pre`), on their outputs (`post`, OLMo 2), or both
-        branches beside each other on the same residual stream (`parallel`, GPT-NeoX).
+      norm_offset: what a norm's scale is counted from: 1 where it is stored as its distance from 1
+        (Gemma).
+      residual: norms before attention and MLP (`pre`), on their outputs (`post`, OLMo 2), both
+        (`sandwich`, Gemma 3), or both branches beside each other on the same residual stream
+        (`parallel`, GPT-NeoX).
       qk_norm: normalise queries and keys: not (empty), per head (`head`, Qwen 3) or over all heads
         together (`full`, OLMo 2).
       position: `rotary`, `alibi` (arXiv 2108.12409) or `learned` embeddings.
@@ -36,6 +39,9 @@ class DecoderConfig:
       alibi_max: the largest exponent of an ALiBi slope.
       attention_scale: of the attention logits; None means head_dim**-0.5.
       window: keys a query sees, itself included (sliding window); None means all before it.
+      local: of every layer, whether the window holds there (Gemma 3, OLMo 3); empty: in all.
+      local_theta: rotary base of the layers where it does, without scaling; None: as elsewhere.
+      embed_scale: what embeddings are multiplied by.
       clip_qkv: queries, keys and values are clipped to ± this.
       fused_qkv: one kernel for queries, keys and values (and so one adapter).
       gated: MLP down(act(gate) · up) rather than down(act(up)).
@@ -59,6 +65,7 @@ class DecoderConfig:
     family: str = "llama"
     norm: str = "rms"
     norm_scale: bool = True
+    norm_offset: float = 0.0
     norm_bias: bool = False
     residual: str = "pre"
     qk_norm: str = ""
@@ -68,6 +75,9 @@ class DecoderConfig:
     alibi_max: float = 8.0
     attention_scale: float | None = None
     window: int | None = None
+    local: tuple[bool, ...] = ()
+    local_theta: float | None = None
+    embed_scale: float = 1.0
     clip_qkv: float | None = None
     fused_qkv: bool = False
     qkv_bias: bool = False

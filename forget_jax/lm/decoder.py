@@ -26,7 +26,7 @@ from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.logprob import Head
 from forget_jax.lm.lora import delta
 from forget_jax.lm.model import Adapters, Batch, Model
-from forget_jax.lm.positions import alibi_slopes, rotary, rotate
+from forget_jax.lm.positions import alibi_slopes, local_rotary, rotary, rotate
 from forget_jax.lm.sharding import constrain_looked_up, constrain_rows
 from forget_jax.types import Tree
 
@@ -100,7 +100,9 @@ class Norm(nn.Module):
             x32 -= jnp.mean(x32, axis=-1, keepdims=True)
         x32 *= jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + c.norm_eps)
         if c.norm_scale:
-            x32 *= self.param("scale", nn.initializers.ones, (x.shape[-1],)).astype(jnp.float32)
+            plain = nn.initializers.constant(1.0 - c.norm_offset)
+            scale = self.param("scale", plain, (x.shape[-1],)).astype(jnp.float32)
+            x32 *= scale + c.norm_offset if c.norm_offset else scale
         if c.norm_bias:
             x32 += self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(jnp.float32)
         return x32.astype(c.dtype)
@@ -110,7 +112,7 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD, cache, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
+    def __call__(self, x_BxLxD, cache, local, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
         c = self.config
         B, L, D = x_BxLxD.shape
         Fq, Fk = c.heads * c.head_dim, c.kv_heads * c.head_dim
@@ -134,6 +136,8 @@ class Attention(nn.Module):
             q_BxLxHxDh = Norm(c, name="q_norm")(q_BxLxHxDh)
             k_BxLxGxDh = Norm(c, name="k_norm")(k_BxLxGxDh)
         if c.position == "rotary":
+            if local is not None:
+                rope = [jnp.where(local, near, far) for near, far in zip(*rope, strict=True)]
             q_BxLxHxDh, k_BxLxGxDh = rotate(q_BxLxHxDh, *rope), rotate(k_BxLxGxDh, *rope)
         q_BxLxHxDh, keys, values = (
             _named(x.astype(c.dtype)) for x in (q_BxLxHxDh, k_BxLxGxDh, v_BxLxGxDh)
@@ -149,7 +153,7 @@ class Attention(nn.Module):
             values,
             segment_BxL,
             None if cache is None else position_BxL,
-            Weighting(c.attention_scale, c.window, slopes_H),
+            Weighting(c.attention_scale, c.window, slopes_H, local),
         )
         o = Linear(D, c, c.o_bias, name="o")(o_BxLxHxDh.reshape(B, L, -1), choice)
         return _named(o), cache
@@ -211,17 +215,21 @@ class Layer(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, h_BxLxD, cache, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
+    def __call__(self, h_BxLxD, cache, local, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
         c = self.config
         attn, mlp = Attention(c, name="attn"), MLP(c, name="mlp")
         attn_norm, mlp_norm = Norm(c, name="attn_norm"), Norm(c, name="mlp_norm")
-        where = (cache, position_BxL, rope, segment_BxL, choice)
+        where = (cache, local, position_BxL, rope, segment_BxL, choice)
         h_BxLxD = constrain_rows(h_BxLxD)  # else XLA may cut features, and have all rows everywhere
         if c.residual == "post":
             y_BxLxD, cache = attn(h_BxLxD.astype(c.dtype), *where)
             h_BxLxD += attn_norm(y_BxLxD)
             return h_BxLxD + mlp_norm(mlp(h_BxLxD.astype(c.dtype), choice)), cache
         y_BxLxD, cache = attn(attn_norm(h_BxLxD), *where)
+        if c.residual == "sandwich":
+            h_BxLxD += Norm(c, name="attn_post_norm")(y_BxLxD)
+            y_BxLxD = mlp(mlp_norm(h_BxLxD), choice)
+            return h_BxLxD + Norm(c, name="mlp_post_norm")(y_BxLxD), cache
         if c.residual == "parallel":
             return h_BxLxD + y_BxLxD + mlp(mlp_norm(h_BxLxD), choice), cache
         h_BxLxD += y_BxLxD
@@ -271,20 +279,25 @@ class Decoder(nn.Module):
             position_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
         embedding = self.param("embed", normal, (c.vocab_size, c.width), jnp.float32)
         h_BxLxD = embedding[ids_BxL].astype(jnp.float32)
+        if c.embed_scale != 1.0:
+            h_BxLxD *= c.embed_scale
         if c.position == "learned":
             table = self.param("embed_position", normal, (c.context, c.width), jnp.float32)
             h_BxLxD += table[position_BxL].astype(jnp.float32)
         h_BxLxD = constrain_looked_up(h_BxLxD)
-        rope = rotary(c, position_BxL) if c.position == "rotary" else None
+        rope: Any = rotary(c, position_BxL) if c.position == "rotary" else None
+        local = jnp.array(c.local) if c.local else None
+        if local is not None and rope is not None:
+            rope = local_rotary(c, position_BxL), rope
         layers = nn.scan(
             _remat(c),
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
             length=c.layers,
             unroll=c.unroll or c.layers,
         )(c, name="layers")
-        h_BxLxD, cache = layers(h_BxLxD, cache, position_BxL, rope, segment_BxL, choice)
+        h_BxLxD, cache = layers(h_BxLxD, cache, local, position_BxL, rope, segment_BxL, choice)
         if not c.tied_head:
             self.param("head", normal, (c.width, c.vocab_size), jnp.float32)
         return Norm(c, name="final_norm")(h_BxLxD), cache

@@ -3,6 +3,7 @@
 Frequencies are computed on the host in fp32, like transformers does.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -88,10 +89,16 @@ def _yarn(
 
 
 def rotary(config: DecoderConfig, position_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine tables, BxLx1x(rotating pairs), fp32."""
+    """Cosine and sine tables, BxLx1x(rotating pairs), fp32; of layers that are not local."""
     inverse, scale = frequencies(config)
     angle = position_BxL[:, :, None, None].astype(jnp.float32) * inverse
     return jnp.cos(angle) * scale, jnp.sin(angle) * scale
+
+
+def local_rotary(config: DecoderConfig, position_BxL: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The tables of local layers: a base of their own, which no scaling stretches."""
+    theta = config.rope_theta if config.local_theta is None else config.local_theta
+    return rotary(dataclasses.replace(config, rope_theta=theta, rope_scaling=()), position_BxL)
 
 
 def rotate(x_BxLxHxDh: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

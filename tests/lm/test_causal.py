@@ -26,11 +26,17 @@ def reference(q, k, v, segment, slopes, scale, window):
 
 
 @pytest.mark.parametrize(
-    ("packed", "alibi", "window"),
-    [*itertools.product((False, True), (False, True), (None,)), (True, True, 5)],
+    ("packed", "alibi", "window", "local"),
+    [
+        *itertools.product((False, True), (False, True), (None,), (None,)),
+        *((True, True, 5, None), (True, False, 5, True), (True, False, 5, False)),
+    ],
 )
-def test_agrees_with_the_dense_kernel(packed, alibi, window, monkeypatch):
-    """Several uneven blocks, grouped queries; the segments end with padding."""
+def test_agrees_with_the_dense_kernel(packed, alibi, window, local, monkeypatch):
+    """Several uneven blocks, grouped queries; the segments end with padding.
+
+    The window of a layer that is not local does not count.
+    """
     monkeypatch.setattr(blockwise, "BLOCK", 8)
     B, L, H, G, Dh = 2, 29, 4, 2, 6
     keys = jax.random.split(jax.random.key(0), 4)
@@ -39,21 +45,24 @@ def test_agrees_with_the_dense_kernel(packed, alibi, window, monkeypatch):
         for key, heads in zip(keys, (H, G, G, H), strict=True)
     )
     segment = jnp.asarray(np.repeat([[1, 2, 3, 0], [1, 1, 2, 0]], [9, 8, 7, 5], axis=1))
-    rest = (segment if packed else None, alibi_slopes(H, 8.0) if alibi else None, 0.3, window)
+    what = (segment if packed else None, alibi_slopes(H, 8.0) if alibi else None)
+    counts = None if local is not None and not local else window
 
-    def loss(attention):
-        return lambda *qkv: jnp.sum(attention(*qkv, *rest) * w)
+    def our(*qkv):
+        aside = blockwise.Aside(*what, None if local is None else jnp.asarray(local))
+        return blockwise.causal(*qkv, aside, 0.3, window)
 
-    np.testing.assert_allclose(
-        blockwise.causal(q, k, v, *rest), reference(q, k, v, *rest), atol=2e-6
-    )
-    ours = jax.grad(loss(blockwise.causal), (0, 1, 2))(q, k, v)
-    theirs = jax.grad(loss(reference), (0, 1, 2))(q, k, v)
+    def their(*qkv):
+        return reference(*qkv, *what, 0.3, counts)
+
+    np.testing.assert_allclose(our(q, k, v), their(q, k, v), atol=2e-6)
+    ours = jax.grad(lambda *qkv: jnp.sum(our(*qkv) * w), (0, 1, 2))(q, k, v)
+    theirs = jax.grad(lambda *qkv: jnp.sum(their(*qkv) * w), (0, 1, 2))(q, k, v)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)
 
 
 def test_half_precision_keeps_its_dtype():
     q = jax.random.normal(jax.random.key(0), (1, 12, 2, 4), jnp.bfloat16)
-    o, back = jax.vjp(lambda x: blockwise.causal(x, x, x, None, None, 0.5, None), q)
+    o, back = jax.vjp(lambda x: blockwise.causal(x, x, x, blockwise.Aside(), 0.5, None), q)
     assert o.dtype == jnp.bfloat16 and back(o)[0].dtype == jnp.bfloat16
