@@ -16,6 +16,8 @@ def as_matrix(z: Any, what: str = "the matrix") -> np.ndarray:
     """
     try:
         z_MxN = np.asarray(z)
+        if z_MxN.dtype.kind in "USTMm":  # numpy would read numbers out of text
+            raise TypeError(f"but {z_MxN.dtype}")
         if z_MxN.dtype != np.float32:
             z_MxN = z_MxN.astype(np.float64)
     except (TypeError, ValueError) as e:

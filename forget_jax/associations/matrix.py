@@ -5,16 +5,15 @@ A zarr store is an xarray data set with the variable `forgetting` over the dimen
 the variable's attribute `metric` (optional) what was measured.
 """
 
+import collections
 import dataclasses
-import io
 import os
-import zipfile
 from typing import Any
 
 import numpy as np
 
 from forget_jax import distributed, files
-from forget_jax.associations import checks
+from forget_jax.associations import checks, matrix_files
 from forget_jax.errors import UserError
 
 
@@ -50,8 +49,8 @@ class Matrix:
             raise UserError(f"{n} examples with {len(self.sources)} sources")
         for what, names in (("task", self.tasks), ("example", self.examples)):
             if len(set(names)) != len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise UserError(f"two {what}s are called {twice!r}")
+                twice, _ = collections.Counter(names).most_common(1)[0]
+                raise UserError(f"two {what}s are called {twice!r}; give each a name of its own")
 
     def rows(self, tasks: tuple[str | int, ...]) -> list[int]:
         """Row numbers of tasks given by name or by number (a name that exists wins)."""
@@ -76,7 +75,8 @@ def load(path: files.PathLike) -> Matrix:
 
     - .zarr: as `save` writes it.
     - .npz: `z`, `arr` or `forgetting` (M × N), optional `tasks`, `examples`, `sources`.
-    - .csv: the first row names the examples, the first column the tasks; an empty cell is missing.
+    - .csv: the first row names the examples, the first column the tasks; an empty cell is missing,
+      as are `NA` and `nan`.
     - .json: `arr` (a list of rows), optional `ocl_tasks` or `tasks`, `pt_tasks` or `examples`.
 
     Names that are not given are `task_0`, … and `example_0`, ….
@@ -84,19 +84,32 @@ def load(path: files.PathLike) -> Matrix:
     Raises:
       UserError: naming the file and what is wrong with it.
     """
-    readers = {".zarr": _zarr, ".npz": _npz, ".csv": _csv, ".json": _json}
-    where = files.Path(path)
-    if where.suffix not in readers:
-        raise UserError(f"{path}: a matrix is a {', '.join(readers)} file, not {where.suffix!r}")
-    if not where.exists():
-        raise UserError(f"{path} does not exist")
+    readers = matrix_files.READERS
     try:
-        return _matrix(*readers[where.suffix](where))
+        where = files.Path(path)
+        if where.suffix not in readers:
+            known = ", ".join(readers)
+            raise UserError(f"{path}: a matrix is a {known} file, not {where.suffix!r}")
+        if not where.exists():
+            raise UserError(f"{path} does not exist")
+        held = readers[where.suffix](where)
+        z_MxN = checks.as_matrix(held.z)
+        m, n = z_MxN.shape
+        numbered = matrix_files.numbered
+        return Matrix(
+            z_MxN,
+            tuple(numbered("task", m) if held.tasks is None else held.tasks),
+            tuple(numbered("example", n) if held.examples is None else held.examples),
+            tuple(held.sources or ()),
+            held.metric,
+        )
     except UserError as e:
         text = str(e)
         raise UserError(text if text.startswith(str(path)) else f"{path}: {text}") from e
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
+    except (OSError, ValueError) as e:  # a path of NUL or of too many characters is a ValueError
+        raise UserError(f"{path} cannot be read: {getattr(e, 'strerror', '') or e}") from e
+    except MemoryError as e:
+        raise UserError(f"{path} does not fit into memory") from e
 
 
 def save(path: files.PathLike, matrix: Matrix) -> None:
@@ -124,74 +137,3 @@ def save(path: files.PathLike, matrix: Matrix) -> None:
         data.to_zarr(os.fspath(path), mode="w", consolidated=False)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}") from e
-
-
-def _matrix(z: Any, tasks: Any, examples: Any, sources: Any, metric: str = "") -> Matrix:
-    z_MxN = checks.as_matrix(z)
-    m, n = z_MxN.shape
-    return Matrix(
-        z_MxN,
-        tuple(map(str, tasks)) if tasks is not None else tuple(f"task_{i}" for i in range(m)),
-        tuple(map(str, examples))
-        if examples is not None
-        else tuple(f"example_{j}" for j in range(n)),
-        tuple(map(str, sources)) if sources is not None else (),
-        metric,
-    )
-
-
-def _zarr(path: files.Path) -> tuple[Any, ...]:
-    import xarray as xr
-
-    try:
-        with xr.open_dataset(str(path), engine="zarr", consolidated=False) as data:
-            if "forgetting" not in data or set(data["forgetting"].dims) != {"task", "example"}:
-                raise UserError("no variable `forgetting` over `task` and `example`")
-            z = data["forgetting"].transpose("task", "example").to_numpy()
-            metric = str(data["forgetting"].attrs.get("metric", ""))
-            names = [
-                data[name].to_numpy() if name in data.coords else None
-                for name in ("task", "example", "source")
-            ]
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as e:
-        raise UserError(f"not a zarr store of a matrix ({e})") from e
-    return z, *names, metric
-
-
-def _npz(path: files.Path) -> tuple[Any, ...]:
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as data:
-            held = {name: data[name] for name in data.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as e:
-        raise UserError(f"not an .npz file of plain arrays ({e})") from e
-    z = next((held[name] for name in ("z", "arr", "forgetting") if name in held), None)
-    if z is None:
-        raise UserError(f"holds no array `z`, `arr` or `forgetting` (only {', '.join(held)})")
-    return z, held.get("tasks"), held.get("examples"), held.get("sources")
-
-
-def _csv(path: files.Path) -> tuple[Any, ...]:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(io.StringIO(path.read_text()), index_col=0)
-    except (ValueError, pd.errors.ParserError) as e:
-        raise UserError(f"not a table with example names above and task names beside ({e})") from e
-    for name in table.columns:
-        if not pd.api.types.is_numeric_dtype(table[name]):
-            raise UserError(f"column {name!r} does not hold numbers")
-    return table.to_numpy(np.float64), table.index, table.columns, None
-
-
-def _json(path: files.Path) -> tuple[Any, ...]:
-    held = files.read_json(path)
-    if not isinstance(held, dict) or "arr" not in held:
-        raise UserError("no `arr` (a list of rows) in it")
-    try:
-        rows = [[np.nan if x is None else x for x in row] for row in held["arr"]]
-    except TypeError as e:
-        raise UserError("`arr` is not a list of rows") from e
-    tasks = held.get("ocl_tasks", held.get("tasks"))
-    return rows, tasks, held.get("pt_tasks", held.get("examples")), held.get("sources")

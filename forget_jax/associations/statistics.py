@@ -13,8 +13,13 @@ from forget_jax.errors import UserError
 
 
 def _total(z_MxN: np.ndarray) -> float:
-    """Sum of squares around the grand mean, in float64 whatever the matrix is in."""
-    return float(np.square(z_MxN - z_MxN.mean(dtype=np.float64)).sum(dtype=np.float64))
+    """Sum of squares around the grand mean, in float64 whatever the matrix is in.
+
+    Zero where it is no more than the mean's rounding makes of a constant matrix.
+    """
+    total = float(np.square(z_MxN - z_MxN.mean(dtype=np.float64)).sum(dtype=np.float64))
+    rounding = 4 * np.finfo(np.float64).eps * float(np.abs(z_MxN).max())
+    return total if total > z_MxN.size * rounding**2 else 0.0
 
 
 def _r2(left: float, total: float) -> float:

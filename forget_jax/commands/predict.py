@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from forget_jax import associations
 from forget_jax.associations import matrix as matrices
 from forget_jax.commands.driver import Ended
@@ -38,8 +40,14 @@ def run(settings: Predict, work: Workdir) -> Ended:
                 found.z_MxN, train, test, settings.observed, settings.seeds, [method]
             )
             progress.at(number + 1, f"{method} RMSE {methods[method]['rmse']:.4f}")
-    best = min(methods, key=lambda name: methods[name]["rmse"])
-    others = [name for name in methods if name != best and settings.seeds > 1]
+    ranked = [name for name, m in methods.items() if np.isfinite(m["rmse"])]
+    if not ranked:
+        raise UserError(
+            f"no method gives a finite RMSE on {settings.matrix.path}; look for entries that are "
+            "far beyond the others, or take other methods"
+        )
+    best = min(ranked, key=lambda name: methods[name]["rmse"])
+    others = [name for name in ranked if name != best and settings.seeds > 1]
     differ = {name: associations.paired_difference(methods, best, name) for name in others}
     summary = Summary(
         methods={name: decode(Method, json.loads(dump_json(m))) for name, m in methods.items()},
@@ -51,7 +59,10 @@ def run(settings: Predict, work: Workdir) -> Ended:
         test_tasks=tuple(found.tasks[i] for i in test),
         seconds=work.seconds(),
     )
-    shown = ", ".join(f"{name} {m.rmse:.4f}" for name, m in summary.methods.items())
+    shown = ", ".join(
+        f"{name} {m.rmse:.4f}" if name in ranked else f"{name} without a finite figure"
+        for name, m in summary.methods.items()
+    )
     return Ended(summary, f"RMSE on {len(test)} test tasks: {shown}")
 
 

@@ -1,6 +1,5 @@
 """`forget-jax scaling`: forgetting over ranks and steps (or a table of points), and its laws."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from forget_jax.fleet.grid import Measured, points
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
+from forget_jax.scaling import tables
 from forget_jax.training.loop import Recipe, Task
 
 
@@ -36,7 +36,7 @@ def check(settings: Scaling) -> None:
 def run(settings: Scaling, work: Workdir) -> Ended:
     """Measures the grid (or reads it) and fits the laws; resumes."""
     path = settings.points.path
-    table = _read(path) if path else _measure(settings, work)
+    table = tables.read(path) if path else _measure(settings, work)
     files.write_text(work / "points.csv", table.to_csv(index=False))
     fits: dict[str, scaling.Fit] = {}
     failed: dict[str, str] = {}
@@ -76,19 +76,6 @@ def _law(f: scaling.Fit) -> Law:
         converged=f.converged,
         warnings=tuple(f.warnings),
     )
-
-
-def _read(path: str) -> pd.DataFrame:
-    """A table of points that somebody measured."""
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    file = files.Path(path)
-    if not file.exists():
-        raise UserError(f"points.path: {path} does not exist")
-    if file.suffix in (".jsonl", ".json"):
-        return pd.read_json(io.BytesIO(file.read_bytes()), lines=file.suffix == ".jsonl")
-    if file.suffix not in readers:
-        raise UserError(f"points.path: {path} is not .csv, .parquet, .json or .jsonl")
-    return readers[file.suffix](io.BytesIO(file.read_bytes()))
 
 
 def _curves(fits: Mapping[str, scaling.Fit], table: pd.DataFrame) -> dict[str, Surface]:

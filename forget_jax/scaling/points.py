@@ -80,7 +80,10 @@ def _numbers(named: Mapping[str, np.ndarray], name: str, law: Law) -> np.ndarray
     try:
         column = np.asarray(named[name]).astype(np.float64)
     except (TypeError, ValueError):
-        raise UserError(f"points: column {name!r} is not numeric") from None
+        row, cell = _first_text(named[name])
+        raise UserError(
+            f"points: column {name!r} is not numeric: row {row} holds {cell!r}"
+        ) from None
     bad = np.flatnonzero(~np.isfinite(column))
     if len(bad):
         raise UserError(
@@ -91,6 +94,16 @@ def _numbers(named: Mapping[str, np.ndarray], name: str, law: Law) -> np.ndarray
         row = int(np.flatnonzero(column <= 0)[0])
         raise UserError(f"points: {name} must be positive, but row {row} has {column[row]:g}")
     return column
+
+
+def _first_text(column: np.ndarray) -> tuple[int, str]:
+    """The first entry that is no number, and its row."""
+    for row, cell in enumerate(column):
+        try:
+            float(cell)
+        except (TypeError, ValueError):
+            return row, str(cell)[:40]
+    return 0, str(column.dtype)
 
 
 def _groups(named: Mapping[str, np.ndarray], count: int) -> tuple[np.ndarray, bool]:
@@ -158,6 +171,8 @@ def read_points(law: Law, points: Any, target: str, loss: str) -> Points:
     y_N = _numbers(named, target, law)
     n = len(y_N)
     raw = {name: _numbers(named, name, law) for name in law.columns}
+    if "P" in named:
+        _numbers(named, "P", law)  # a table with impossible sizes is wrong for every law
     known_columns = {**_usable(named), **raw}
     if "mix" in raw and (raw["mix"] < 0).any():
         raise UserError("points: mix is a share of the data and cannot be negative")

@@ -187,3 +187,14 @@ def test_projected_gradient_products_are_nearly_the_products():
     )
     with pytest.raises(UserError, match="differ in their number of entries"):
         similarity.gradient_products(tasks, examples[:, 1:])
+
+
+@pytest.mark.fault("figures of degenerate matrices", "as it should be")
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-9, 12345.678, -7.7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_matrix_is_explained_by_anything(value, dtype):
+    z = np.full((7, 31), value, dtype)
+    assert additive_r2(z) == row_r2(z) == column_r2(z) == 1
+    assert rank_r2(z, 2) == [1, 1]
+    z[0, 0] += dtype(abs(value) * 1e-3)
+    assert column_r2(z) < 0.5
