@@ -8,7 +8,7 @@ from forget_jax.commands.settings import Export
 from forget_jax.commands.summaries import Export as Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path
-from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import checkpoint, peft, peft_merge
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring.likelihood import merged
@@ -54,10 +54,14 @@ def run(settings: Export, work: Workdir) -> Ended:
     adapter, whole = find(settings.source)
     base = str(whole) if adapter is None else base_of(settings.model.path, adapter)
     model = checkpoint.load(base)
-    one = None if adapter is None else peft.load(adapter, model, base)
+    plain = adapter is None or peft.is_plain(adapter)
+    if adapter is not None and not plain and settings.format == "merged":
+        model = peft_merge.load(adapter, model, base)
+    one = peft.load(adapter, model, base) if adapter is not None and plain else None
     out = work / ("adapter" if settings.format == "adapter" else "model")
     if settings.format == "adapter":
-        assert one is not None
+        if one is None:
+            raise UserError(f"{adapter} is more than plain LoRA; export it with format=merged")
         peft.save(out, one, model.config, base)
         size = sum(x.nbytes for x in jax.tree.leaves(one))
     else:

@@ -16,7 +16,7 @@ from forget_jax.commands.summaries.codec import decode
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.lm.hf import base as bases
-from forget_jax.lm.hf import peft
+from forget_jax.lm.hf import peft, peft_merge
 from forget_jax.lm.hf.base import Base
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
@@ -53,6 +53,12 @@ def run(settings: Score, work: Workdir) -> Ended:
     disk.tidy(work / "scores.zarr")
     files.write_bytes(work / "scores.parquet", _frame(scored).to_parquet(index=False))
     nll, tokens = scored[NLL].values, scored.tokens.values
+    lost = [name for k, name in enumerate(names) if not np.isfinite(nll[k]).any()]
+    if lost:
+        raise UserError(
+            f"no example has a finite NLL under {', '.join(lost)}: its weights give no numbers "
+            f"(the table is in {work / 'scores.parquet'})"
+        )
     bad = np.argwhere(~np.isfinite(nll))
     summary = Summary(
         examples=scored.sizes["example"],
@@ -80,7 +86,8 @@ def run(settings: Score, work: Workdir) -> Ended:
 def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
     """Fills the table; in half precision also measures how far batching moves its scores."""
     moved = None
-    adapters = ((path, peft.load(path, base.model, base.path)) for path in settings.adapters)
+    plain = {path: peft.is_plain(path) for path in settings.adapters}
+    adapters = ((path, peft.load(path, base.model, base.path)) for path in plain if plain[path])
     for number, (adapters_K, group) in enumerate(groups(BASE, adapters)):
         table.fill(base.model, adapters_K, group)
         if number == 0 and base.model.config.dtype != "float32":
@@ -92,6 +99,9 @@ def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
             )
             moved = decode(OrderDependence, found)
     shape = base.model.config
+    for path in (path for path in plain if not plain[path]):
+        print(f"{path} is more than plain LoRA: scored merged into the base", file=sys.stderr)
+        table.fill(peft_merge.load(path, base.model, base.path), None, [path], base.model)
     for path in settings.models:
         tuned = bases.read(path).computing(context=shape.context, dtype=shape.dtype)
         if tuned.config != shape:
@@ -102,9 +112,9 @@ def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
 
 
 def _mean(nll_N: np.ndarray, tokens_N: np.ndarray) -> float:
-    """Mean NLL over the tokens of the examples that have a finite one."""
+    """Mean NLL over the tokens of the examples that have a finite one; NaN where none has."""
     known_N = np.isfinite(nll_N)
-    return float(nll_N[known_N].sum() / max(1, tokens_N[known_N].sum()))
+    return float(nll_N[known_N].sum() / tokens_N[known_N].sum()) if known_N.any() else np.nan
 
 
 def _frame(scored: xr.Dataset) -> pd.DataFrame:

@@ -159,13 +159,27 @@ def adapter(folder, tmp_path):
     return tmp_path / "adapter", model
 
 
+@pytest.mark.fault("adapters' configs", "one line")
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"use_dora": True}, "use_dora=True"),
+        ({"use_dora": True}, "use_dora, bias or modules_to_save"),
         ({"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING"),
-        ({"bias": "all"}, "bias='all'"),
-        ({"modules_to_save": ["lm_head"]}, "lm_head"),
+        ({"bias": "all"}, "use_dora, bias or modules_to_save"),
+        ({"modules_to_save": ["lm_head"]}, "use_dora, bias or modules_to_save"),
+        *(({"r": r}, "r is .*; it must be") for r in (8.5, "8", 0, -1, None, [], True, 2**20)),
+        *(({"lora_alpha": a}, "lora_alpha is ") for a in (float("nan"), float("inf"), "16", None)),
+        ({"use_rslora": "yes"}, "use_rslora is the text 'yes'; it must be true or false"),
+        ({"lora_dropout": 2}, "lora_dropout is a number .*1 or less"),
+        ({"rank_pattern": ["q_proj"]}, "rank_pattern is a list; it must be an object"),
+        ({"rank_pattern": {"q_proj": "8"}}, "q_proj is the text '8'; it must be a whole number"),
+        ({"alpha_pattern": {"q_proj": float("nan")}}, "q_proj is a number"),
+        ({"rank_pattern": {"(a*)*b": 8}}, "may take long to match"),
+        ({"rank_pattern": {"(a|a)+$": 8}}, "may take long to match"),
+        ({"rank_pattern": {".*.*.*.*=": 8}}, "may take long to match"),
+        ({"alpha_pattern": {"q" * 1000: 8}}, "may take long to match"),
+        ({"alpha_pattern": {"[": 8}}, "not a regular expression"),
+        ({"base_model_name_or_path": 3}, "base_model_name_or_path is a number"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"r": 5}, r"shapes \(3, "),
         ({"layer_replication": [[0, 2]]}, "layer_replication"),

@@ -11,7 +11,6 @@ import json
 import os
 import re
 from pathlib import Path as LocalPath
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,34 +18,12 @@ import numpy as np
 from forget_jax import files
 from forget_jax.errors import UserError
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.lm.hf import checkpoint, families, fingerprint
+from forget_jax.lm.hf import checkpoint, families, fingerprint, peft_config, peft_merge
+from forget_jax.lm.hf.peft_config import CONFIG, TENSORS, PeftConfig
 from forget_jax.lm.hf.tensor_files import Tensors
 from forget_jax.lm.lora import LoRAConfig, kernels
 from forget_jax.lm.model import Adapters, Model
 from forget_jax.types import Tree
-
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-
-# Settings that change the function computed: only these values are understood.
-REQUIRED: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "use_dora": (False, None),
-    "bias": ("none", None),
-    "lora_bias": (False, None),
-    "modules_to_save": (None, []),
-    "layer_replication": (None, []),
-    "trainable_token_indices": (None, []),
-    "target_parameters": (None, []),
-    "alora_invocation_tokens": (None,),
-    "use_qalora": (False, None),
-    "velora_config": (None,),
-    "monteclora_config": (None,),
-    "arrow_config": (None,),
-    "kasa_config": (None,),
-    "use_bdlora": (None, False),
-}
-# Initialisations that change the base weights, so the adapter does not fit the original base.
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def _modules(config: DecoderConfig) -> dict[str, str]:
@@ -129,12 +106,33 @@ def save(
     files.write_text(target / CONFIG, json.dumps(hf, indent=1) + "\n")
 
 
-def _pattern(patterns: dict[str, Any] | None, module: str, default: Any) -> Any:
-    """PEFT's rule: a key matches a module's whole name or an ending of it at a dot."""
-    for key, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return default
+def folder(path: files.PathLike) -> LocalPath:
+    """The folder of an adapter, local, on a store or on the hub, which has PEFT's two files.
+
+    Raises:
+      UserError: one of them is missing.
+    """
+    where = os.fspath(path)
+    if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
+        raise UserError(f"{where} holds no {CONFIG}: not a PEFT adapter, or an unfinished one")
+    local = checkpoint.folder(path)
+    if not (local / TENSORS).exists():
+        raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
+    return local
+
+
+def is_plain(path: files.PathLike) -> bool:
+    """Whether an adapter is plain LoRA on the layers' kernels, which `load` takes.
+
+    The others `peft_merge.load` makes into whole models.
+
+    Raises:
+      UserError: no adapter there, or one that neither takes.
+    """
+    local = folder(path)
+    if peft_config.read(local, os.fspath(path)).merges:
+        return False
+    return peft_merge.is_plain(list(Tensors(local, TENSORS).where))
 
 
 def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapters:
@@ -150,22 +148,15 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapter
         or was trained on another, or a broken file.
     """
     where, config = os.fspath(path), model.config
-    if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
-        raise UserError(f"{where} holds no {CONFIG}: not a PEFT adapter, or an unfinished one")
-    local = checkpoint.folder(path)
-    hf = files.read_json(local / CONFIG)
-    for key, allowed in REQUIRED.items():
-        if hf.get(key, allowed[0]) not in allowed:
-            raise UserError(f"{where}: {key}={hf[key]!r} is not supported; only plain LoRA is")
-    if str(hf.get("init_lora_weights")).lower().startswith(CHANGES_BASE):
+    local = folder(path)
+    peft = peft_config.read(local, where)
+    if peft.merges:
         raise UserError(
-            f"{where}: init_lora_weights={hf['init_lora_weights']!r} changed the base weights; "
-            "save the adapter converted to plain LoRA (path_initial_model_for_weight_conversion)"
+            f"{where} is more than plain LoRA (use_dora, bias or modules_to_save); `score` takes "
+            "it as it is, and `export` makes it a whole model"
         )
-    if not (local / TENSORS).exists():
-        raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
     if base is not None:
-        fingerprint.check(where, local, hf.get("base_model_name_or_path"), base)
+        fingerprint.check(where, local, peft.base, base)
     tensors = Tensors(local, TENSORS)
     modules = _modules(config)
     where_is = {
@@ -175,10 +166,10 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapter
     }
     found: dict[str, dict[int, tuple[np.ndarray, np.ndarray, float]]] = {}
     shapes = kernels(model.params)
-    names = set(tensors.where)
-    rslora = bool(hf.get("use_rslora"))
+    held = {peft_merge.bare(name): name for name in tensors.where}
+    names = set(held)
     for name in sorted(names):
-        match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
+        match = re.fullmatch(r"(.+)\.lora_([AB])\.weight", name)
         if match is None or match[1] not in where_is:
             raise UserError(f"{where}: tensor {name} has no place in this {config.family} model")
         if match[2] == "B":
@@ -187,16 +178,15 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapter
         other = name.replace(".lora_A.", ".lora_B.")
         if other not in names:
             raise UserError(f"{where}: tensor {other} is missing")
-        a, b = (np.asarray(tensors.read(n), np.float32) for n in (name, other))
-        rank = int(_pattern(hf.get("rank_pattern"), match[1], hf["r"]))
+        a, b = (np.asarray(tensors.read(held[n]), np.float32) for n in (name, other))
+        rank, scale = peft.of(match[1])
         _, D, F = shapes[kernel]
         if a.shape != (rank, D) or b.shape != (F, rank):
             raise UserError(
                 f"{where}: {match[1]} has shapes {a.shape} and {b.shape}, "
                 f"but the base and rank {rank} ask for {(rank, D)} and {(F, rank)}"
             )
-        alpha = float(_pattern(hf.get("alpha_pattern"), match[1], hf["lora_alpha"]))
-        found.setdefault(kernel, {})[layer] = (a, b, alpha / (rank**0.5 if rslora else rank))
+        found.setdefault(kernel, {})[layer] = (a, b, scale)
     if not found:
         raise UserError(f"{where}: {TENSORS} holds no adapter")
     if missing := [
@@ -205,15 +195,14 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapter
         if ".lora_B." in n and n.replace(".lora_B.", ".lora_A.") not in names
     ]:
         raise UserError(f"{where}: the lora_A beside {missing[0]} is missing")
-    return _stack(found, config, shapes, hf, rslora)
+    return _stack(found, config, shapes, peft)
 
 
 def _stack(
     found: dict[str, dict[int, tuple[np.ndarray, np.ndarray, float]]],
     config: DecoderConfig,
     shapes: dict[str, tuple[int, ...]],
-    hf: dict[str, Any],
-    rslora: bool,
+    peft: PeftConfig,
 ) -> Adapters:
     """Layers of each kernel stacked to the largest rank, their scalings evened out in `b`."""
     interleaved = {w.path for w in families.FAMILIES[config.family].weights if w.interleaved}
@@ -231,17 +220,17 @@ def _stack(
             a_out[layer, :, : a.shape[0]] = a.T
             b_out[layer, : a.shape[0]] = b.T * (own / scale if own != scale else 1)
         checkpoint.put(tree, kernel, {"a": jnp.asarray(a_out), "b": jnp.asarray(b_out)})
-        alpha = scale * (rank**0.5 if rslora else rank)
-        ranks += [(re.escape(kernel), rank)] if rank != hf["r"] else []
-        alphas += [(re.escape(kernel), alpha)] if not np.isclose(alpha, hf["lora_alpha"]) else []
+        alpha = scale * (rank**0.5 if peft.rslora else rank)
+        ranks += [(re.escape(kernel), rank)] if rank != peft.rank else []
+        alphas += [(re.escape(kernel), alpha)] if not np.isclose(alpha, peft.alpha) else []
     targets = "|".join(re.escape(kernel) for kernel in sorted(found))
     lora_config = LoRAConfig(
-        rank=int(hf["r"]),
-        alpha=float(hf["lora_alpha"]),
-        rslora=rslora,
+        rank=peft.rank,
+        alpha=peft.alpha,
+        rslora=peft.rslora,
         targets=targets,
         rank_pattern=tuple(ranks),
         alpha_pattern=tuple(alphas),
-        dropout=float(hf.get("lora_dropout") or 0.0),
+        dropout=peft.dropout,
     )
     return Adapters(lora_config, tree)
