@@ -10,15 +10,13 @@ same command resumes), 1 on an internal error or the loss of another process of 
 import ctypes
 import dataclasses
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from forget_jax import distributed
+from forget_jax import distributed, stopping
 from forget_jax.errors import UserError, nearest
 from forget_jax.settings import check
 
@@ -196,10 +194,6 @@ def _quiet_background() -> None:
     sys.unraisablehook = lambda x: None if str(x.exc_value) == "Event loop is closed" else shown(x)
 
 
-def _terminated(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(f"stopped by {signal.Signals(number).name}")
-
-
 class _Ending:
     """Turns what ends a command into an exit status and one line; use as a context manager."""
 
@@ -238,15 +232,14 @@ class _Ending:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script; returns the exit status. In a run of many processes a failure ends it."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
     if argv is None:
         _quiet_background()
-    with _Ending() as ending:
+    with stopping.watched(), _Ending() as ending:
         request = resolve(sys.argv[1:] if argv is None else argv)
         if request is not None:
             from forget_jax.commands import driver
 
+            stopping.check()  # one that came while libraries were read
             with driver.opened(request.command, request.settings, request.workdir) as run:
                 if run is not None:
                     run.end(run.module.run(run.settings, run.work))

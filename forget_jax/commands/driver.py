@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from forget_jax import settings as tables
+from forget_jax import stopping
 from forget_jax.commands import report
 from forget_jax.commands.config import plain
 from forget_jax.commands.settings import as_config
@@ -108,6 +109,7 @@ def drive(command: str, settings: Any, workdir: PathLike) -> None:
     """Runs a command in a folder, or resumes it there."""
     with opened(command, settings, workdir) as run:
         if run is not None:
+            stopping.check()
             run.end(run.module.run(run.settings, run.work))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from forget_jax import stopping
 from forget_jax.lm import sharding
 
 
@@ -36,12 +37,20 @@ class Programs:
 
     def __getitem__(self, key: Hashable) -> Any:
         """What the key's maker gave; waits for it, and raises what it raised."""
-        return self._ready[key].result()
+        return _result(self._ready[key])
 
     def wait(self) -> None:
         """Waits for all of them."""
         for ready in self._ready.values():
-            ready.result()
+            _result(ready)
+
+
+def _result(ready: concurrent.futures.Future[Any]) -> Any:
+    """The future's value; a signal that asks the command to stop need not wait for it."""
+    while not ready.done():
+        concurrent.futures.wait([ready], 0.5)
+        stopping.check()
+    return ready.result()
 
 
 def _entered(mesh: jax.sharding.Mesh | None, make: Callable[[], Any]) -> Any:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from forget_jax import stopping
+
 
 def duration(seconds: float) -> str:
     """`1:02:03` or `2:03`."""
@@ -91,10 +93,15 @@ class Progress:
         self._print(last=True)
 
     def at(self, done: int, note: str = "") -> None:
-        """Says how much is done, and a word on how it goes (`loss 3.21 · 9.1k tokens/s`)."""
+        """Says how much is done, and a word on how it goes (`loss 3.21 · 9.1k tokens/s`).
+
+        Raises:
+          Interrupted: a signal has asked the command to stop.
+        """
         if self._first is None:
             self._first, self._first_done = time.monotonic(), done
         self.done, self.note = done, note
+        stopping.check()
 
     def _beat(self) -> None:
         while not self._stop.wait(0.5 if self.rewrites else 4.0):
