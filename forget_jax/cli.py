@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The console script; returns the exit status. In a run of many processes a failure ends it."""
     if argv is None:
         _quiet_background()
-    with stopping.watched(), _Ending() as ending:
+    with stopping.watched(distributed.who), _Ending() as ending:
         request = resolve(sys.argv[1:] if argv is None else argv)
         if request is not None:
             from forget_jax.commands import driver

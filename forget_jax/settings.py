@@ -5,12 +5,15 @@ whose default is a table itself.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Literal
 
 from forget_jax.errors import UserError, nearest
 
 Choices = Collection[str] | Callable[[], Collection[str]]
+Input = Literal["", "rows", "model", "adapter", "file"]
+WHOLE = 2**63 - 1  # the largest whole number that every array and every reader of JSON holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Rule:
       above, below: what the value must be above or below.
       choices: the words that a text may be, or a function that gives them where they lie in a
         module that is slow to import.
+      free: whether it may change when a run starts again: nothing that is kept depends on it.
+      input: what a text names, of which a run remembers what it held: rows of data, a model, an
+        adapter, or a file (or folder) of another kind.
     """
 
     meaning: str
@@ -31,11 +37,14 @@ class Rule:
     above: float | None = None
     below: float | None = None
     choices: Choices | None = None
+    free: bool = False
+    input: Input = ""
 
     def allows(self, x: float) -> bool:
-        """Whether a number is within the bounds; NaN never is within any."""
+        """Whether a number is finite, of at most 63 bits and within the bounds."""
         return (
-            (self.least is None or x >= self.least)
+            (abs(x) <= WHOLE if isinstance(x, int) else math.isfinite(x))
+            and (self.least is None or x >= self.least)
             and (self.most is None or x <= self.most)
             and (self.above is None or x > self.above)
             and (self.below is None or x < self.below)
@@ -49,7 +58,8 @@ class Rule:
             f"{self.most} or less": self.most,
             f"below {self.below}": self.below,
         }
-        return " and ".join(words for words, bound in said.items() if bound is not None)
+        words = [words for words, bound in said.items() if bound is not None]
+        return " and ".join(words) or "a number of at most 63 bits"
 
     def words(self) -> Collection[str]:
         """The words that a text may be; none where every text may stand."""
@@ -65,9 +75,11 @@ def setting(
     above: float | None = None,
     below: float | None = None,
     choices: Choices | None = None,
+    free: bool = False,
+    input: Input = "",
 ) -> Any:
     """A field of a table; of a tuple the bounds and choices are its elements' (see `Rule`)."""
-    rule = Rule(meaning, least, most, above, below, choices)
+    rule = Rule(meaning, least, most, above, below, choices, free, input)
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
@@ -103,6 +115,15 @@ def rule(table: Any, key: str) -> Rule:
     return found
 
 
+def shown(value: Any, most: int = 80) -> str:
+    """A value as Python writes it, cut where it is long, for the line of an error."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of thousands of digits, or an object's own mistake
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def check(settings: Any, prefix: str = "config") -> None:
     """Refuses values that the table does not allow.
 
@@ -125,9 +146,9 @@ def _check(key: str, x: Any, rule: Rule, several: bool) -> None:
         if words and x not in words:
             known, near = ", ".join(word for word in words if word), nearest(x, words)
             raise UserError(
-                f"{key} names {x!r}{near}; there are {known}"
+                f"{key} names {shown(x)}{near}; there are {known}"
                 if several
-                else f"{key} is {x!r}{near}; it must be one of {known}"
+                else f"{key} is {shown(x)}{near}; it must be one of {known}"
             )
     elif not isinstance(x, bool) and not rule.allows(x):
-        raise UserError(f"{key} is {x}; it must be {rule.bounds()}")
+        raise UserError(f"{key} is {shown(x)}; it must be {rule.bounds()}")

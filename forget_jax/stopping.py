@@ -12,7 +12,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STATUS = 130
@@ -26,7 +26,8 @@ class Interrupted(KeyboardInterrupt):
 class _Watch:
     """What came, and when the work last asked; one for a command."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: Callable[[], str]) -> None:
+        self.who = who
         self.number = 0
         self.asked = 0.0
         self.patient = False
@@ -54,7 +55,7 @@ class _Watch:
                 _say(f"{name}: ending at the next place to resume from; once more ends at once")
 
     def _leave(self) -> None:
-        _say(f"forget-jax: {self.said()}; start the same command again to resume")
+        _say(f"forget-jax: {self.who()}{self.said()}; start the same command again to resume")
         os._exit(STATUS)
 
 
@@ -67,8 +68,12 @@ def _say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """While entered, in the main thread, signals are requests that `check` and `came` see."""
+def watched(who: Callable[[], str] = str) -> Iterator[None]:
+    """While entered, in the main thread, signals are requests that `check` and `came` see.
+
+    Args:
+      who: names this process among several, in front of its last line.
+    """
     global _watch
     if _watch is not None or threading.current_thread() is not threading.main_thread():
         yield
@@ -77,7 +82,7 @@ def watched() -> Iterator[None]:
     os.set_blocking(writing, False)
     before = {number: signal.signal(number, lambda *args: None) for number in SIGNALS}
     fd_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    _watch = _Watch()
+    _watch = _Watch(who)
     thread = threading.Thread(target=_watch.run, args=(reading,), daemon=True, name="signals")
     thread.start()
     try:

@@ -22,7 +22,7 @@ from forget_jax.replay.settings import Replay as ReplayFields
 from forget_jax.scoring.settings import ExactMatch
 from forget_jax.scoring.settings import Score as ScoreFields
 from forget_jax.settings import leaves, setting, without
-from forget_jax.training.settings import Train
+from forget_jax.training.settings import STEPS, Train
 
 T = TypeVar("T")
 
@@ -71,9 +71,13 @@ class Finetune:
 @dataclasses.dataclass(frozen=True)
 class Score:
     model: ModelPath = ModelPath()
-    adapters: tuple[str, ...] = setting((), "PEFT adapter folders to score beside the model")
+    adapters: tuple[str, ...] = setting(
+        (), "PEFT adapter folders to score beside the model", input="adapter"
+    )
     models: tuple[str, ...] = setting(
-        (), "whole fine-tuned checkpoints of the same family to score beside the model"
+        (),
+        "whole fine-tuned checkpoints of the same family to score beside the model",
+        input="model",
     )
     data: Paths = Paths()
     score: ScoreFields = ScoreFields()
@@ -86,10 +90,10 @@ class Tasks:
 
     model: ModelPath = ModelPath()
     tasks: tuple[str, ...] = setting(
-        (), "data sets to fine-tune on, one task each, each with rows [a:b]"
+        (), "data sets to fine-tune on, one task each, each with rows [a:b]", input="rows"
     )
     upstream: tuple[str, ...] = setting(
-        (), "data sets the base model knew before, each with rows [a:b]"
+        (), "data sets the base model knew before, each with rows [a:b]", input="rows"
     )
     tasks_together: int = setting(
         16, "tasks trained and scored together; 0: as many as fit into memory", least=0
@@ -112,12 +116,14 @@ class Associate(Tasks):
     repeat_tasks: int = setting(
         4, "how many tasks are trained once more under another seed (test-retest)", least=0
     )
-    r2_ranks: int = setting(5, "highest rank of the R² table", least=1)
+    r2_ranks: int = setting(5, "highest rank of the R² table", least=1, free=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class MatrixPath:
-    path: str = setting("", "association matrix: .zarr, .npz, .csv, or .json with `arr`")
+    path: str = setting(
+        "", "association matrix: .zarr, .npz, .csv, or .json with `arr`", input="file"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +139,12 @@ class Predict:
     matrix: MatrixPath = MatrixPath()
     split: Split = Split()
     observed: int = setting(30, "measured entries of each test task's row", least=1)
-    seeds: int = setting(10, "repetitions under other seeds", least=1)
+    seeds: int = setting(10, "repetitions under other seeds", least=1, most=10_000)
     methods: tuple[str, ...] = setting(
         ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian", "mixture"),
         "completion methods to compare",
         choices=_methods,
+        free=True,
     )
 
 
@@ -146,7 +153,7 @@ class Probes:
     matrix: MatrixPath = MatrixPath()
     split: Split = without(Split(), "test_tasks")
     observed: int = setting(30, "measured entries of each test task's row", least=1)
-    seeds: int = setting(5, "repetitions under other seeds", least=1)
+    seeds: int = setting(5, "repetitions under other seeds", least=1, most=10_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +165,7 @@ class Replay(Tasks):
 @dataclasses.dataclass(frozen=True)
 class PointsPath:
     path: str = setting(
-        "", "a table of points (P, steps, l_ft, l_f, run) to fit instead of measuring"
+        "", "a table of points (P, steps, l_ft, l_f, run) to fit instead of measuring", input="file"
     )
 
 
@@ -166,22 +173,27 @@ class PointsPath:
 class Scaling:
     model: ModelPath = ModelPath()
     points: PointsPath = PointsPath()
-    task: str = setting("", "the data set to fine-tune on")
+    task: str = setting("", "the data set to fine-tune on", input="rows")
     task_heldout: float = setting(
-        0.2, "share of the task's examples kept for its held-out loss", least=0
+        0.2, "share of the task's examples kept for its held-out loss", least=0, below=1
     )
     upstream: tuple[str, ...] = setting(
-        (), "data sets the base model knew before, each with rows [a:b]"
+        (), "data sets the base model knew before, each with rows [a:b]", input="rows"
     )
-    ranks: tuple[int, ...] = setting((1, 4, 16, 64), "adapter ranks of the grid", least=1)
-    steps: tuple[int, ...] = setting((10, 20, 40, 80), "numbers of steps of the grid", least=1)
-    seeds: int = setting(2, "repetitions under other seeds", least=1)
+    ranks: tuple[int, ...] = setting(
+        (1, 4, 16, 64), "adapter ranks of the grid", least=1, most=2**16
+    )
+    steps: tuple[int, ...] = setting(
+        (10, 20, 40, 80), "numbers of steps of the grid", least=1, most=STEPS
+    )
+    seeds: int = setting(2, "repetitions under other seeds", least=1, most=1000)
     metric: str = setting("soft", METRIC, choices=_measures)
-    target: str = setting("", "column the laws are fitted to; empty: each law's own")
+    target: str = setting("", "column the laws are fitted to; empty: each law's own", free=True)
     laws: tuple[str, ...] = setting(
         ("linear", "additive", "multiplicative", "constant", "power_N"),
         "laws to fit, by name",
         choices=_laws,
+        free=True,
     )
     data: Data = Data()
     train: Train = without(Train(), "steps")  # the grid has its own
@@ -201,7 +213,9 @@ class Factoids(Facts):
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    source: str = setting("", "workdir of a fine-tune, or a folder with an adapter or a checkpoint")
+    source: str = setting(
+        "", "workdir of a fine-tune, or a folder with an adapter or a checkpoint", input="adapter"
+    )
     model: ModelPath = without(ModelPath(), "dtype")
     format: str = setting(
         "merged",

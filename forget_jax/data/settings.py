@@ -60,7 +60,9 @@ class Paths(Data):
     """The same, and which data sets."""
 
     path: tuple[str, ...] = setting(
-        (), "data sets: files, builtin:NAME, hf:NAME or tfds:NAME, each with rows [a:b]"
+        (),
+        "data sets: files, builtin:NAME, hf:NAME or tfds:NAME, each with rows [a:b]",
+        input="rows",
     )
 
 

@@ -16,15 +16,15 @@ def _arms() -> Collection[str]:
 class Facts:
     """Two stages of memorisation with mixing (arXiv 2411.07175)."""
 
-    stage_a: str = setting("", "facts memorised first")
-    stage_b: str = setting("", "facts trained on afterwards")
-    mix: str = setting("", "unrelated rows to mix in")
-    ratio: float = setting(2.0, "mixed rows per fact", least=0)
+    stage_a: str = setting("", "facts memorised first", input="rows")
+    stage_b: str = setting("", "facts trained on afterwards", input="rows")
+    mix: str = setting("", "unrelated rows to mix in", input="rows")
+    ratio: float = setting(2.0, "mixed rows per fact", least=0, most=1e6)
     arms: tuple[str, ...] = setting(
         ("naive", "mix in A", "mix in B", "mix in both"),
         "what to compare, by name",
         choices=_arms,
     )
-    epochs: int = setting(20, "passes over the facts in each stage", least=1)
-    max_new_tokens: int = setting(16, "the most tokens of a recited answer", least=1)
-    seeds: int = setting(1, "repetitions under other seeds", least=1)
+    epochs: int = setting(20, "passes over the facts in each stage", least=1, most=10**6)
+    max_new_tokens: int = setting(16, "the most tokens of a recited answer", least=1, most=2**22)
+    seeds: int = setting(1, "repetitions under other seeds", least=1, most=1000)

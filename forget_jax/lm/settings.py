@@ -9,7 +9,9 @@ from forget_jax.settings import setting
 class ModelPath:
     """A checkpoint and the precision it computes in."""
 
-    path: str = setting("", "Hugging Face checkpoint: a folder, gs:// folder or hub name")
+    path: str = setting(
+        "", "Hugging Face checkpoint: a folder, gs:// folder or hub name", input="model"
+    )
     dtype: str = setting(
         "float32",
         "computing precision: float32, or bfloat16 with the sensitive parts in fp32",
@@ -21,22 +23,29 @@ class ModelPath:
 class NewModel:
     """The shape of a base that is trained from scratch."""
 
-    vocab_size: int = setting(2048, "entries of the tokenizer trained with the base", least=1)
-    width: int = setting(96, "width of the residual stream", least=1)
-    layers: int = setting(4, "number of layers", least=1)
-    heads: int = setting(4, "attention heads", least=1)
-    kv_heads: int = setting(
-        4, "key and value heads (fewer than heads: grouped-query attention)", least=1
+    vocab_size: int = setting(
+        2048, "entries of the tokenizer trained with the base", least=1, most=2**21
     )
-    mlp_width: int = setting(256, "width of the MLP", least=1)
-    context: int = setting(256, "the most tokens of a row", least=2)
+    width: int = setting(96, "width of the residual stream", least=1, most=2**16)
+    layers: int = setting(4, "number of layers", least=1, most=2**10)
+    heads: int = setting(4, "attention heads", least=1, most=2**16)
+    kv_heads: int = setting(
+        4,
+        "key and value heads (fewer than heads: grouped-query attention)",
+        least=1,
+        most=2**16,
+    )
+    mlp_width: int = setting(256, "width of the MLP", least=1, most=2**20)
+    context: int = setting(256, "the most tokens of a row", least=2, most=2**22)
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
     """Adapters, by default on every linear layer."""
 
-    rank: int = setting(8, "rank of the adapters; 0 fine-tunes the whole model", least=0)
+    rank: int = setting(
+        8, "rank of the adapters; 0 fine-tunes the whole model", least=0, most=2**16
+    )
     alpha: float = setting(16.0, "the update is scaled by alpha/rank", least=0)
     rslora: bool = setting(False, "scale by alpha/sqrt(rank) instead (rsLoRA)")
     dropout: float = setting(0.0, "dropout on the adapters' input while training", least=0, below=1)

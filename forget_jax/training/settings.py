@@ -5,6 +5,8 @@ import dataclasses
 from forget_jax.lm.config import SWITCHES
 from forget_jax.settings import setting
 
+STEPS = 10**9  # the most: what counts them has 32 bits
+
 SCHEDULES = ("constant", "linear", "cosine")
 
 
@@ -12,8 +14,8 @@ SCHEDULES = ("constant", "linear", "cosine")
 class Train:
     """Steps, batches, optimizer, and what is kept on the way; defaults of a LoRA fine-tune."""
 
-    steps: int = setting(100, "optimizer steps", least=1)
-    batch_size: int = setting(8, "examples of a task in a step", least=1)
+    steps: int = setting(100, "optimizer steps", least=1, most=STEPS)
+    batch_size: int = setting(8, "examples of a task in a step", least=1, most=2**20)
     microbatch: int = setting(
         0,
         "rows of the longest bucket on the device at a time (shorter ones: as many tokens); "
@@ -49,7 +51,9 @@ class Train:
         choices=SWITCHES["remat"],
     )
     trace: int = setting(
-        0, "first step of a profiler trace, in trace/ of the workdir; 0: none", least=0
+        0, "first step of a profiler trace, in trace/ of the workdir; 0: none", least=0, free=True
     )
-    trace_steps: int = setting(3, "steps of the profiler trace", least=1)
-    tensorboard: bool = setting(False, "also write TensorBoard events (the extra `tensorboard`)")
+    trace_steps: int = setting(3, "steps of the profiler trace", least=1, free=True)
+    tensorboard: bool = setting(
+        False, "also write TensorBoard events (the extra `tensorboard`)", free=True
+    )

@@ -12,7 +12,7 @@ import types
 
 import numpy as np
 
-from forget_jax import cli, distributed, files
+from forget_jax import cli, distributed, files, stopping
 from forget_jax.commands.driver import Ended
 from forget_jax.errors import UserError
 
@@ -57,6 +57,7 @@ def run(settings, work) -> Ended:
     if mode == "terminated":
         files.write_text(work / "ready", "")
     while mode != "agree":
+        stopping.check()
         time.sleep(0.1)
     return Ended(None, "agreed")
 
