@@ -108,7 +108,8 @@ def _reciting(
     rule, score = settings.exact_match, settings.score
     recite.check(rule, reader.longest, examples)
     prompts, cut = reader.prompts(examples, rule.max_new_tokens)
-    asked = Asked(examples, prompts, cut, reader.tokenizer, rule, score.chunk, score.rows)
+    stops = fleet.base.eos_ids
+    asked = Asked(examples, prompts, cut, reader.tokenizer, stops, rule, score.chunk, score.rows)
     return lambda names: recite.recite(fleet.work / "answers", asked, names, fleet.load)
 
 

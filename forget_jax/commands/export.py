@@ -77,6 +77,7 @@ def run(settings: Export, work: Workdir) -> Ended:
             checkpoint.raw_config(base),
             settings.shard_mib * 2**20,
         )
+        checkpoint.keep_generation_config(base, out)
         size = sum(x.nbytes for x in jax.tree.leaves(model))
     summary = Summary(path=str(out), base=base, format=settings.format, bytes=size)
     return Ended(summary, f"wrote {out}")

@@ -78,7 +78,8 @@ def load(
     plan = fitting.plan(config, checkpoint.dtype_of(path), wants, together)
     print(plan.line(), file=sys.stderr)
     memory.check(plan, config)
-    return Base(path, bases.read(path).computing(dtype=model.dtype), tokenizer), reader
+    read = bases.read(path).computing(dtype=model.dtype)
+    return Base(path, read, tokenizer, checkpoint.eos_ids(path)), reader
 
 
 def fleet(settings: Tasks, work: Workdir) -> tuple[Fleet, Reader]:

@@ -25,7 +25,7 @@ from forget_jax.lm.model import Adapters
 from forget_jax.runs.once import once
 from forget_jax.runs.progress import Progress
 from forget_jax.scoring import likelihood
-from forget_jax.scoring.exact_match import is_correct
+from forget_jax.scoring.exact_match import is_correct, spoken
 from forget_jax.scoring.stream import Layout
 from forget_jax.training.loop import train
 from forget_jax.types import Tree
@@ -195,15 +195,14 @@ def _recite(
     fleet: Fleet, trained: Sequence[Tree], facts: Facts, max_new_tokens: int, what: str
 ) -> list[float]:
     """Share of facts that each model completes exactly by greedy decoding."""
-    found = []
+    found, tokenizer = [], fleet.base.tokenizer
+    until = generate.until(tokenizer, max_new_tokens, fleet.base.eos_ids)
     with Progress(what, len(trained), unit="model") as progress:
         for i, tree in enumerate(trained):
             model, adapter = fleet.trained(tree)
-            said = generate.answers(
-                model, adapter, facts.prompts, fleet.base.tokenizer, max_new_tokens
-            )
+            said = generate.answers(model, adapter, facts.prompts, until)
             right = [
-                is_correct(text, (e.completion or "", *e.answers))
+                is_correct(text, spoken(tokenizer, (e.completion or "", *e.answers)))
                 for text, e in zip(said, facts.examples, strict=True)
             ]
             found.append(float(np.mean(right)))

@@ -216,28 +216,40 @@ def answers(
     model: Model,
     adapters: Adapters | None,
     prompts: Sequence[Sequence[int]],
-    tokenizer: Any,
-    max_new_tokens: int,
-    stop: Sequence[str] = (),
+    until: Until,
     batch_size: int = 32,
 ) -> list[str]:
-    """The text that greedy decoding puts after each prompt, up to EOS, a stop string or the length.
+    """The text that greedy decoding puts after each prompt.
 
     Args:
       adapters: a single one; None for the model alone.
       prompts: token ids.
-      tokenizer: of transformers; its end-of-sequence token ends an answer.
-      max_new_tokens: the most tokens of an answer.
-      stop: texts that end an answer and are no part of it.
+      until: where an answer ends, with `decode`; stop strings are no part of it.
       batch_size: the most prompts decoded at a time.
 
     Raises:
       UserError: as `greedy` does.
     """
+    decode = until.decode
+    assert decode is not None
+    new = greedy(model, adapters, prompts, until, batch_size)
+    return [cut_at(decode(ids), until.stop) for ids in new]
+
+
+def until(
+    tokenizer: Any, max_new_tokens: int, eos_ids: Sequence[int] = (), stop: Sequence[str] = ()
+) -> Until:
+    """Where answers in a tokenizer's words end.
+
+    Args:
+      tokenizer: of transformers; its end-of-sequence token ends an answer.
+      max_new_tokens: the most tokens of an answer.
+      eos_ids: what ends one beside it, as a checkpoint's generation_config.json lists.
+      stop: texts that end an answer and are no part of it.
+    """
 
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=True)
 
-    eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    new = greedy(model, adapters, prompts, Until(max_new_tokens, eos, stop, decode), batch_size)
-    return [cut_at(decode(ids), stop) for ids in new]
+    own = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return Until(max_new_tokens, (*own, *eos_ids), stop, decode)

@@ -4,6 +4,7 @@ import collections
 import re
 import string
 from collections.abc import Sequence
+from typing import Any
 
 # Where an answer ends, beside EOS and the most tokens (lowrank.md §1: at the first blank line).
 CUTS: dict[str, tuple[str, ...]] = {"blank_line": ("\n\n",), "newline": ("\n",), "none": ()}
@@ -20,7 +21,26 @@ def squad(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
-NORMALISERS = {"strict": strict, "squad": squad}
+def triviaqa(text: str) -> str:
+    """As the evaluation of TriviaQA has it (Joshi et al. 2017): punctuation becomes a space."""
+    text = text.replace("_", " ").lower()
+    text = "".join(" " if c in TRIVIA_PUNCTUATION else c for c in text)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+TRIVIA_PUNCTUATION = frozenset(string.punctuation + "‘’´`")
+NORMALISERS = {"strict": strict, "squad": squad, "triviaqa": triviaqa}
+
+
+def spoken(tokenizer: Any, accepted: Sequence[str]) -> tuple[str, ...]:
+    """Accepted answers, and each as the tokenizer would say it: what a model can say at all.
+
+    A tokenizer that normalises (NFC, NFKC) never gives back another form of a character, and
+    special tokens inside an answer are dropped from what is said.
+    """
+    ids = tokenizer(list(accepted), add_special_tokens=False, verbose=False)["input_ids"]
+    said = [tokenizer.decode(x, skip_special_tokens=True) for x in ids]
+    return tuple(dict.fromkeys((*accepted, *said)))
 
 
 def is_correct(prediction: str, accepted: Sequence[str], normaliser: str = "strict") -> bool:

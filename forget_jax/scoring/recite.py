@@ -17,7 +17,7 @@ from forget_jax.lm import generate
 from forget_jax.lm.model import Adapters, Model
 from forget_jax.runs.once import once
 from forget_jax.runs.progress import Progress
-from forget_jax.scoring.exact_match import CUTS, f1, is_correct
+from forget_jax.scoring.exact_match import CUTS, f1, is_correct, spoken
 from forget_jax.scoring.settings import ExactMatch
 
 Loaded = tuple[Model, Adapters | None]
@@ -30,7 +30,7 @@ class Asked:
     Attributes:
       examples: all with prompt and completion.
       prompts: token ids of each; `cut` of them lost their beginning to leave room for the answer.
-      tokenizer: of the model.
+      tokenizer: of the model; `eos_ids` end an answer beside its own token.
       rule: where an answer ends and how it is compared.
       chunk, rows: examples between two writes, and answers generated at a time.
     """
@@ -39,6 +39,7 @@ class Asked:
     prompts: Sequence[Sequence[int]]
     cut: int
     tokenizer: Any
+    eos_ids: tuple[int, ...]
     rule: ExactMatch
     chunk: int
     rows: int
@@ -106,7 +107,7 @@ def recite(
                 said += chunk
                 progress.at(k * N + len(said))
             for j, (text, e) in enumerate(zip(said, asked.examples, strict=True)):
-                accepted = (e.completion or "", *e.answers)
+                accepted = spoken(asked.tokenizer, (e.completion or "", *e.answers))
                 correct_KxN[k, j] = is_correct(text, accepted, rule.normaliser)
                 f1_KxN[k, j] = f1(text, accepted, rule.normaliser)
             progress.at((k + 1) * N, f"{correct_KxN[k].mean():.0%} exact")
@@ -116,6 +117,8 @@ def recite(
 def _answers(folder: files.Path, asked: Asked, load: Callable[[], Loaded]) -> Iterator[list[str]]:
     """One model's answers, chunk by chunk; its weights are read only where a chunk is missing."""
     loaded: Loaded | None = None
+    rule = asked.rule
+    until = generate.until(asked.tokenizer, rule.max_new_tokens, asked.eos_ids, CUTS[rule.cut])
     for number, start in enumerate(range(0, len(asked.examples), asked.chunk)):
         chunk = slice(start, start + asked.chunk)
 
@@ -125,9 +128,7 @@ def _answers(folder: files.Path, asked: Asked, load: Callable[[], Loaded]) -> It
             said = generate.answers(
                 *loaded,
                 asked.prompts[chunk],
-                asked.tokenizer,
-                asked.rule.max_new_tokens,
-                CUTS[asked.rule.cut],
+                until,
                 asked.rows,
             )
             return dict(zip([e.name for e in asked.examples[chunk]], said, strict=True))

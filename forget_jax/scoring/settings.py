@@ -43,6 +43,6 @@ class ExactMatch:
     )
     normaliser: str = setting(
         "squad",
-        "how answers are compared: squad (as SQuAD) or strict (but for case)",
+        "how answers are compared: as squad or triviaqa does, or strict (but for case)",
         choices=NORMALISERS,
     )

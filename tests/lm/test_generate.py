@@ -112,10 +112,29 @@ def test_answers_are_texts_up_to_the_first_stop(model, prompts, free):
             assert skip_special_tokens
             return text(ids)
 
-    said = generate.answers(model, None, prompts, Letters, NEW, [mark], batch_size=3)
+    until = generate.until(Letters, NEW, stop=[mark])
+    said = generate.answers(model, None, prompts, until, batch_size=3)
     ended = [n[: n.index(eos)] if eos in n else n for n in free]
     assert said == [text(n).split(mark)[0] for n in ended]
     assert said[1] != text(ended[1]) and len(said[7]) <= 2
+
+
+def test_every_listed_token_ends_an_answer(model, prompts, free):
+    """As in Llama 3's generation_config.json, which lists three."""
+
+    class Letters:
+        eos_token_id = free[0][6]
+
+        @staticmethod
+        def decode(ids, skip_special_tokens):
+            return text(ids)
+
+    until = generate.until(Letters, NEW, (free[0][4], free[1][3]))
+    assert until.eos_ids == (free[0][6], free[0][4], free[1][3])
+    said = generate.answers(model, None, prompts, until)
+    ends = set(until.eos_ids)
+    firsts = [next((i for i, t in enumerate(n) if t in ends), len(n)) for n in free]
+    assert said == [text(n[:i]) for n, i in zip(free, firsts, strict=True)]
 
 
 def test_bad_prompts_are_named(model):

@@ -82,9 +82,11 @@ def test_index_that_is_wrong_about_a_shard(sharded):
     index.write_text(json.dumps(raw))
     refused(lambda: checkpoint.load(sharded), f"tensor {tensor} is missing from the shard")
     index.write_text("{}")
-    refused(lambda: checkpoint.load(sharded), "no weight_map")
+    refused(lambda: checkpoint.load(sharded), "weight_map is missing")
     index.write_text("[1]")
-    refused(lambda: checkpoint.load(sharded), "no weight_map")
+    refused(lambda: checkpoint.load(sharded), "holds a list, not a JSON object")
+    index.write_text('{"weight_map": {"a": 3}}')
+    refused(lambda: checkpoint.load(sharded), "a is a number .*; it must be text")
     index.write_text("{")
     refused(lambda: checkpoint.load(sharded), "not valid JSON")
 
@@ -207,3 +209,54 @@ def test_adapters_that_do_not_fit(adapter, checkpoint_of, tmp_path):
     refused(lambda: peft.load(folder, model), "holds no adapter_model")
     shutil.rmtree(folder)
     refused(lambda: peft.load(folder, model), "no adapter_config.json")
+
+
+@pytest.mark.fault("heads and files that disagree", "as it should be")
+def test_a_head_of_its_own_under_a_tied_flag(golden, tmp_path):
+    """As transformers does: what differs from the embedding is loaded, untied."""
+    from tests.lm.conftest import write_checkpoint
+
+    name = "llama_tied_llama3_rope"
+    folder = write_checkpoint(golden[name], tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    embed = tensors["model.embed_tokens.weight"]
+    save_file(tensors | {"lm_head.weight": embed}, folder / "model.safetensors")
+    assert checkpoint.load(folder).config.tied_head
+    save_file(tensors | {"lm_head.weight": embed * 2}, folder / "model.safetensors")
+    model = checkpoint.load(folder)
+    assert not model.config.tied_head
+    np.testing.assert_array_equal(model.params["head"], embed.T * 2)
+    checkpoint.save(tmp_path / "again", model, hf_config=checkpoint.raw_config(folder))
+    np.testing.assert_array_equal(checkpoint.load(tmp_path / "again").params["head"], embed.T * 2)
+
+
+@pytest.mark.fault("heads and files that disagree", "one line")
+def test_a_single_file_beside_an_index(folder, sharded):
+    shutil.copy(folder / "model.safetensors", sharded / "model.safetensors")
+    refused(lambda: checkpoint.load(sharded), "which names other files: remove the one")
+
+
+@pytest.mark.fault("heads and files that disagree", "as it should be")
+def test_saving_over_a_checkpoint_leaves_none_of_it(folder, tmp_path):
+    model, target = checkpoint.load(folder), tmp_path / "target"
+    for bytes_, names in ((4096, "model-"), (2**30, "model."), (4096, "model-")):
+        checkpoint.save(target, model, shard_bytes=bytes_)
+        found = [f.name for f in target.glob("*.safetensors")]
+        assert found and all(name.startswith(names) for name in found)
+        jax.tree.map(np.testing.assert_array_equal, checkpoint.load(target).params, model.params)
+
+
+@pytest.mark.fault("ends of answers", "as it should be")
+def test_ends_come_from_the_generation_config_first(folder):
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": 7}))
+    assert checkpoint.eos_ids(folder) == (7,)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [3, 1, 2]}')
+    assert checkpoint.eos_ids(folder) == (3, 1, 2)
+
+
+@pytest.mark.fault("ends of answers", "one line")
+@pytest.mark.parametrize("value", ['"a"', "[true]", "[1.5]", "-1", "{}", '["a"]'])
+def test_ends_that_are_no_ids(folder, value):
+    (folder / "generation_config.json").write_text(f'{{"eos_token_id": {value}}}')
+    refused(lambda: checkpoint.eos_ids(folder), "eos_token_id is .* a token's id or a list")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forget_jax.scoring.exact_match import f1, is_correct, squad
+from forget_jax.scoring.exact_match import f1, is_correct, spoken, squad, triviaqa
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,40 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall(prediction, answer):
         assert f1(prediction, [answer]) == pytest.approx(wanted)
     assert f1(prediction, [answer]) == pytest.approx(f1(answer, [prediction]))
     assert not is_correct(prediction, [answer], "squad") or f1(prediction, [answer]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("U.S._A.", "u s"),
+        ("The rock-n-roll", "rock n roll"),
+        ("O‘Neill’s  `an` apple", "o neill s apple"),
+    ],
+)
+def test_triviaqa_puts_spaces_for_punctuation(text, normal):
+    assert triviaqa(text) == normal
+    assert triviaqa(normal) == normal  # so aliases that are normalised already still match
+
+
+@pytest.fixture(scope="module")
+def normalising():
+    """A tokenizer that says NFKC, with a special token of its own."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    made.normalizer = normalizers.NFKC()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>")
+
+
+@pytest.mark.fault("answers that a tokenizer normalises", "as it should be")
+@pytest.mark.parametrize("answer", ["cafe\u0301", "ﬁne", "½", "Ａ", "a<end>b", "x <end>"])
+def test_an_answer_counts_as_the_tokenizer_says_it(normalising, answer):
+    ids = normalising(answer, add_special_tokens=False)["input_ids"]
+    said = normalising.decode(ids, skip_special_tokens=True)
+    assert said != answer and not is_correct(said, [answer], "strict")
+    assert is_correct(said, spoken(normalising, [answer]), "strict")
+    assert is_correct(answer, spoken(normalising, [answer]), "strict")

@@ -18,11 +18,13 @@ class Base:
       path: folder, gs:// folder or hub name; adapters are held to it by its fingerprint.
       model: its weights, in the precision that the run computes in.
       tokenizer: of transformers.
+      eos_ids: tokens that end what it says, beside the tokenizer's own.
     """
 
     path: str
     model: Model
     tokenizer: Any
+    eos_ids: tuple[int, ...] = ()
 
 
 def read(path: PathLike) -> Model:

@@ -6,6 +6,7 @@ formats are pickles, which can run code. Writing puts config.json last: a folder
 unfinished.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax import files
+from forget_jax import files, foreign
 from forget_jax.errors import UserError
 from forget_jax.lm.decoder import DecoderConfig, init
 from forget_jax.lm.hf import families
@@ -37,6 +38,8 @@ from forget_jax.lm.model import Model
 from forget_jax.types import Tree
 
 SHARD_BYTES = 2**31
+HEAD_ROWS = 8192  # of a head that are compared with the embedding's at a time
+EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
 
 Sharding = Callable[[str], jax.sharding.Sharding]
 
@@ -183,10 +186,65 @@ def raw_config(path: files.PathLike) -> dict[str, Any]:
     return dict(files.read_json(folder(path) / "config.json"))
 
 
+GENERATION = "generation_config.json"
+
+
+def eos_ids(path: files.PathLike) -> tuple[int, ...]:
+    """The tokens that end what a checkpoint says: its generation_config.json may list several.
+
+    Raises:
+      UserError: no checkpoint there, or ids that are none.
+    """
+    local = folder(path)
+    for name in (GENERATION, "config.json"):
+        file = local / name
+        held = foreign.record(files.read_json(file), str(file)) if file.exists() else {}
+        value = held.get("eos_token_id")
+        if value is not None:
+            ids = value if isinstance(value, list) else [value]
+            if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
+                said = foreign.in_words(value)
+                raise UserError(
+                    f"{file}: eos_token_id is {said}; it must be a token's id or a list"
+                )
+            return tuple(ids)
+    return ()
+
+
+def keep_generation_config(path: files.PathLike, target: files.PathLike) -> None:
+    """Puts a checkpoint's generation_config.json beside weights made of it, if it has one."""
+    file = folder(path) / GENERATION
+    if file.exists():
+        files.write_bytes(files.Path(target) / GENERATION, file.read_bytes())
+
+
 def _config(local: LocalPath, where: str) -> DecoderConfig:
     if not (local / "config.json").exists():
         raise UserError(f"{where} holds no config.json: not a checkpoint, or an unfinished one")
-    return read_config(files.read_json(local / "config.json"), f"{where}/config.json")
+    config = read_config(files.read_json(local / "config.json"), f"{where}/config.json")
+    head = next(w for w in families.FAMILIES[config.family].weights if w.path == "head")
+    if config.tied_head and has_own_head(local, head.name):
+        return dataclasses.replace(config, tied_head=False)
+    return config
+
+
+def has_own_head(local: LocalPath, head: str) -> bool:
+    """Whether a checkpoint that calls its head tied holds another one all the same.
+
+    transformers loads that one, untied.
+    """
+    if not any((local / name).exists() for name in (SINGLE, INDEX)):
+        return False
+    tensors = Tensors(local)
+    if head not in tensors.where:
+        return False
+    embed = next(n for n in tensors.where if EMBEDDING.search(n))
+    one, other = tensors.slice(head), tensors.slice(embed)
+    if one.get_shape() != other.get_shape():
+        return True
+    rows = one.get_shape()[0]
+    blocks = (slice(i, min(rows, i + HEAD_ROWS)) for i in range(0, rows, HEAD_ROWS))
+    return any(not np.array_equal(one[b], other[b]) for b in blocks)
 
 
 def load(path: files.PathLike, dtype: str | None = None, sharding: Sharding | None = None) -> Model:
@@ -306,6 +364,7 @@ def save(
       UserError: the folder cannot be written to.
     """
     target, config = files.Path(path), model.config
+    stale = _shards(target)
     entries = {w.path: w for w in families.FAMILIES[config.family].weights}
     plan: list[tuple[str, str, int]] = []  # tensor name, our path, layer
     flat = dict(leaves(model.params))
@@ -343,7 +402,11 @@ def save(
         file = SINGLE if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
         write_tensors(target / file, {name: tensor(leaf, at) for name, leaf, at in shard})
         weight_map |= {name: file for name, _, _ in shard}
-    if len(shards) > 1:
+    for name in stale - set(weight_map.values()):
+        files.remove(target / name)
+    if len(shards) == 1:
+        files.remove(target / INDEX)
+    else:
         total = sum(size(leaf) for _, leaf, _ in plan)
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         files.write_json(target / INDEX, index)
@@ -357,6 +420,14 @@ def save(
         for token in ("bos", "eos", "pad"):
             hf[f"{token}_token_id"] = getattr(tokenizer, f"{token}_token_id")
     files.write_text(target / "config.json", json.dumps(hf, indent=1) + "\n")
+
+
+def _shards(target: files.Path) -> set[str]:
+    """The files of weights that an earlier checkpoint left in a folder."""
+    if not target.is_dir():
+        return set()
+    found = (file.name for file in target.iterdir())
+    return {name for name in found if re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", name)}
 
 
 def check_tokenizer(config: DecoderConfig, tokenizer: Any, where: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm.hf import checkpoint, hf_config
+from forget_jax.lm.hf import checkpoint
 from forget_jax.lm.hf.tensor_files import INDEX, SINGLE
 
 FILE = "base_fingerprint.json"  # beside an adapter: which base it belongs to
@@ -66,7 +66,7 @@ def _of(
             header.pop("__metadata__", None)
             for tensor, entry in header.items():
                 digests[tensor] = _digest(f, 8 + size, entry)
-    model = hf_config.read(files.read_json(files.Path(folder) / "config.json"), name)
+    model = checkpoint.config_of(folder)
     used = checkpoint.names(model, digests, name)
     tensors = sorted((path, [digests[n] for n in names]) for path, (_, names) in used.items())
     whole = json.dumps([[getattr(model, field) for field in SHAPE], tensors])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax import distributed, files
+from forget_jax import distributed, files, foreign
 from forget_jax.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -41,6 +41,11 @@ class Tensors:
         self.path = path
         self.files: dict[LocalPath, Any] = {}
         sharded = single == SINGLE and (path / INDEX).exists()
+        if sharded and (path / SINGLE).exists() and set(self._named()) != {SINGLE}:
+            raise UserError(
+                f"{path} holds {SINGLE} and {INDEX}, which names other files: remove the one that "
+                "is out of date"
+            )
         self.where = self._index() if sharded else self._single(path / single)
 
     def _single(self, file: LocalPath) -> dict[str, LocalPath]:
@@ -56,12 +61,20 @@ class Tensors:
             raise UserError(f"{self.path} holds no {SINGLE} and no {INDEX}")
         return dict.fromkeys(self._open(file).keys(), file)
 
+    def _map(self) -> dict[str, str]:
+        """The file of each tensor, as the index names it."""
+        file = self.path / INDEX
+        held = foreign.field(
+            foreign.record(files.read_json(file), str(file)), "weight_map", dict, str(file)
+        )
+        return {tensor: foreign.field(held, tensor, str, str(file)) for tensor in held}
+
+    def _named(self) -> list[str]:
+        return sorted(set(self._map().values()))
+
     def _index(self) -> dict[str, LocalPath]:
-        index = files.read_json(self.path / INDEX)
-        weight_map = index.get("weight_map") if isinstance(index, dict) else None
-        if not isinstance(weight_map, dict):
-            raise UserError(f"{self.path / INDEX}: no weight_map")
-        for name in sorted(set(map(str, weight_map.values()))):
+        weight_map = self._map()
+        for name in self._named():
             if name != LocalPath(name).name or not name.endswith(".safetensors"):
                 raise UserError(
                     f"{self.path / INDEX} names {name!r}: not a safetensors file of this folder"
