@@ -1,8 +1,11 @@
 """Examples to token ids, with every token marked as a target of the loss or as context.
 
 Prompt and completion are tokenised apart and joined, so the boundary between them never depends on
-what stands on its other side. An example longer than the context becomes what `too_long` says, by
-default one shorter row and with `windows` several rows that share its name.
+what stands on its other side. Where a tokenizer puts a space in front of every text, and in
+conversations, the whole is tokenised once, and targets are found by where its tokens lie.
+
+An example longer than the context becomes what `too_long` says, by default one shorter row and with
+`windows` several rows that share its name.
 """
 
 import dataclasses
@@ -11,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax.data import windows
+from forget_jax import stopping
+from forget_jax.data import conversations, windows
 from forget_jax.data.examples import Example
 from forget_jax.errors import UserError
 
@@ -71,11 +75,12 @@ class Encoded:
         return int(self.is_target.sum())
 
 
+AT_A_TIME = 1024  # examples that are tokenised together
 TOO_LONG = ("truncate", "left", "drop", "error", "windows")
 TARGETS = ("completion", "last", "all")
 
 
-def _pieces(example: Example, template: Template, tokenizer: Any) -> list[Piece]:
+def _pieces(example: Example, template: Template, tokenizer: Any, targets: str) -> list[Piece]:
     """The example as stretches of text, each a target or not; None stands for the EOS token."""
     if example.text is not None:
         return [(example.text, True), *([(None, True)] if template.eos_text else [])]
@@ -84,7 +89,7 @@ def _pieces(example: Example, template: Template, tokenizer: Any) -> list[Piece]
         completion = template.completion.format(completion=example.completion.strip())
         return [(_prompt(example, template), False), (completion, True), *eos]
     if getattr(tokenizer, "chat_template", None):
-        return _chat_pieces(example, tokenizer)
+        return list(conversations.stretches(example, tokenizer, last=targets == "last"))
     pieces: list[Piece] = []
     for role, text in example.messages:  # as remix.md §1 has it, the newline after a turn included
         if role == "assistant":
@@ -96,28 +101,6 @@ def _pieces(example: Example, template: Template, tokenizer: Any) -> list[Piece]
 
 def _prompt(example: Example, template: Template) -> str:
     return template.prompt.format(prompt=(example.prompt or "").strip())
-
-
-def _chat_pieces(example: Example, tokenizer: Any) -> list[Piece]:
-    """Stretches of a conversation as the tokenizer's own chat template renders it."""
-    pieces: list[Piece] = []
-    done = ""
-    turns = [{"role": role, "content": text} for role, text in example.messages]
-    for i, turn in enumerate(turns):
-        if turn["role"] != "assistant":
-            continue
-        before = tokenizer.apply_chat_template(
-            turns[:i], tokenize=False, add_generation_prompt=True
-        )
-        after = tokenizer.apply_chat_template(turns[: i + 1], tokenize=False)
-        if not (before.startswith(done) and after.startswith(before)):
-            raise UserError(
-                f"{example.name}: the tokenizer's chat template rewrites earlier turns, so targets "
-                "cannot be told apart; use prompt and completion columns instead"
-            )
-        pieces += [(before[len(done) :], False), (after[len(before) :], True)]
-        done = after
-    return pieces
 
 
 def encode(
@@ -156,22 +139,88 @@ def encode(
         )
     if (template.eos or template.eos_text) and tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token; set data.eos=false")
-    pieces = [_targeted(_pieces(e, template, tokenizer), targets) for e in examples]
-    tokens = iter(_tokens([t for parts in pieces for t, _ in parts if t is not None], tokenizer))
     bos = tokenizer.bos_token_id if template.bos else None
-    chat = getattr(tokenizer, "chat_template", None)
+    chat, apart = getattr(tokenizer, "chat_template", None), not adds_prefix(tokenizer)
     result = []
-    for example, parts in zip(examples, pieces, strict=True):
-        ids: list[int] = []
-        target: list[bool] = []
-        if bos is not None and not (example.messages and chat):
-            ids, target = [bos], [False]
-        for text, is_target in parts:
-            piece = [tokenizer.eos_token_id] if text is None else next(tokens)
-            ids += piece
-            target += [is_target] * len(piece)
-        result += _fitted(example, ids, target, context, too_long, stride or context // 2)
+    for start in range(0, len(examples), AT_A_TIME):
+        stopping.check()
+        some = examples[start : start + AT_A_TIME]
+        pieces = [_targeted(_pieces(e, template, tokenizer, targets), targets) for e in some]
+        runs = [
+            run
+            for e, parts in zip(some, pieces, strict=True)
+            for run in _runs(parts, apart and not (e.messages and chat))
+        ]
+        tokens = iter(_marked([run for run in runs if run[0][0] is not None], tokenizer))
+        each = iter(runs)
+        for example, parts in zip(some, pieces, strict=True):
+            ids: list[int] = []
+            target: list[bool] = []
+            by_template = bool(example.messages and chat)
+            if bos is not None and not by_template:
+                ids, target = [bos], [False]
+            for _ in _runs(parts, apart and not by_template):
+                run = next(each)
+                if run[0][0] is None:
+                    ids.append(tokenizer.eos_token_id)
+                    target.append(run[0][1])
+                    continue
+                more, marks = next(tokens)
+                ids += more
+                target += marks
+            result += _fitted(example, ids, target, context, too_long, stride or context // 2)
     return result
+
+
+def adds_prefix(tokenizer: Any) -> bool:
+    """Whether a tokenizer puts something in front of a text, as SentencePiece puts a space.
+
+    Pieces of one text then cannot be tokenised apart: each would get its own.
+    """
+    alone, after = _tokens(["a", "\na"], tokenizer)
+    return after[-len(alone) :] != alone
+
+
+def _runs(parts: Sequence[Piece], apart: bool) -> list[list[Piece]]:
+    """Pieces that are tokenised as one text; each EOS token is a run of its own."""
+    runs: list[list[Piece]] = []
+    for piece in parts:
+        if apart or not runs or None in (piece[0], runs[-1][0][0]):
+            runs.append([piece])
+        else:
+            runs[-1].append(piece)
+    return runs
+
+
+def _marked(runs: Sequence[list[Piece]], tokenizer: Any) -> list[tuple[list[int], list[bool]]]:
+    """The tokens of each run, and which are targets: those with a character of a target in them.
+
+    Raises:
+      UserError: pieces that belong to one text, and a tokenizer that cannot say where tokens lie.
+    """
+    texts = ["".join(text or "" for text, _ in run) for run in runs]
+    if all(len(run) == 1 for run in runs):
+        found = _tokens(texts, tokenizer)
+        return [(ids, [run[0][1]] * len(ids)) for ids, run in zip(found, runs, strict=True)]
+    if not tokenizer.is_fast:
+        raise UserError(
+            "the tokenizer cannot say where in a text its tokens lie (it is no fast one), so the "
+            "targets of a conversation cannot be told apart"
+        )
+    coded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    marked = []
+    for run, ids, offsets in zip(runs, coded["input_ids"], coded["offset_mapping"], strict=True):
+        ends = np.cumsum([len(text or "") for text, _ in run])
+        flags = np.array([is_target for _, is_target in run])
+        start_L, end_L = np.array(offsets, int).reshape(-1, 2).T
+        # a token's characters lie in the stretches from `first` to `final`
+        first_L = np.searchsorted(ends, start_L, side="right")
+        final_L = np.searchsorted(ends, np.maximum(end_L, start_L + 1), side="left")
+        counts = np.concatenate([[0], np.cumsum(flags)])
+        most = len(flags)
+        has_L = counts[np.minimum(final_L + 1, most)] > counts[np.minimum(first_L, most)]
+        marked.append((list(ids), has_L.tolist()))
+    return marked
 
 
 def prompts(
