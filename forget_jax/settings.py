@@ -75,12 +75,25 @@ def setting(
     above: float | None = None,
     below: float | None = None,
     choices: Choices | None = None,
-    free: bool = False,
-    input: Input = "",
 ) -> Any:
     """A field of a table; of a tuple the bounds and choices are its elements' (see `Rule`)."""
-    rule = Rule(meaning, least, most, above, below, choices, free, input)
+    rule = Rule(meaning, least, most, above, below, choices)
     return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def free(field: Any) -> Any:
+    """A field of `setting` that may change when a run starts again."""
+    return _marked(field, free=True)
+
+
+def names(what: Input, field: Any) -> Any:
+    """A field of `setting` whose text, or texts, name an input of the run (see `Rule`)."""
+    return _marked(field, input=what)
+
+
+def _marked(field: Any, **marks: Any) -> Any:
+    rule = dataclasses.replace(field.metadata["rule"], **marks)
+    return dataclasses.field(default=field.default, metadata={"rule": rule})
 
 
 def without(group: Any, *names: str) -> Any:
@@ -122,6 +135,14 @@ def shown(value: Any, most: int = 80) -> str:
     except Exception:  # a number of thousands of digits, or an object's own mistake
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def is_text(value: str) -> bool:
+    """Whether a text can be written to files and be part of a path: UTF-8, without NUL."""
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        return False
 
 
 def check(settings: Any, prefix: str = "config") -> None:

@@ -53,12 +53,23 @@ def check(settings: Associate) -> None:
     names = [reading.task_name(spec) for spec in settings.tasks]
     if not names:
         raise UserError("config.tasks names no task")
+    if not settings.upstream:
+        raise UserError("no data set is named; give upstream")
     grids.check_names(names)
+    grids.check_names([grids.label(at) for at in _grid(settings, names)])
+    tasks.own_values(settings.train, names)
+
+
+def _grid(settings: Associate, names: Sequence[str]) -> list[dict[str, str | int]]:
+    """The coordinates of one fine-tune for each task, and of a second of those repeated."""
+    again = names[: settings.repeat_tasks]
+    return [{"task": n, "seed": s} for s, some in enumerate((names, again)) for n in some]
 
 
 def run(settings: Associate, work: Workdir) -> Ended:
     """Measures the forgetting matrix; resumes."""
-    fleet, reader = values.fleet(settings, work)
+    count = len(settings.tasks) + min(settings.repeat_tasks, len(settings.tasks))
+    fleet, reader = values.fleet(settings, work, count)
     texts = {reading.task_name(spec): reader.read((spec,)) for spec in settings.tasks}
     upstream = reader.read(settings.upstream, scored=True)
     kept = {e.name for e in upstream.encoded}
@@ -87,13 +98,11 @@ def _cells(settings: Associate, texts: dict[str, Texts]) -> list[Cell]:
     """One fine-tune for each task, and a second of those that are repeated."""
     train, names = settings.train, list(texts)
     own = tasks.own_values(train, names)
-    pairs = [(name, 0) for name in names]
-    pairs += [(name, 1) for name in names[: settings.repeat_tasks]]
     grid = []
-    for name, repeat in pairs:
+    for at in _grid(settings, names):
+        name, repeat = str(at["task"]), int(at["seed"])
         seed = reading.task_seed(train.seed, name, repeat)
         mine = own[name] if repeat == 0 else {k: v for k, v in own[name].items() if k != "seed"}
-        at: dict[str, str | int] = {"task": name, "seed": repeat}
         grid.append(Cell(at, tasks.task(name, texts[name].encoded, seed, train, mine)))
     grids.check(grid)
     return grid

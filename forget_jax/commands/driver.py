@@ -7,6 +7,7 @@ checked before anything is made, `check(settings)`.
 import contextlib
 import dataclasses
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -14,15 +15,17 @@ from typing import Any, NamedTuple
 
 import jax
 
+from forget_jax import files, stopping
 from forget_jax import settings as tables
-from forget_jax import stopping
-from forget_jax.commands import report
+from forget_jax.commands import inputs, report
 from forget_jax.commands.config import plain
 from forget_jax.commands.settings import as_config
 from forget_jax.commands.summaries import Summary, to_json
+from forget_jax.errors import UserError
 from forget_jax.files import PathLike
 from forget_jax.lm import sharding
 from forget_jax.lm.settings import Mesh
+from forget_jax.runs import lock
 from forget_jax.runs.once import is_there
 from forget_jax.runs.workdir import Workdir
 
@@ -79,24 +82,48 @@ def opened(command: str, settings: Any, workdir: PathLike) -> Iterator[Run | Non
     """Opens a command's folder and enters its mesh; gives None where the run has ended before.
 
     Raises:
-      UserError: what `check` refuses, or a folder that holds another run.
+      UserError: what `check` refuses, a folder that holds another run or is in use, or an input
+        that has changed since the run began.
     """
+    check_place(workdir)
     check(command, settings)
     if command == "report":  # makes no run of its own
         print(f"wrote {report.build(workdir)}", file=sys.stderr)
         yield None
         return
-    work = Workdir(workdir, command, plain(as_config(settings)))
-    if has_ended(work):
-        yield None
-        return
-    with mesh(getattr(settings, "mesh", None)):
-        yield Run(module_of(command), settings, work)
+    free = {key for key, field in tables.leaves(settings).items() if field.metadata["rule"].free}
+    with lock.held(workdir, getattr(settings, "part", "")):
+        work = Workdir(workdir, command, plain(as_config(settings)), free)
+        inputs.check(settings, work)
+        if has_ended(work):
+            yield None
+            return
+        work.renew()
+        with mesh(getattr(settings, "mesh", None)):
+            yield Run(module_of(command), settings, work)
+
+
+def check_place(workdir: PathLike) -> None:
+    """Refuses what can be no folder of a run.
+
+    Raises:
+      UserError: an empty name, or one that no store of files takes.
+    """
+    name = os.fspath(workdir)
+    if not name.strip():
+        raise UserError("--workdir is empty; give a folder, or leave it out for one of its own")
+    if not tables.is_text(name):
+        raise UserError(f"--workdir={tables.shown(name)} holds characters that no path has")
+    if not files.is_local(name) and not name.startswith("gs://"):
+        raise UserError(f"--workdir={tables.shown(name)} must be a folder, or a gs:// folder")
 
 
 def has_ended(work: Workdir) -> bool:
-    """Whether the run has ended before; says so, and makes its page if that is missing."""
-    if work.done is None:
+    """Whether the run has ended before, under this very config; then says so.
+
+    Its page is made if that is missing.
+    """
+    if work.done is None or work.differs:
         return False
     page = work / "report.html"
     if not is_there(page):

@@ -12,6 +12,7 @@ from forget_jax.errors import UserError
 from forget_jax.factoids.experiment import Experiment, Facts, measure
 from forget_jax.factoids.mitigations import ARMS
 from forget_jax.factoids.stages import StageConfig
+from forget_jax.fleet import fitting
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import Recipe
@@ -21,16 +22,25 @@ def check(settings: Factoids) -> None:
     """Refuses settings that compare nothing."""
     if not settings.arms:
         raise UserError(f"arms names nothing to compare; there are {', '.join(ARMS)}")
+    if twice := [arm for arm in settings.arms if settings.arms.count(arm) > 1]:
+        raise UserError(f"arms names {twice[0]} twice")
+    for field in ("stage_a", "stage_b", "mix"):
+        if not getattr(settings, field):
+            raise UserError(f"config.{field} names no data set")
+    values.check_alone(settings.train, "factoids")
 
 
 def run(settings: Factoids, work: Workdir) -> Ended:
     """Trains every arm through both stages and recites the facts after each; resumes."""
     recipe = Recipe(settings.train, values.adapter(settings.lora))
-    base, reader = values.load(settings.model, settings.data, recipe)
+    together = 1 if recipe.lora is None else len(settings.arms) * settings.seeds
+    base, reader = values.load(settings.model, settings.data, recipe, together=together, work=work)
     facts = {
         "a": _facts(reader, settings.stage_a, settings.max_new_tokens),
         "b": _facts(reader, settings.stage_b, settings.max_new_tokens),
     }
+    for stage in facts.values():
+        _check_rows(settings, len(stage.encoded))
     experiment = Experiment(
         facts,
         reader.read((settings.mix,)).encoded,
@@ -61,6 +71,18 @@ def run(settings: Factoids, work: Workdir) -> Ended:
     )
     shown = ", ".join(f"{name} {arm.accuracy_a_after_b:.0%}" for name, arm in arms.items())
     return Ended(summary, f"facts A still known after B: {shown}")
+
+
+def _check_rows(settings: Factoids, facts: int) -> None:
+    """Refuses a stage of less than one batch, or of more rows than can be put in order."""
+    rows, batch = facts * settings.epochs, settings.train.batch_size
+    if batch > rows:
+        raise UserError(
+            f"train.batch_size={batch} is over the {rows} rows that {facts} facts have in "
+            f"{settings.epochs} epochs; {rows} or less fit"
+        )
+    fine_tunes = len(settings.arms) * settings.seeds
+    fitting.check_order(round(rows * (1 + settings.ratio)), fine_tunes, "epochs and ratio")
 
 
 def _facts(reader: Reader, spec: str, max_new_tokens: int) -> Facts:

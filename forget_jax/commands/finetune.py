@@ -16,10 +16,16 @@ from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import Recipe, StepPlan, train
 
 
+def check(settings: Finetune) -> None:
+    """Refuses values of tasks that are not this one."""
+    if settings.data.path:
+        tasks.own_values(settings.train, [task_name(settings.data.path[0])])
+
+
 def run(settings: Finetune, work: Workdir) -> Ended:
     """Fine-tunes and writes `adapter/` (or `model/` where lora.rank is 0); resumes."""
     recipe = Recipe(settings.train, values.adapter(settings.lora))
-    base, reader = values.load(settings.model, settings.data, recipe)
+    base, reader = values.load(settings.model, settings.data, recipe, work=work)
     texts = reader.read(settings.data.path)
     name = task_name(settings.data.path[0])
     own = tasks.own_values(settings.train, [name])[name]

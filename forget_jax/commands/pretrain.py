@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from forget_jax import randomness
-from forget_jax.commands import values
+from forget_jax.commands import inputs, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Pretrain
 from forget_jax.commands.summaries import Pretrain as Summary
@@ -18,6 +18,7 @@ from forget_jax.data.batches import Buckets
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
+from forget_jax.fleet import fitting
 from forget_jax.fleet.fleet import Fleet, all_trained, journal
 from forget_jax.lm import decoder, sharding
 from forget_jax.lm.hf import checkpoint
@@ -42,13 +43,16 @@ def check(settings: Pretrain) -> None:
             f"model.heads={c.heads} must divide model.width={c.width} into even parts, and "
             f"model.kv_heads={c.kv_heads} must divide model.heads"
         )
+    values.check_alone(settings.train, "pretrain")
 
 
 def run(settings: Pretrain, work: Workdir) -> Ended:
     """Trains the base and writes `model/`; resumes."""
     seed, recipe = settings.train.seed, Recipe(settings.train)
+    largest = _shape(settings.model, settings.model.vocab_size)
+    fitting.check(largest, largest.dtype, fitting.Wants(largest.context, recipe))
     with Progress("read, tokenise", 3) as progress:
-        examples = reading.load(settings.data.path, settings.data)
+        examples = reading.load(settings.data.path, settings.data, inputs.watcher(work))
         training, held = _split(len(examples), settings.data.heldout, seed)
         progress.at(1, f"{len(examples):,} examples")
         chosen = [examples[i] for i in training]

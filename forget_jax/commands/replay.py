@@ -12,6 +12,8 @@ from forget_jax.commands.summaries import Replay as Summary
 from forget_jax.data.reading import held_out, task_name
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
+from forget_jax.fleet import cells as grids
+from forget_jax.fleet import fitting
 from forget_jax.replay.experiment import Compared, Upstream, cells, compare
 from forget_jax.replay.strategies import paired
 from forget_jax.runs.workdir import Workdir
@@ -23,12 +25,27 @@ def check(settings: Replay) -> None:
         raise UserError("replay mixes whole examples: set data.too_long=truncate, left or drop")
     if not settings.replay.strategies or not settings.tasks:
         raise UserError("replay needs at least one task (tasks) and one of replay.strategies")
+    if not settings.matrix.path:
+        raise UserError("give matrix.path (the association matrix of these upstream examples)")
+    values.check_alone(settings.train, "replay")
+    grids.check_names([task_name(spec) for spec in settings.tasks])
+    chosen = settings.replay.strategies
+    if twice := [name for name in chosen if chosen.count(name) > 1]:
+        raise UserError(f"replay.strategies names {twice[0]} twice")
+    train, ratio = settings.train, settings.replay.ratio
+    rows = round(train.steps * train.batch_size * (1 + ratio))
+    fitting.check_order(rows, _fine_tunes(settings), "train.steps and train.batch_size")
+
+
+def _fine_tunes(settings: Replay) -> int:
+    return len(settings.tasks) * len(settings.replay.strategies) * settings.replay.seeds
 
 
 def run(settings: Replay, work: Workdir) -> Ended:
     """Trains every task under every strategy and compares what is forgotten; resumes."""
-    fleet, reader = values.fleet(settings, work)
     matrix = matrices.load(settings.matrix.path)
+    matrix.rows(tuple(task_name(spec) for spec in settings.tasks))  # each has one
+    fleet, reader = values.fleet(settings, work, _fine_tunes(settings))
     texts = reader.read(settings.upstream)
     scored = texts if settings.data.eos_scored else reader.read(settings.upstream, scored=True)
     seed = settings.train.seed

@@ -13,7 +13,7 @@ from forget_jax.commands.settings import Scaling
 from forget_jax.commands.summaries import Law, Surface
 from forget_jax.commands.summaries import Scaling as Summary
 from forget_jax.data.reading import held_out, task_seed
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, nearest
 from forget_jax.fleet import cells as grids
 from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
@@ -22,6 +22,7 @@ from forget_jax.lm.lora import LoRAConfig
 from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scaling import tables
+from forget_jax.scoring import divergence
 from forget_jax.training.loop import Recipe, Task
 
 
@@ -31,6 +32,13 @@ def check(settings: Scaling) -> None:
         raise UserError("ranks and steps name at least one value each")
     if not settings.laws:
         raise UserError("no law could be fitted; laws is empty")
+    values.check_alone(settings.train, "scaling")
+    columns = ("P", "steps", "rank", "seed", "l_ft", "l_f", *divergence.MEASURES)
+    if not settings.points.path and settings.target not in ("", *columns):
+        raise UserError(
+            f"config.target is {settings.target!r}{nearest(settings.target, columns)}; a grid has "
+            f"the columns {', '.join(columns)}"
+        )
 
 
 def run(settings: Scaling, work: Workdir) -> Ended:
@@ -100,7 +108,8 @@ def _measure(settings: Scaling, work: Workdir) -> pd.DataFrame:
     lora, most, marks = settings.lora, max(settings.ranks), sorted(set(settings.steps))
     scale_1 = LoRAConfig(most, float(most), False, lora.targets, dropout=lora.dropout)
     recipe = Recipe(settings.train, scale_1)
-    base, reader = values.load(settings.model, settings.data, recipe, settings.score)
+    count = len(settings.ranks) * settings.seeds
+    base, reader = values.load(settings.model, settings.data, recipe, settings.score, count, work)
     rows = reader.read((settings.task,)).encoded
     keep = held_out(rows, max(1, round(len(rows) * settings.task_heldout)))
     if keep < 1:

@@ -41,7 +41,7 @@ def check(settings: Score) -> None:
 
 def run(settings: Score, work: Workdir) -> Ended:
     """Scores the data and writes scores.zarr and scores.parquet; resumes."""
-    base, reader = values.load(settings.model, settings.data, score=settings.score)
+    base, reader = values.load(settings.model, settings.data, score=settings.score, work=work)
     texts = reader.read(settings.data.path, scored=True)
     names = [BASE, *settings.adapters, *settings.models]
     table = Table(work / "scores.zarr", names, texts.encoded, settings.score)

@@ -21,7 +21,7 @@ from forget_jax.lm.settings import Lora, Mesh, ModelPath, NewModel
 from forget_jax.replay.settings import Replay as ReplayFields
 from forget_jax.scoring.settings import ExactMatch
 from forget_jax.scoring.settings import Score as ScoreFields
-from forget_jax.settings import leaves, setting, without
+from forget_jax.settings import free, leaves, names, setting, without
 from forget_jax.training.settings import STEPS, Train
 
 T = TypeVar("T")
@@ -71,13 +71,15 @@ class Finetune:
 @dataclasses.dataclass(frozen=True)
 class Score:
     model: ModelPath = ModelPath()
-    adapters: tuple[str, ...] = setting(
-        (), "PEFT adapter folders to score beside the model", input="adapter"
+    adapters: tuple[str, ...] = names(
+        "adapter", setting((), "PEFT adapter folders to score beside the model")
     )
-    models: tuple[str, ...] = setting(
-        (),
-        "whole fine-tuned checkpoints of the same family to score beside the model",
-        input="model",
+    models: tuple[str, ...] = names(
+        "model",
+        setting(
+            (),
+            "whole fine-tuned checkpoints of the same family to score beside the model",
+        ),
     )
     data: Paths = Paths()
     score: ScoreFields = ScoreFields()
@@ -89,11 +91,11 @@ class Tasks:
     """What `associate` and `replay` share: tasks that train together, and upstream examples."""
 
     model: ModelPath = ModelPath()
-    tasks: tuple[str, ...] = setting(
-        (), "data sets to fine-tune on, one task each, each with rows [a:b]", input="rows"
+    tasks: tuple[str, ...] = names(
+        "rows", setting((), "data sets to fine-tune on, one task each, each with rows [a:b]")
     )
-    upstream: tuple[str, ...] = setting(
-        (), "data sets the base model knew before, each with rows [a:b]", input="rows"
+    upstream: tuple[str, ...] = names(
+        "rows", setting((), "data sets the base model knew before, each with rows [a:b]")
     )
     tasks_together: int = setting(
         16, "tasks trained and scored together; 0: as many as fit into memory", least=0
@@ -116,13 +118,13 @@ class Associate(Tasks):
     repeat_tasks: int = setting(
         4, "how many tasks are trained once more under another seed (test-retest)", least=0
     )
-    r2_ranks: int = setting(5, "highest rank of the R² table", least=1, free=True)
+    r2_ranks: int = free(setting(5, "highest rank of the R² table", least=1))
 
 
 @dataclasses.dataclass(frozen=True)
 class MatrixPath:
-    path: str = setting(
-        "", "association matrix: .zarr, .npz, .csv, or .json with `arr`", input="file"
+    path: str = names(
+        "file", setting("", "association matrix: .zarr, .npz, .csv, or .json with `arr`")
     )
 
 
@@ -140,11 +142,12 @@ class Predict:
     split: Split = Split()
     observed: int = setting(30, "measured entries of each test task's row", least=1)
     seeds: int = setting(10, "repetitions under other seeds", least=1, most=10_000)
-    methods: tuple[str, ...] = setting(
-        ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian", "mixture"),
-        "completion methods to compare",
-        choices=_methods,
-        free=True,
+    methods: tuple[str, ...] = free(
+        setting(
+            ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian", "mixture"),
+            "completion methods to compare",
+            choices=_methods,
+        )
     )
 
 
@@ -164,8 +167,9 @@ class Replay(Tasks):
 
 @dataclasses.dataclass(frozen=True)
 class PointsPath:
-    path: str = setting(
-        "", "a table of points (P, steps, l_ft, l_f, run) to fit instead of measuring", input="file"
+    path: str = names(
+        "file",
+        setting("", "a table of points (P, steps, l_ft, l_f, run) to fit instead of measuring"),
     )
 
 
@@ -173,12 +177,12 @@ class PointsPath:
 class Scaling:
     model: ModelPath = ModelPath()
     points: PointsPath = PointsPath()
-    task: str = setting("", "the data set to fine-tune on", input="rows")
+    task: str = names("rows", setting("", "the data set to fine-tune on"))
     task_heldout: float = setting(
         0.2, "share of the task's examples kept for its held-out loss", least=0, below=1
     )
-    upstream: tuple[str, ...] = setting(
-        (), "data sets the base model knew before, each with rows [a:b]", input="rows"
+    upstream: tuple[str, ...] = names(
+        "rows", setting((), "data sets the base model knew before, each with rows [a:b]")
     )
     ranks: tuple[int, ...] = setting(
         (1, 4, 16, 64), "adapter ranks of the grid", least=1, most=2**16
@@ -188,12 +192,13 @@ class Scaling:
     )
     seeds: int = setting(2, "repetitions under other seeds", least=1, most=1000)
     metric: str = setting("soft", METRIC, choices=_measures)
-    target: str = setting("", "column the laws are fitted to; empty: each law's own", free=True)
-    laws: tuple[str, ...] = setting(
-        ("linear", "additive", "multiplicative", "constant", "power_N"),
-        "laws to fit, by name",
-        choices=_laws,
-        free=True,
+    target: str = free(setting("", "column the laws are fitted to; empty: each law's own"))
+    laws: tuple[str, ...] = free(
+        setting(
+            ("linear", "additive", "multiplicative", "constant", "power_N"),
+            "laws to fit, by name",
+            choices=_laws,
+        )
     )
     data: Data = Data()
     train: Train = without(Train(), "steps")  # the grid has its own
@@ -213,8 +218,9 @@ class Factoids(Facts):
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    source: str = setting(
-        "", "workdir of a fine-tune, or a folder with an adapter or a checkpoint", input="adapter"
+    source: str = names(
+        "adapter",
+        setting("", "workdir of a fine-tune, or a folder with an adapter or a checkpoint"),
     )
     model: ModelPath = without(ModelPath(), "dtype")
     format: str = setting(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from forget_jax.commands import inputs
 from forget_jax.commands.settings import Tasks
 from forget_jax.commands.summaries import Training
 from forget_jax.data.reading import Reader
@@ -16,7 +17,7 @@ from forget_jax.errors import UserError
 from forget_jax.fleet import fitting
 from forget_jax.fleet.fitting import Wants
 from forget_jax.fleet.fleet import Fleet
-from forget_jax.lm.cost import memory, peak
+from forget_jax.lm.cost import peak
 from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import checkpoint
 from forget_jax.lm.hf import tokenizer as tokenizers
@@ -26,6 +27,7 @@ from forget_jax.lm.settings import Lora, ModelPath
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring.settings import Score
 from forget_jax.training.loop import Recipe
+from forget_jax.training.settings import Train
 
 
 def adapter(lora: Lora) -> LoRAConfig | None:
@@ -49,6 +51,7 @@ def load(
     recipe: Recipe | None = None,
     score: Score | None = None,
     together: int = 1,
+    work: Workdir | None = None,
 ) -> tuple[Base, Reader]:
     """The base model, and what reads data sets for it.
 
@@ -57,7 +60,8 @@ def load(
     Args:
       recipe: how it is trained; None where it is not.
       score: how examples are scored; None where they are not.
-      together: tasks trained at once.
+      together: fine-tunes trained at once.
+      work: of a run, which holds data sets to what they were when it began.
 
     Raises:
       UserError: no model there, a tokenizer of another model, or a run that cannot fit.
@@ -73,20 +77,38 @@ def load(
     print(special.line(bos=data.bos, eos=data.eos), file=sys.stderr)
     config = checkpoint.config_of(path)
     checkpoint.check_tokenizer(config, tokenizer, path)
-    reader = Reader(data, tokenizer, config.context)
+    seen = None if work is None else inputs.watcher(work)
+    reader = Reader(data, tokenizer, config.context, seen)
     wants = Wants(min(data.context or config.context, config.context), recipe, score)
-    plan = fitting.plan(config, checkpoint.dtype_of(path), wants, together)
-    print(plan.line(), file=sys.stderr)
-    memory.check(plan, config)
+    fitting.check(config, checkpoint.dtype_of(path), wants, together)
     read = bases.read(path).computing(dtype=model.dtype)
     return Base(path, read, tokenizer, checkpoint.eos_ids(path)), reader
 
 
-def fleet(settings: Tasks, work: Workdir) -> tuple[Fleet, Reader]:
-    """What the fine-tunes of a run with many tasks share, and what reads their data sets."""
+def fleet(settings: Tasks, work: Workdir, count: int) -> tuple[Fleet, Reader]:
+    """What the fine-tunes of a run with many tasks share, and what reads their data sets.
+
+    Args:
+      count: how many fine-tunes there will be.
+    """
     recipe, together = Recipe(settings.train, adapter(settings.lora)), settings.tasks_together
-    base, reader = load(settings.model, settings.data, recipe, settings.score, together or 1)
+    most = min(together or 1, count)
+    base, reader = load(settings.model, settings.data, recipe, settings.score, most, work)
     return Fleet(work, base, recipe, settings.score, together, settings.data.context), reader
+
+
+def check_alone(train: Train, command: str) -> None:
+    """Refuses what a command whose fine-tunes are all alike would leave out without a word.
+
+    Raises:
+      UserError: values of single tasks, or held-out losses.
+    """
+    for field in ("by_task", "heldout", "patience"):
+        if getattr(train, field):
+            raise UserError(
+                f"train.{field} has no effect in {command}; leave it at its default "
+                "(it is for finetune and associate)"
+            )
 
 
 def training(records: Sequence[dict[str, Any]]) -> Training:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -37,23 +37,29 @@ def columns(data: Data) -> dict[str, str]:
     return {ours: theirs for ours, _, theirs in pairs}
 
 
-def load(specs: Sequence[str], data: Data) -> list[Example]:
+Seen = Callable[[str, list[Example]], None]  # told of each data set and its rows, as they are read
+
+
+def load(specs: Sequence[str], data: Data, seen: Seen | None = None) -> list[Example]:
     """The examples of several data sets in order; `spec[a:b]` takes rows of the shuffled set."""
     if not specs:
         raise UserError("no data set is named; give data.path (or upstream, or tasks)")
     examples: list[Example] = []
-    seen: dict[str, str] = {}
+    first: dict[str, str] = {}
     for spec in specs:
         name, skip, limit = split_slice(spec)
         mapping = {} if name.startswith("builtin:") else columns(data)
         seed = data.shuffle if data.shuffle >= 0 else None
-        for e in sources.load(name, columns=mapping, limit=limit, seed=seed, skip=skip):
-            if e.name in seen:
+        rows = sources.load(name, columns=mapping, limit=limit, seed=seed, skip=skip)
+        if seen is not None:
+            seen(spec, rows)
+        for e in rows:
+            if e.name in first:
                 raise UserError(
-                    f"example {e.name} comes from {seen[e.name]} and again from {spec}; name each "
+                    f"example {e.name} comes from {first[e.name]} and again from {spec}; name each "
                     "row once (data sets of one file name need a `name` column)"
                 )
-            seen[e.name] = spec
+            first[e.name] = spec
             examples.append(e)
     return examples
 
@@ -113,11 +119,13 @@ class Reader:
       data: how they are read and tokenised.
       tokenizer: of the model.
       longest: the model's own context, in tokens.
+      seen: told of every data set that is read.
     """
 
     data: Data
     tokenizer: Any
     longest: int
+    seen: Seen | None = None
 
     @property
     def context(self) -> int:
@@ -136,7 +144,7 @@ class Reader:
           specs: files, `builtin:NAME`, `hf:NAME` or `tfds:NAME`, each with rows `[a:b]`.
           scored: these examples are scored, not trained on, so `data.eos_scored` holds for them.
         """
-        examples = load(specs, self.data)
+        examples = load(specs, self.data, self.seen)
         chosen = template(self.data, scored)
         return Texts(examples, *encode(examples, self.tokenizer, chosen, self.data, self.context))
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from forget_jax.data.tokenise import TARGETS, TEMPLATES, TOO_LONG
-from forget_jax.settings import setting
+from forget_jax.settings import names, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +59,12 @@ class Data:
 class Paths(Data):
     """The same, and which data sets."""
 
-    path: tuple[str, ...] = setting(
-        (),
-        "data sets: files, builtin:NAME, hf:NAME or tfds:NAME, each with rows [a:b]",
-        input="rows",
+    path: tuple[str, ...] = names(
+        "rows",
+        setting(
+            (),
+            "data sets: files, builtin:NAME, hf:NAME or tfds:NAME, each with rows [a:b]",
+        ),
     )
 
 

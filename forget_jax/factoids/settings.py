@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection
 
-from forget_jax.settings import setting
+from forget_jax.settings import names, setting
 
 
 def _arms() -> Collection[str]:
@@ -16,9 +16,9 @@ def _arms() -> Collection[str]:
 class Facts:
     """Two stages of memorisation with mixing (arXiv 2411.07175)."""
 
-    stage_a: str = setting("", "facts memorised first", input="rows")
-    stage_b: str = setting("", "facts trained on afterwards", input="rows")
-    mix: str = setting("", "unrelated rows to mix in", input="rows")
+    stage_a: str = names("rows", setting("", "facts memorised first"))
+    stage_b: str = names("rows", setting("", "facts trained on afterwards"))
+    mix: str = names("rows", setting("", "unrelated rows to mix in"))
     ratio: float = setting(2.0, "mixed rows per fact", least=0, most=1e6)
     arms: tuple[str, ...] = setting(
         ("naive", "mix in A", "mix in B", "mix in both"),

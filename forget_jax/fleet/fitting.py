@@ -1,7 +1,11 @@
 """What fits into a device's memory: the plan of a run, and how many fine-tunes train together."""
 
 import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
 
+from forget_jax.errors import UserError
 from forget_jax.lm import sharding
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.cost import memory
@@ -48,6 +52,86 @@ def plan(config: DecoderConfig, dtype: str, wants: Wants, together: int = 1) -> 
         work = memory.Work(count, wants.context, dtype, train=False, shards=shards)
         plans.append(memory.plan(config, work))
     return max(plans, key=lambda plan: plan.total)
+
+
+def check(config: DecoderConfig, dtype: str, wants: Wants, together: int = 1) -> None:
+    """Says what memory a run takes on each device, before it takes any.
+
+    Args:
+      config: the model's shape.
+      dtype: of the base's parameters.
+      together: fine-tunes trained at once.
+
+    Raises:
+      UserError: more than a device has; names the numbers that fit.
+    """
+    wanted = plan(config, dtype, wants, together)
+    print(wanted.line(), file=sys.stderr)
+    if not memory.fits(wanted):
+        memory.check(wanted, config, fit=_that_fit(config, dtype, wants, together))
+
+
+def _that_fit(config: DecoderConfig, dtype: str, wants: Wants, together: int) -> list[str]:
+    """The largest value of each field with which the run fits, while the others stay."""
+    tried: dict[str, tuple[int, Callable[[int], memory.Plan]]] = {}
+    if (recipe := wants.recipe) is not None:
+
+        def of_recipe(**changed: Any) -> memory.Plan:
+            other = dataclasses.replace(recipe, **changed)
+            return plan(config, dtype, dataclasses.replace(wants, recipe=other), together)
+
+        train, lora = recipe.train, recipe.lora
+        rows = -(-microbatch_tokens(train.microbatch, wants.context) // wants.context)
+        tried["train.microbatch"] = (
+            rows,
+            lambda n: of_recipe(train=dataclasses.replace(train, microbatch=n)),
+        )
+        if lora is not None:
+            tried["lora.rank"] = (
+                lora.rank,
+                lambda n: of_recipe(lora=dataclasses.replace(lora, rank=n)),
+            )
+    if (score := wants.score) is not None:
+
+        def of_rows(n: int) -> memory.Plan:
+            fewer = dataclasses.replace(score, rows=n)
+            return plan(config, dtype, dataclasses.replace(wants, score=fewer), together)
+
+        tried["score.rows"] = score.rows, of_rows
+    tried["fine-tunes together"] = together, lambda n: plan(config, dtype, wants, n)
+    tried["data.context"] = (
+        wants.context,
+        lambda n: plan(config, dtype, dataclasses.replace(wants, context=n), together),
+    )
+    found = {name: _largest(now, make) for name, (now, make) in tried.items()}
+    return [f"{name} of {n} or less" for name, n in found.items() if n]
+
+
+def _largest(below: int, make: Callable[[int], memory.Plan]) -> int:
+    """The largest number below one that does not fit with which a plan fits; 0 for none."""
+    low, high = 0, below
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if memory.fits(make(middle)) else (low, middle)
+    return low
+
+
+def check_order(rows: int, fine_tunes: int, fields: str) -> None:
+    """Refuses fine-tunes whose orders of rows, which are drawn beforehand, no memory holds.
+
+    Args:
+      rows: that one fine-tune consumes.
+      fields: what makes them many, for people.
+
+    Raises:
+      UserError: more than the machine has; names the number that fits.
+    """
+    most = int(memory.USABLE * memory.machine() / (64 + 8 * fine_tunes))  # drawn one by one
+    if rows > most:
+        raise UserError(
+            f"{fields} make {rows:,} rows in each of {fine_tunes} fine-tunes; their order is drawn "
+            f"beforehand, and this machine's memory holds {most:,} of each"
+        )
 
 
 def most_together(config: DecoderConfig, dtype: str, wants: Wants, count: int) -> int:

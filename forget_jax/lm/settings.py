@@ -2,15 +2,15 @@
 
 import dataclasses
 
-from forget_jax.settings import setting
+from forget_jax.settings import names, setting
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelPath:
     """A checkpoint and the precision it computes in."""
 
-    path: str = setting(
-        "", "Hugging Face checkpoint: a folder, gs:// folder or hub name", input="model"
+    path: str = names(
+        "model", setting("", "Hugging Face checkpoint: a folder, gs:// folder or hub name")
     )
     dtype: str = setting(
         "float32",

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from forget_jax import distributed, files
@@ -20,11 +20,18 @@ class Workdir:
     is decided by process 0.
     """
 
-    def __init__(self, path: PathLike, command: str, fields: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: PathLike,
+        command: str,
+        fields: Mapping[str, Any],
+        free: Collection[str] = (),
+    ):
         """Makes the directory, or resumes in it; a run that is refused leaves it as it was.
 
         Args:
           fields: the resolved config, as JSON's types nested in mappings and sequences.
+          free: dotted keys of those that may differ from an earlier start's (see `renew`).
 
         Raises:
           UserError: the directory holds another command's or another config's run, or cannot be
@@ -40,8 +47,10 @@ class Workdir:
         kept = self.path / "config.json"
         self._clock = self.path / f"seconds{own}.json"
         there = distributed.agreed(self._there(kept) if distributed.is_writer() else {})
+        self._fields = wanted
         if there["config"] is not None:
-            _check_same(path, there["config"], wanted)
+            _check_same(path, there["config"], wanted, free)
+        self.differs = there["config"] not in (None, wanted)
         _check_alike(distributed.agreed(wanted), wanted)
         self._before = float(there["seconds"])
         parts = [] if own else [self.path / name for name in there["parts"]]
@@ -57,6 +66,14 @@ class Workdir:
             "seconds": files.read_json(self._clock) if self._clock.exists() else 0.0,
             "parts": parts_beside(self.path / "metrics.jsonl"),
         }
+
+    def renew(self) -> None:
+        """Where free fields differ, keeps their new values, and makes the run one to be ended."""
+        if self.differs:
+            files.remove(self.path / "summary.json")
+            files.write_json(self.path / "config.json", self._fields)
+            distributed.barrier("the config is kept")
+            self.differs = False
 
     def __truediv__(self, name: str) -> files.Path:
         return self.path / name
@@ -102,7 +119,7 @@ def _part(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _check_same(path: PathLike, found: Any, wanted: dict[str, Any]) -> None:
+def _check_same(path: PathLike, found: Any, wanted: dict[str, Any], free: Collection[str]) -> None:
     """Refuses a directory of another run."""
     if not isinstance(found, dict) or "command" not in found:
         raise UserError(f"{path} holds a config.json that is no run's; give another --workdir")
@@ -111,12 +128,22 @@ def _check_same(path: PathLike, found: Any, wanted: dict[str, Any]) -> None:
             f"{path} holds a run of {found['command']}, not of {wanted['command']}; give another "
             "--workdir"
         )
+    found, wanted = _without(found, free), _without(wanted, free)
     if found != wanted:
         key, before, now = _difference(found, wanted)
         raise UserError(
             f"{path} holds another run: {key} was {before!r}, now {now!r}; "
             "give another --workdir or the config it was made with"
         )
+
+
+def _without(fields: dict[str, Any], keys: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Nested fields without those of the dotted keys."""
+    return {
+        key: _without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in fields.items()
+        if prefix + key not in keys
+    }
 
 
 def _check_alike(first: dict[str, Any], wanted: dict[str, Any]) -> None:

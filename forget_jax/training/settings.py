@@ -3,7 +3,7 @@
 import dataclasses
 
 from forget_jax.lm.config import SWITCHES
-from forget_jax.settings import setting
+from forget_jax.settings import free, setting
 
 STEPS = 10**9  # the most: what counts them has 32 bits
 
@@ -50,10 +50,10 @@ class Train:
         "what the backward pass computes again: none, dots (all but products with weights) or full",
         choices=SWITCHES["remat"],
     )
-    trace: int = setting(
-        0, "first step of a profiler trace, in trace/ of the workdir; 0: none", least=0, free=True
+    trace: int = free(
+        setting(0, "first step of a profiler trace, in trace/ of the workdir; 0: none", least=0)
     )
-    trace_steps: int = setting(3, "steps of the profiler trace", least=1, free=True)
-    tensorboard: bool = setting(
-        False, "also write TensorBoard events (the extra `tensorboard`)", free=True
+    trace_steps: int = free(setting(3, "steps of the profiler trace", least=1))
+    tensorboard: bool = free(
+        setting(False, "also write TensorBoard events (the extra `tensorboard`)")
     )

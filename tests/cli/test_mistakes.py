@@ -94,7 +94,7 @@ def test_a_config_that_does_not_run(mistake, tmp_path):
         ("", "rows.jsonl is empty"),
         ('{"text": "  "}\n', "is empty: all of its 1 rows are blank"),
         ('{"prompt": "a"}\n', "line 1: completion is missing"),
-        ('["a"]\n', "line 1: holds list data"),
+        ('["a"]\n', "line 1: holds a list"),
         ('{"text": 7}\n', "line 1: text is a number"),
         ('{"body": "a b"}\n', "the columns are body"),
     ],

@@ -9,6 +9,8 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -197,8 +199,21 @@ def available() -> int:
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return machine // jax.local_device_count()
+    return machine() // jax.local_device_count()
+
+
+GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def machine() -> int:
+    """Bytes of this machine's memory, or of its container's share of it."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in GROUPS:
+        try:
+            found = min(found, int(Path(file).read_text()))
+        except (OSError, ValueError):  # no such group, or one without a limit
+            continue
+    return found
 
 
 def fits(wanted: Plan, has: int | None = None) -> bool:
@@ -210,12 +225,15 @@ def fits(wanted: Plan, has: int | None = None) -> bool:
     return wanted.total <= USABLE * (available() if has is None else has)
 
 
-def check(wanted: Plan, config: DecoderConfig, has: int | None = None) -> None:
+def check(
+    wanted: Plan, config: DecoderConfig, has: int | None = None, fit: Sequence[str] = ()
+) -> None:
     """Refuses a plan that cannot fit, and says what would help most.
 
     Args:
       config: of the model, as the plan was made for it.
       has: bytes of a device; None asks `available`.
+      fit: the largest values that each would make it fit, such as `lora.rank of 8 or less`.
 
     Raises:
       UserError: the plan takes more than 90 % of the device's memory.
@@ -224,7 +242,7 @@ def check(wanted: Plan, config: DecoderConfig, has: int | None = None) -> None:
     if fits(wanted, has):
         return
     fixed = wanted.parameters + wanted.trainable + wanted.optimizer
-    advice = []
+    advice = [" or ".join(fit)] if fit else []
     if wanted.activations + wanted.logits > fixed:
         advice.append("fewer rows at a time (train.microbatch, score.rows) or a shorter context")
         if wanted.optimizer and config.remat != "full":
@@ -237,5 +255,6 @@ def check(wanted: Plan, config: DecoderConfig, has: int | None = None) -> None:
         )
         advice.append("loading it in bfloat16")
     raise UserError(
-        f"{wanted.line()}, but a device has {_gib(has)}; what helps: {'; '.join(advice)}"
+        f"{wanted.line()}, but a device has {_gib(has)}; what helps: "
+        f"{'; '.join(advice) or 'a smaller model'}"
     )
