@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -113,7 +114,6 @@ def journal(
     """
     work = fleet.work
     checkpoints = Checkpoints(work / "checkpoints" / files.safe_name(stage))
-    work.metrics.resume(stage, checkpoints.latest() or 0)
     settings = fleet.recipe.train
     with Watch(
         work.path,
@@ -127,7 +127,8 @@ def journal(
             work.metrics.add(stage, record)
             watch(record)
 
-        yield checkpoints, Listener(what or stage, log, work.metrics.flush)
+        start = functools.partial(work.metrics.resume, stage)
+        yield checkpoints, Listener(what or stage, log, work.metrics.flush, start)
     checkpoints.close()
 
 

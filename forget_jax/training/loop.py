@@ -46,11 +46,13 @@ class Listener:
       log: called with one record per step: step (from 1), loss per task, tokens, seconds, and
         held-out losses where they were taken.
       on_save: called before a checkpoint is written, so that the log is never behind it.
+      on_start: called with the step that the run goes on from.
     """
 
     what: str = "train"
     log: Callable[[dict[str, Any]], None] = lambda record: None
     on_save: Callable[[], None] = lambda: None
+    on_start: Callable[[int], None] = lambda step: None
 
 
 def train(
@@ -81,6 +83,7 @@ def train(
       Interrupted: SIGINT or SIGTERM came; a checkpoint has been saved.
     """
     run = Run(model, recipe, tasks, checkpoints, initial)
+    listener.on_start(run.number)
     report = Reporter(run, listener.log)
     every, pending = recipe.train.save_every, None
 

@@ -132,9 +132,9 @@ class Run:
         self.seated: TrainState = jax.jit(fresh)(model.params, initial)
         self.seats = np.pad(np.arange(len(tasks)), (0, count - len(tasks)), constant_values=-1)
         self.full: TrainState | None = None
-        self.saved = checkpoints.latest() if checkpoints is not None else None
-        if self.saved is not None:
-            self._restore()
+        self.saved: int | None = None
+        if checkpoints is not None and checkpoints.latest() is not None:
+            self._restore(checkpoints)
         self.sums = states.zero_like(self.seated)
 
     # What a checkpoint holds, and back.
@@ -148,9 +148,11 @@ class Run:
             "failed_loss_M": self.failed_loss_M,
         }
 
-    def _restore(self) -> None:
-        assert self.checkpoints is not None and self.saved is not None
-        kept = self.checkpoints.restore(self._kept())
+    def _restore(self, checkpoints: Checkpoints) -> None:
+        found = checkpoints.restore(self._kept())
+        if found is None:
+            return
+        self.saved, kept = found
         self.number = self.saved
         state = kept["state"]
         if sharding.current() is None:
