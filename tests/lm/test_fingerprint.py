@@ -167,5 +167,5 @@ def test_a_broken_file_of_ours(adapter, base, text):
 def test_a_truncated_base(base, size):
     file = base / "model.safetensors"
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="broken or truncated safetensors"):
         fingerprint.of(base)

@@ -5,21 +5,24 @@ uses, and a few kilobytes of each one's values. Any training changes it, and so 
 precision; shards, the order of tensors and the prefix of their names do not.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
 import os
+import re
 import sys
 from pathlib import Path as LocalPath
 from typing import Any
 
-from forget_jax import files
+from forget_jax import files, foreign
 from forget_jax.errors import UserError
-from forget_jax.lm.hf import checkpoint
-from forget_jax.lm.hf.tensor_files import INDEX, SINGLE
+from forget_jax.lm.hf import checkpoint, families, hf_config
+from forget_jax.lm.hf.tensor_files import INDEX, SINGLE, Entry, header, weight_map
 
 FILE = "base_fingerprint.json"  # beside an adapter: which base it belongs to
 SHAPE = ("family", "vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width")
+FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 BLOCK, BLOCKS = 1024, 4  # bytes read at each of a tensor's evenly spaced places
 
 
@@ -34,15 +37,15 @@ def of(base: files.PathLike) -> str:
     try:
         shards = _shards(folder)
         return _of(os.fspath(folder), name, shards, tuple(_stamp(folder / s) for s in shards))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(f"{name}: its weights cannot be read ({e})") from e
+    except OSError as e:
+        raise UserError(f"{name}: its weights cannot be read ({e.strerror or e})") from e
 
 
 def _shards(folder: files.Path) -> tuple[str, ...]:
-    """The names of the files that hold the tensors."""
-    if not (folder / INDEX).exists():
+    """The names of the files that hold the tensors, those that the loader reads."""
+    if (folder / SINGLE).exists() or not (folder / INDEX).exists():
         return (SINGLE,)
-    return tuple(sorted(set(files.read_json(folder / INDEX)["weight_map"].values())))
+    return tuple(sorted(set(weight_map(folder / INDEX).values())))
 
 
 def _stamp(file: files.Path) -> tuple[int, int]:
@@ -59,28 +62,28 @@ def _of(
     folder: str, name: str, shards: tuple[str, ...], stamps: tuple[tuple[int, int], ...]
 ) -> str:
     digests: dict[str, str] = {}
-    for shard in shards:
+    for shard, (size, _) in zip(shards, stamps, strict=True):
         with (files.Path(folder) / shard).open("rb") as f:
-            size = int.from_bytes(f.read(8), "little")
-            header = json.loads(f.read(size))
-            header.pop("__metadata__", None)
-            for tensor, entry in header.items():
-                digests[tensor] = _digest(f, 8 + size, entry)
-    model = checkpoint.config_of(folder)
+            for tensor, entry in header(f, size, f"{name}/{shard}").items():
+                digests[tensor] = _digest(f, entry)
+    model = hf_config.read(files.read_json(files.Path(folder) / "config.json"), name)
+    called = {w.path: w.name for w in families.FAMILIES[model.family].weights}
+    head = digests.get(called["head"])
+    if head not in (None, digests.get(called["embed"])):  # then it is loaded, tied or not
+        model = dataclasses.replace(model, tied_head=False)
     used = checkpoint.names(model, digests, name)
     tensors = sorted((path, [digests[n] for n in names]) for path, (_, names) in used.items())
     whole = json.dumps([[getattr(model, field) for field in SHAPE], tensors])
     return hashlib.sha256(whole.encode()).hexdigest()[:32]
 
 
-def _digest(f: Any, begin: int, entry: dict[str, Any]) -> str:
+def _digest(f: Any, entry: Entry) -> str:
     """Kind, shape and some blocks of one tensor: at its beginning, its end and evenly between."""
-    start, end = entry["data_offsets"]
-    digest = hashlib.sha256(f"{entry['dtype']} {entry['shape']}".encode())
-    last = max(0, end - start - BLOCK)
+    digest = hashlib.sha256(f"{entry.dtype} {list(entry.shape)}".encode())
+    last = max(0, entry.end - entry.start - BLOCK)
     for at in sorted({last * i // (BLOCKS - 1) for i in range(BLOCKS)}):
-        f.seek(begin + start + at)
-        digest.update(f.read(min(BLOCK, end - start - at)))
+        f.seek(entry.start + at)
+        digest.update(f.read(min(BLOCK, entry.end - entry.start - at)))
     return digest.hexdigest()
 
 
@@ -112,10 +115,12 @@ def check(where: str, folder: LocalPath, named: str | None, base: str) -> None:
       UserError: another base; the line names both.
     """
     if (folder / FILE).exists():
-        kept = files.read_json(folder / FILE)
-        if not isinstance(kept, dict) or not {"base", "fingerprint"} <= set(kept):
-            raise UserError(f"{where}: {FILE} holds no base and fingerprint; remove it")
-        named, theirs = str(kept["base"]), str(kept["fingerprint"])
+        at = f"{where}/{FILE}"
+        kept = foreign.record(files.read_json(folder / FILE), at)
+        named = foreign.field(kept, "base", str, at)
+        theirs = foreign.field(kept, "fingerprint", str, at)
+        if not (named.isprintable() and FINGERPRINT.fullmatch(theirs)):
+            raise UserError(f"{at} holds no base and fingerprint; remove it")
         way_out = f", or remove {FILE} from it to use it all the same"
     elif named == base:
         return
@@ -137,5 +142,5 @@ def _of_folder(name: str) -> str | None:
     """The fingerprint of a local folder, None where there is no checkpoint of a known kind."""
     try:
         return of(name) if LocalPath(name).is_dir() else None
-    except UserError:
+    except (UserError, OSError):
         return None

@@ -10,7 +10,6 @@ without a word. So a fingerprint of the base lies beside PEFT's files and is com
 import json
 import os
 import re
-from pathlib import Path as LocalPath
 
 import jax.numpy as jnp
 import numpy as np
@@ -106,21 +105,6 @@ def save(
     files.write_text(target / CONFIG, json.dumps(hf, indent=1) + "\n")
 
 
-def folder(path: files.PathLike) -> LocalPath:
-    """The folder of an adapter, local, on a store or on the hub, which has PEFT's two files.
-
-    Raises:
-      UserError: one of them is missing.
-    """
-    where = os.fspath(path)
-    if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
-        raise UserError(f"{where} holds no {CONFIG}: not a PEFT adapter, or an unfinished one")
-    local = checkpoint.folder(path)
-    if not (local / TENSORS).exists():
-        raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
-    return local
-
-
 def is_plain(path: files.PathLike) -> bool:
     """Whether an adapter is plain LoRA on the layers' kernels, which `load` takes.
 
@@ -129,10 +113,10 @@ def is_plain(path: files.PathLike) -> bool:
     Raises:
       UserError: no adapter there, or one that neither takes.
     """
-    local = folder(path)
-    if peft_config.read(local, os.fspath(path)).merges:
+    local, where = peft_config.folder(path), os.fspath(path)
+    if peft_config.read(local, where).merges:
         return False
-    return peft_merge.is_plain(list(Tensors(local, TENSORS).where))
+    return peft_merge.is_plain(peft_merge.held(Tensors(local, TENSORS), where))
 
 
 def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapters:
@@ -148,7 +132,7 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapter
         or was trained on another, or a broken file.
     """
     where, config = os.fspath(path), model.config
-    local = folder(path)
+    local = peft_config.folder(path)
     peft = peft_config.read(local, where)
     if peft.merges:
         raise UserError(
@@ -164,37 +148,30 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Adapter
         for kernel in modules
         for layer in range(config.layers)
     }
-    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray, float]]] = {}
-    shapes = kernels(model.params)
-    held = {peft_merge.bare(name): name for name in tensors.where}
-    names = set(held)
+    names = peft_merge.held(tensors, where)
+    adapted = {}
     for name in sorted(names):
         match = re.fullmatch(r"(.+)\.lora_([AB])\.weight", name)
         if match is None or match[1] not in where_is:
             raise UserError(f"{where}: tensor {name} has no place in this {config.family} model")
-        if match[2] == "B":
-            continue
-        kernel, layer = where_is[match[1]]
-        other = name.replace(".lora_A.", ".lora_B.")
+        other = f"{match[1]}.lora_{'B' if match[2] == 'A' else 'A'}.weight"
         if other not in names:
             raise UserError(f"{where}: tensor {other} is missing")
-        a, b = (np.asarray(tensors.read(held[n]), np.float32) for n in (name, other))
-        rank, scale = peft.of(match[1])
+        adapted[match[1]] = where_is[match[1]]
+    if not adapted:
+        raise UserError(f"{where}: {TENSORS} holds no adapter")
+    found: dict[str, dict[int, tuple[np.ndarray, np.ndarray, float]]] = {}
+    shapes, of = kernels(model.params), peft.of(list(adapted))
+    for module, (kernel, layer) in adapted.items():
+        a, b = (tensors.read(names[f"{module}.lora_{which}.weight"]) for which in "AB")
+        rank, scale = of[module]
         _, D, F = shapes[kernel]
         if a.shape != (rank, D) or b.shape != (F, rank):
             raise UserError(
-                f"{where}: {match[1]} has shapes {a.shape} and {b.shape}, "
+                f"{where}: {module} has shapes {a.shape} and {b.shape}, "
                 f"but the base and rank {rank} ask for {(rank, D)} and {(F, rank)}"
             )
         found.setdefault(kernel, {})[layer] = (a, b, scale)
-    if not found:
-        raise UserError(f"{where}: {TENSORS} holds no adapter")
-    if missing := [
-        n
-        for n in sorted(names)
-        if ".lora_B." in n and n.replace(".lora_B.", ".lora_A.") not in names
-    ]:
-        raise UserError(f"{where}: the lora_A beside {missing[0]} is missing")
     return _stack(found, config, shapes, peft)
 
 

@@ -1,12 +1,20 @@
-"""PEFT's adapter_config.json: what it says, checked field by field, and what is refused."""
+"""PEFT's adapter_config.json: what it says, checked field by field, and what is refused.
+
+The keys of its patterns are regular expressions of somebody else. They are matched by RE2, which
+takes time linear in their length, and never by Python's own engine, which can take for ever.
+"""
 
 import dataclasses
+import os
 import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path as LocalPath
 from typing import Any
 
 from forget_jax import files, foreign
 from forget_jax.errors import UserError
+from forget_jax.lm.hf import checkpoint
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 LARGEST = 2**16  # of a rank
@@ -28,9 +36,8 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
 }
 # Initialisations that change the base weights, so the adapter does not fit the original base.
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-# A key of a pattern may be a regular expression; one that could search for hours is refused.
-PLAIN = re.compile(r"[\w.\-]*")
-QUANTIFIERS, PATTERN_LENGTH = 2, 500
+PATTERN_LENGTH = 500  # characters of a pattern's key
+WRAPPED = r"^(.*\.)?({})$"  # PEFT's rule: a key matches a whole name, or an ending of it at a dot
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,7 @@ class PeftConfig:
       rank_pattern, alpha_pattern: by module name, ending of one, or regular expression.
       dora: whether kernels are scaled to magnitudes of their own (arXiv 2402.09353).
       merges: whether it holds more than low-rank updates, and so is merged into its base.
+      ties: whether tied embeddings stay tied to what the adapter makes of them.
       base: what it names as its base.
     """
 
@@ -53,21 +61,44 @@ class PeftConfig:
     alpha_pattern: dict[str, float]
     dora: bool
     merges: bool
+    ties: bool
     base: str | None
 
-    def of(self, module: str) -> tuple[int, float]:
-        """Rank and scale of a module: alpha/r, or alpha/sqrt(r) with rsLoRA."""
-        rank = _match(self.rank_pattern, module, self.rank)
-        alpha = _match(self.alpha_pattern, module, self.alpha)
-        return rank, alpha / (rank**0.5 if self.rslora else rank)
+    def of(self, modules: Sequence[str]) -> dict[str, tuple[int, float]]:
+        """Rank and scale of every module: alpha/r, or alpha/sqrt(r) with rsLoRA."""
+        ranks = _matched(self.rank_pattern, modules, self.rank)
+        alphas = _matched(self.alpha_pattern, modules, self.alpha)
+        return {
+            name: (rank, alpha / (rank**0.5 if self.rslora else rank))
+            for name, rank, alpha in zip(modules, ranks, alphas, strict=True)
+        }
 
 
-def _match(patterns: dict[str, Any], module: str, default: Any) -> Any:
-    """PEFT's rule: a key matches a module's whole name or an ending of it at a dot."""
-    for key, value in patterns.items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return default
+def _matched(patterns: dict[str, Any], modules: Sequence[str], default: Any) -> list[Any]:
+    """The value of the first pattern that matches each module."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = [default] * len(modules)
+    for key, value in reversed(patterns.items()):
+        hits = pc.match_substring_regex(pa.array(modules, pa.string()), WRAPPED.format(key))
+        found = [value if hit else x for hit, x in zip(hits.to_pylist(), found, strict=True)]
+    return found
+
+
+def folder(path: files.PathLike) -> LocalPath:
+    """The folder of an adapter, local, on a store or on the hub, which has PEFT's two files.
+
+    Raises:
+      UserError: one of them is missing.
+    """
+    where = os.fspath(path)
+    if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
+        raise UserError(f"{where} holds no {CONFIG}: not a PEFT adapter, or an unfinished one")
+    local = checkpoint.folder(path)
+    if not (local / TENSORS).exists():
+        raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
+    return local
 
 
 def read(folder: LocalPath, where: str) -> PeftConfig:
@@ -98,6 +129,13 @@ def read(folder: LocalPath, where: str) -> PeftConfig:
     if bias not in ("none", "all", "lora_only"):
         raise UserError(f"{at}: bias is {bias[:40]!r}; it must be none, all or lora_only")
     saved = foreign.field(hf, "modules_to_save", list, at, [])
+    _check_names(saved, f"{at}: modules_to_save")
+    if not isinstance(hf.get("target_modules"), str):  # a text is a regular expression, not used
+        targets = foreign.field(hf, "target_modules", list, at, [])
+        _check_names(targets, f"{at}: target_modules")
+    base = foreign.field(hf, "base_model_name_or_path", str, at, "")
+    if not base.isprintable():
+        raise UserError(f"{at}: base_model_name_or_path is {foreign.in_words(base)}: not a name")
     dora = foreign.field(hf, "use_dora", bool, at, False)
     return PeftConfig(
         rank=foreign.field(hf, "r", int, at, least=1, most=LARGEST),
@@ -108,8 +146,15 @@ def read(folder: LocalPath, where: str) -> PeftConfig:
         alpha_pattern=_pattern(hf, "alpha_pattern", float, at),
         dora=dora,
         merges=dora or bool(saved) or bias != "none",
-        base=foreign.field(hf, "base_model_name_or_path", str, at, None),
+        ties=foreign.field(hf, "ensure_weight_tying", bool, at, False),
+        base=base or None,
     )
+
+
+def _check_names(names: list[Any], where: str) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise UserError(f"{where} holds {foreign.in_words(name)} among the modules' names")
 
 
 def _pattern(hf: dict[str, Any], key: str, kind: type, where: str) -> dict[str, Any]:
@@ -123,22 +168,26 @@ def _pattern(hf: dict[str, Any], key: str, kind: type, where: str) -> dict[str, 
 
 
 def _check_expression(text: str, where: str) -> None:
-    """Refuses a regular expression that is none, or whose search could take long.
+    """Refuses a regular expression that is none, or that RE2 would not read as Python does."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    Without repeated groups, references and looks ahead, and with at most QUANTIFIERS repetitions, a
-    search takes time of a low power of a name's length.
-    """
-    if PLAIN.fullmatch(text) and len(text) <= PATTERN_LENGTH:
-        return
-    unescaped = re.sub(r"\\\W", "", text)
-    repeats = re.findall(r"[*+{?]", unescaped.replace("(?:", "("))
-    risky = re.search(r"\)[*+{?]|\\\d|\(\?(?!:)", text)
-    if len(text) > PATTERN_LENGTH or risky or len(repeats) > QUANTIFIERS:
-        raise UserError(
-            f"{where}: the expression {text[:60]!r} may take long to match, so it is not used; "
-            "name the modules in full"
-        )
+    shown = foreign.in_words(text)
+    if len(text) > PATTERN_LENGTH or not text.isprintable():
+        raise UserError(f"{where}: {shown} names no modules; name them in full, one by one")
     try:
-        re.compile(text)
-    except (re.error, OverflowError, RecursionError) as e:
-        raise UserError(f"{where}: {text[:60]!r} is not a regular expression ({e})") from e
+        with warnings.catch_warnings():  # Python warns of what it may read otherwise one day
+            warnings.simplefilter("error")
+            re.compile(WRAPPED.format(text))
+    except (re.error, OverflowError, RecursionError, Warning) as e:
+        raise UserError(f"{where}: {shown} is not a regular expression ({e})") from e
+    try:
+        pc.match_substring_regex(pa.array(["x"]), WRAPPED.format(text))
+        known = "{," not in text
+    except (pa.ArrowException, UnicodeError):
+        known = False
+    if not known:
+        raise UserError(
+            f"{where}: {shown} is a regular expression that is not matched here, for it may take "
+            "for ever (no lookaround, references or {,n}); name the modules in full"
+        )

@@ -7,21 +7,20 @@ heads lie outside the layers: what such an adapter computes is a whole model, an
 import dataclasses
 import os
 import re
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from forget_jax import files
 from forget_jax.errors import UserError
+from forget_jax.lm import sharding
 from forget_jax.lm.hf import checkpoint, families, fingerprint, peft_config
-from forget_jax.lm.hf.peft_config import PeftConfig
-from forget_jax.lm.hf.tensor_files import Tensors
+from forget_jax.lm.hf.tensor_files import Tensors, check_finite
 from forget_jax.lm.model import Model
 from forget_jax.types import Tree
 
-UPDATES = r"(.+)\.lora_(?:embedding_)?([AB])(?:\.weight)?"
-MAGNITUDE = r"(.+)\.lora_magnitude_vector(?:\.weight)?"
+PART = r"(?P<module>.+)\.(?P<part>lora_(?:embedding_)?[AB]|lora_magnitude_vector)(?:\.weight)?"
 
 
 class Place(NamedTuple):
@@ -31,17 +30,28 @@ class Place(NamedTuple):
     layer: int | None
 
 
-def bare(name: str) -> str:
-    """A tensor's name without what PEFT wraps around it."""
-    name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-    name = name.replace(".modules_to_save.default.", ".").replace(".modules_to_save.", ".")
-    return name.replace(".default", "")
+def held(tensors: Tensors, where: str) -> dict[str, str]:
+    """The name of every tensor of an adapter's file, by its name without PEFT's wrapping.
+
+    Raises:
+      UserError: two names that come to one.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(tensors.where):
+        bare = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        bare = re.sub(r"\.(modules_to_save\.default|modules_to_save|default)(?=\.|$)", "", bare)
+        if bare in found:
+            raise UserError(f"{where}: {found[bare]} and {name} are both {bare}")
+        found[bare] = name
+    return found
 
 
-def is_plain(names: list[str]) -> bool:
+def is_plain(names: Iterable[str]) -> bool:
     """Whether all tensors are low-rank updates of the layers' kernels."""
-    return all(re.fullmatch(r".+\.lora_[AB]\.weight", bare(name)) for name in names) and not any(
-        bare(name).startswith(("lm_head.", "embed_out.")) for name in names
+    heads = ("lm_head.", "embed_out.")
+    return all(
+        re.fullmatch(r".+\.lora_[AB]\.weight", name) and not name.startswith(heads)
+        for name in names
     )
 
 
@@ -50,75 +60,77 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Model:
 
     Args:
       path: a local folder, a `gs://` folder or a hub name.
-      model: the base.
+      model: the base, on the host or on the entered mesh, as the result is.
       base: where it comes from; None compares shapes only.
 
     Raises:
       UserError: what does not fit the base, names another or is not covered.
     """
     where = os.fspath(path)
-    local = checkpoint.folder(path)
+    local = peft_config.folder(path)
     config = peft_config.read(local, where)
     if base is not None:
         fingerprint.check(where, local, config.base, base)
     tensors = Tensors(local, peft_config.TENSORS)
-    held = {bare(name): name for name in sorted(tensors.where)}
-    if len(held) < len(tensors.where):
-        raise UserError(f"{where}: two tensors of one name")
-    places = _places(model)
-    tree = _Tree(model, places)
-    left = set(held)
-    for name in sorted(held):
-        if name in places:  # replaced as a whole: modules_to_save and biases
-            tree.replace(name, np.asarray(tensors.read(held[name]), np.float32), where)
+    names = held(tensors, where)
+    tree = _Tree(model, where)
+    left = set(names)
+    for name in sorted(names):
+        if name in tree.places:  # replaced as a whole: modules_to_save and biases
+            tree.replace(name, tensors.read(names[name]))
             left.discard(name)
-    modules = {m[1] for name in held if (m := re.fullmatch(UPDATES, name))}
-    for module in sorted(modules):
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name in sorted(left):
+        found = re.fullmatch(PART, name)
+        if found is None or f"{found['module']}.weight" not in tree.places:
+            raise tree.refused(name)
+        parts.setdefault(found["module"], {})[found["part"]] = tensors.read(names[name])
+    of = config.of(list(parts))
+    for module, by_part in parts.items():
         target = f"{module}.weight"
-        if target not in places:
-            raise UserError(f"{where}: module {module} has no place in this {tree.family} model")
-        mine = [n for n in sorted(left) if _module(n) == module]
-        parts = {n: np.asarray(tensors.read(held[n]), np.float32) for n in mine}
-        left -= set(mine)
-        tree.replace(target, _updated(tree.of(target), module, parts, config, where), where)
-    if left:
-        raise UserError(f"{where}: tensor {min(left)} has no place in this {tree.family} model")
-    return tree.model()
-
-
-def _module(name: str) -> str | None:
-    found = re.fullmatch(UPDATES, name) or re.fullmatch(MAGNITUDE, name)
-    return found[1] if found else None
+        weight = tree.places[target].weight
+        turned = weight.path.endswith("/kernel") and not weight.transposed  # a Conv1D: in × out
+        w = tree.of(target).T if turned else tree.of(target)
+        w = _updated(w, by_part, *of[module], config.dora, f"{where}: {module}")
+        tree.replace(target, w.T if turned else w)
+    return tree.model(config.ties)
 
 
 def _updated(
-    w_FxD: np.ndarray, module: str, parts: dict[str, np.ndarray], config: PeftConfig, where: str
+    w_FxD: np.ndarray,
+    parts: dict[str, np.ndarray],
+    rank: int,
+    scale: float,
+    dora: bool,
+    where: str,
 ) -> np.ndarray:
     """W + scale · B A, and under DoRA its rows at the magnitudes learned (arXiv 2402.09353, eq. 5).
 
     Args:
-      w_FxD: the weight as the checkpoint has it, out × in; of an embedding, tokens × features.
+      w_FxD: the weight, out × in; of an embedding, tokens × features.
+      parts: PEFT's tensors by the ends of their names.
+      dora: whether there must be magnitudes.
+      where: the module's name for people.
     """
-    rank, scale = config.of(module)
-    by_end = {
-        name.removeprefix(f"{module}.").removesuffix(".weight"): x for name, x in parts.items()
-    }
-    embedded = "lora_embedding_A" in by_end
-    infix = "embedding_" if embedded else ""
-    a, b = by_end.get(f"lora_{infix}A"), by_end.get(f"lora_{infix}B")
+    embedded = "lora_embedding_A" in parts
+    names = ("lora_embedding_A", "lora_embedding_B") if embedded else ("lora_A", "lora_B")
+    allowed = {*names, "lora_magnitude_vector"} if dora else set(names)
+    a, b = map(parts.get, names)
     F, D = w_FxD.shape
     wanted = ((rank, F), (D, rank)) if embedded else ((rank, D), (F, rank))
     if a is None or b is None or (a.shape, b.shape) != wanted:
         shown = [None if x is None else x.shape for x in (a, b)]
-        raise UserError(f"{where}: {module} has shapes {shown}, the base and rank ask for {wanted}")
+        raise UserError(f"{where} has shapes {shown}, the base and rank ask for {list(wanted)}")
+    if set(parts) != allowed:
+        wrong = min(set(parts) ^ allowed)
+        state = "there" if wrong in parts else "missing"
+        raise UserError(f"{where}.{wrong} is {state}, but use_dora is {str(dora).lower()}")
     update_FxD = scale * ((b @ a).T if embedded else b @ a)
-    magnitude = by_end.get("lora_magnitude_vector")
-    if magnitude is None:
-        if config.dora:
-            raise UserError(f"{where}: {module} has no lora_magnitude_vector, but use_dora is true")
+    if not dora:
         return w_FxD + update_FxD
+    magnitude = parts["lora_magnitude_vector"]
     if embedded or magnitude.size != F:
-        raise UserError(f"{where}: {module}: these magnitudes of DoRA are not covered")
+        raise UserError(f"{where}: these magnitudes of DoRA are not covered")
     merged_FxD = w_FxD + update_FxD
     norm_Fx1 = np.linalg.norm(merged_FxD, axis=1, keepdims=True)
     return np.asarray(magnitude.reshape(F, 1) / norm_Fx1 * merged_FxD)
@@ -140,18 +152,26 @@ def _places(model: Model) -> dict[str, Place]:
 class _Tree:
     """The base's tree, in which single tensors are replaced on copies of their leaves."""
 
-    def __init__(self, model: Model, places: dict[str, Place]):
-        self.base, self.places = model, places
-        self.family = model.config.family
-        self.changed: dict[str, np.ndarray] = {}
+    def __init__(self, model: Model, where: str):
+        self.base, self.where = model, where
+        self.places = _places(model)
         self.have = dict(checkpoint.leaves(model.params))
+        self.changed: dict[str, np.ndarray] = {}
+
+    def refused(self, name: str) -> UserError:
+        """What is said of a tensor that the base has no place for."""
+        family = self.base.config.family
+        return UserError(f"{self.where}: tensor {name} has no place in this {family} model")
 
     def _leaf(self, path: str) -> np.ndarray:
-        if path in self.changed:
-            return self.changed[path]
-        if path == "head" and path not in self.have:  # a tied head that becomes one of its own
-            return np.array(self.have["embed"], np.float32).T
-        return np.array(self.have[path], np.float32)
+        """A leaf in fp32 on the host, which may be changed in place."""
+        if path not in self.changed:
+            tied = path == "head" and path not in self.have  # becomes one of its own
+            x = self.have["embed" if tied else path]
+            here = getattr(x, "is_fully_addressable", True)
+            x = np.array(x if here else sharding.fetch(x), np.float32)
+            self.changed[path] = x.T if tied else x
+        return self.changed[path]
 
     def of(self, name: str) -> np.ndarray:
         """A tensor as a checkpoint has it."""
@@ -161,33 +181,54 @@ class _Tree:
         x = x.T if weight.transposed else x
         return checkpoint.interleaved(x, self.base.config.heads) if weight.interleaved else x
 
-    def replace(self, name: str, x: np.ndarray, where: str) -> None:
+    def replace(self, name: str, x: np.ndarray) -> None:
         """Puts a tensor in the place of the base's."""
         weight, layer = self.places[name]
-        if x.shape != self.of(name).shape:
+        shape = self.of(name).shape
+        longer = weight.path in ("embed", "head") and x.ndim == 2 and len(x) > shape[0]
+        if x.shape != shape and not (longer and x.shape[1:] == shape[1:]):
             raise UserError(
-                f"{where}: {name} has shape {x.shape}, the base {self.of(name).shape}: a resized "
-                "vocabulary or another model"
+                f"{self.where}: {name} has shape {x.shape}, the base {shape}: another model"
             )
+        check_finite(x, name, self.where)
         x = checkpoint.blocked(x, self.base.config.heads) if weight.interleaved else x
         x = x.T if weight.transposed else x
-        leaf = self._leaf(weight.path)
         if layer is None:
-            leaf = np.ascontiguousarray(x)
+            self.changed[weight.path] = np.ascontiguousarray(x)
         else:
-            leaf[layer] = x
-        self.changed[weight.path] = leaf
+            self._leaf(weight.path)[layer] = x
 
-    def model(self) -> Model:
+    def model(self, ties: bool) -> Model:
         """The whole model.
 
         An adapter's embedding is a copy, so a head that was tied to the base's stays as that was.
+
+        Args:
+          ties: whether it was trained with the head tied to that copy.
         """
+        if ties and self.base.config.tied_head and {"embed", "head"} & set(self.changed):
+            raise UserError(f"{self.where}: ensure_weight_tying is not covered; merge it with PEFT")
+        if "embed" in self.changed and "head" not in self.have:
+            self._leaf("head")
+        vocab_size = self._vocab_size()
+        new: Tree = {}
+        for path, value in self.changed.items():
+            checkpoint.put(new, path, value)
         params: Tree = {}
-        if "embed" in self.changed and "head" not in self.have | self.changed:
-            self.changed["head"] = np.array(self.have["embed"], np.float32).T
-        for path, value in (self.have | self.changed).items():
-            new: Any = jnp.asarray(value) if path in self.changed else value
-            checkpoint.put(params, path, new)
-        config = dataclasses.replace(self.base.config, tied_head="head" not in params)
+        for path, value in (self.have | dict(checkpoint.leaves(sharding.put(new)))).items():
+            checkpoint.put(params, path, value)
+        config = dataclasses.replace(
+            self.base.config, tied_head="head" not in params, vocab_size=vocab_size
+        )
         return Model(config, params)
+
+    def _vocab_size(self) -> int:
+        """How many tokens the embedding and the head have, which must be as many."""
+        leaves = self.have | self.changed
+        embed, head = leaves["embed"], leaves.get("head")
+        if head is not None and embed.shape[0] != head.shape[1]:
+            raise UserError(
+                f"{self.where}: the embedding has {embed.shape[0]} tokens, the head "
+                f"{head.shape[1]}: a vocabulary that was resized is taken where both are saved"
+            )
+        return int(embed.shape[0])

@@ -6,7 +6,7 @@ Only safetensors are read: the other formats are pickles, which can run code.
 import os
 import tempfile
 from pathlib import Path as LocalPath
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from forget_jax.errors import UserError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+LONGEST_NAME = 500  # of a tensor
+MOST_HEADER = 100_000_000  # bytes, as safetensors has it
 FLOATS = {
     "F64": "float64",
     "F32": "float32",
@@ -35,13 +37,17 @@ class Tensors:
       path: the folder.
       single: name of the file that holds all tensors; where it is the default one, an index of
         shards is read instead if there is one.
+
+    Raises:
+      UserError: no such files, broken ones, or a single file beside shards.
     """
 
     def __init__(self, path: LocalPath, single: str = SINGLE):
         self.path = path
         self.files: dict[LocalPath, Any] = {}
         sharded = single == SINGLE and (path / INDEX).exists()
-        if sharded and (path / SINGLE).exists() and set(self._named()) != {SINGLE}:
+        both = sharded and (path / SINGLE).exists()
+        if both and set(weight_map(path / INDEX).values()) != {SINGLE}:
             raise UserError(
                 f"{path} holds {SINGLE} and {INDEX}, which names other files: remove the one that "
                 "is out of date"
@@ -61,42 +67,33 @@ class Tensors:
             raise UserError(f"{self.path} holds no {SINGLE} and no {INDEX}")
         return dict.fromkeys(self._open(file).keys(), file)
 
-    def _map(self) -> dict[str, str]:
-        """The file of each tensor, as the index names it."""
-        file = self.path / INDEX
-        held = foreign.field(
-            foreign.record(files.read_json(file), str(file)), "weight_map", dict, str(file)
-        )
-        return {tensor: foreign.field(held, tensor, str, str(file)) for tensor in held}
-
-    def _named(self) -> list[str]:
-        return sorted(set(self._map().values()))
-
     def _index(self) -> dict[str, LocalPath]:
-        weight_map = self._map()
-        for name in self._named():
-            if name != LocalPath(name).name or not name.endswith(".safetensors"):
-                raise UserError(
-                    f"{self.path / INDEX} names {name!r}: not a safetensors file of this folder"
-                )
+        found = weight_map(self.path / INDEX)
+        held = {}
+        for name in sorted(set(found.values())):
             if not (self.path / name).exists():
                 raise UserError(f"{self.path}: shard {name} is missing; download it again")
-            self._open(self.path / name)
-        for tensor, name in weight_map.items():
-            if tensor not in self._open(self.path / name).keys():  # noqa: SIM118 - not a dict
+            held[name] = set(self._open(self.path / name).keys())
+        for tensor, name in found.items():
+            if tensor not in held[name]:
                 raise UserError(f"{self.path / name}: tensor {tensor} is missing from the shard")
-        return {tensor: self.path / name for tensor, name in weight_map.items()}
+        return {tensor: self.path / name for tensor, name in found.items()}
 
     def _open(self, file: LocalPath) -> Any:
         from safetensors import safe_open
 
         if file not in self.files:
             try:
-                self.files[file] = safe_open(file, "numpy")
+                held = safe_open(file, "numpy")
             except Exception as e:
+                reason = " ".join(str(e).split())[:200]
                 raise UserError(
-                    f"{file}: broken or truncated safetensors ({e}); download it again"
+                    f"{file}: broken or truncated safetensors ({reason}); download it again"
                 ) from e
+            for name in held.keys():  # noqa: SIM118 - not a dict
+                if not _is_name(name):
+                    raise UserError(f"{file}: {foreign.in_words(name)} is no name of a tensor")
+            self.files[file] = held
         return self.files[file]
 
     def slice(self, name: str) -> Any:
@@ -104,10 +101,77 @@ class Tensors:
         return self._open(self.where[name]).get_slice(name)
 
     def read(self, name: str) -> np.ndarray:
-        """The whole tensor, checked for NaN and infinities."""
-        x = self._open(self.where[name]).get_tensor(name)
+        """The whole tensor in fp32, checked for NaN and infinities."""
+        kind = self.slice(name).get_dtype()
+        if kind not in FLOATS:
+            raise UserError(f"{self.where[name]}: tensor {name} is {kind}, not floating point")
+        with np.errstate(over="ignore"):
+            x = np.asarray(self._open(self.where[name]).get_tensor(name), np.float32)
         check_finite(x, name, str(self.path))
-        return np.asarray(x)
+        return x
+
+
+def weight_map(index: files.PathLike) -> dict[str, str]:
+    """The shard of every tensor, as an index says.
+
+    Raises:
+      UserError: no index, or one that names anything but safetensors files beside it.
+    """
+    where = os.fspath(index)
+    held = foreign.field(foreign.record(files.read_json(index), where), "weight_map", dict, where)
+    for tensor in held:
+        if not _is_name(tensor):
+            raise UserError(f"{where}: {foreign.in_words(tensor)} is no name of a tensor")
+        name = foreign.field(held, tensor, str, where)
+        plain = name.isprintable() and len(name.encode()) < 256 and name == LocalPath(name).name
+        if not plain or not name.endswith(".safetensors"):
+            raise UserError(f"{where} names {name[:200]!r}: not a safetensors file of this folder")
+    return held
+
+
+def _is_name(tensor: str) -> bool:
+    return len(tensor) <= LONGEST_NAME and tensor.isprintable()
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies in a safetensors file: its bytes from `start` to `end`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def header(f: BinaryIO, size: int, where: str) -> dict[str, Entry]:
+    """The entries of a safetensors file, local or on a store, of which only the header is read.
+
+    Args:
+      f: the file, at its beginning.
+      size: its bytes.
+      where: its name for people.
+
+    Raises:
+      UserError: another kind of file, or one that is cut short.
+    """
+    length = int.from_bytes(f.read(8), "little")
+    begin = 8 + length
+    if length > MOST_HEADER or begin > size:
+        raise UserError(f"{where}: broken or truncated safetensors; download it again")
+    held = foreign.record(foreign.parse(f.read(length), where), where)
+    found = {}
+    for name, value in held.items():
+        if name == "__metadata__":
+            continue
+        at = f"{where}: {foreign.in_words(name)}"
+        entry = foreign.record(value, at)
+        shape = foreign.field(entry, "shape", list, at)
+        span = foreign.field(entry, "data_offsets", list, at)
+        whole = all(type(n) is int and n >= 0 for n in (*shape, *span))
+        if not whole or len(span) != 2 or not span[0] <= span[1] <= size - begin:
+            raise UserError(f"{at}: its shape or place is not in the file; download it again")
+        kind = foreign.field(entry, "dtype", str, at)
+        found[name] = Entry(kind, tuple(shape), begin + span[0], begin + span[1])
+    return found
 
 
 def check_finite(x: np.ndarray, name: str, where: str) -> None:
@@ -149,8 +213,12 @@ def write_tensors(file: files.Path, tensors: dict[str, np.ndarray]) -> None:
     try:
         LocalPath(file).parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=LocalPath(file).parent) as temporary:
-            save_file(tensors, LocalPath(temporary) / "x", metadata)
-            os.replace(LocalPath(temporary) / "x", file)  # noqa: PTH105
+            made = LocalPath(temporary) / "x"
+            made.touch()
+            mode = made.stat().st_mode  # the umask's, which safetensors does not ask
+            save_file(tensors, made, metadata)
+            made.chmod(mode)
+            os.replace(made, file)  # noqa: PTH105
     except OSError as e:
         raise UserError(
             f"cannot write {file}: {e.strerror or e}; free space and start again"
