@@ -60,7 +60,7 @@ class Matrix:
             text = str(task).strip()
             if text in where:
                 rows.append(where[text])
-            elif text.isdecimal() and int(text) < len(self.tasks):
+            elif text.isdecimal() and len(text) < 10 and int(text) < len(self.tasks):
                 rows.append(int(text))
             else:
                 raise UserError(

@@ -5,13 +5,16 @@ import importlib
 import importlib.util
 import math
 import pkgutil
+from types import ModuleType
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path
-from forget_jax.settings import rule
+from forget_jax.settings import WHOLE, is_text, rule, shown
+
+DEEPEST = 20  # sections within sections
 
 
 def load(name: str) -> ConfigDict:
@@ -21,45 +24,74 @@ def load(name: str) -> ConfigDict:
       UserError: no such config, or one that fails, does not take the argument or gives no config.
     """
     name, colon, arg = name.partition(":")
+    if not is_text(name):
+        raise UserError(f"--config={shown(name)} holds characters that no path has")
     if name.endswith(".py"):
-        spec = importlib.util.spec_from_file_location("user_config", name)
-        if spec is None or spec.loader is None or not Path(name).exists():
-            raise UserError(f"config {name} does not exist")
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as e:
-            raise UserError(f"config {name}: {type(e).__name__}: {e}") from e
+        module = _of_file(name)
     else:
         folder = importlib.import_module("forget_jax.configs").__path__
         known = [m.name for m in pkgutil.iter_modules(folder)]
         if name not in known:
             raise UserError(
-                f"no config named {name!r}{nearest(name, known)}; there are {', '.join(known)}, "
-                "or give the path of a .py file"
+                f"no config named {shown(name)}{nearest(name, known)}; there are "
+                f"{', '.join(known)}, or give the path of a .py file"
             )
         module = importlib.import_module(f"forget_jax.configs.{name}")
     if not hasattr(module, "get_config"):
         raise UserError(f"config {name} has no get_config()")
     try:
         config = module.get_config(arg) if colon else module.get_config()
-    except UserError:
+        if isinstance(config, ConfigDict):
+            flat(config)  # fields may be computed only when they are asked for
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as e:
-        why = f" does not take the argument {arg!r}: {e}" if colon else f": {type(e).__name__}: {e}"
-        raise UserError(f"config {name}{why}") from e
+    except BaseException as e:  # such as sys.exit
+        why = f" does not take the argument {shown(arg)}" if colon else ""
+        raise UserError(f"config {name}{why}: {_in_words(e)}") from e
     if not isinstance(config, ConfigDict):
         raise UserError(
             f"config {name}: get_config() returns {type(config).__name__}, not a ConfigDict; "
             "begin with one such as forget_jax.configs.finetune.get_config()"
         )
-    return config.lock()
+    return config if isinstance(config, FrozenConfigDict) else config.lock()
+
+
+def _of_file(name: str) -> ModuleType:
+    """The module of a file of the user's own."""
+    spec = importlib.util.spec_from_file_location("user_config", name)
+    if spec is None or spec.loader is None or not Path(name).is_file():
+        raise UserError(f"config {name} does not exist")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:
+        raise UserError(f"config {name}: {_in_words(e)}") from e
+    return module
+
+
+def _in_words(error: BaseException) -> str:
+    """What a user's own code raised, in one line."""
+    try:
+        said = " ".join(str(error).split())
+    except Exception:
+        said = ""
+    return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
 
 
 def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Every field by its dotted key."""
+    """Every field by its dotted key.
+
+    Raises:
+      UserError: sections that hold themselves, or a key that is no text.
+    """
+    if prefix.count(".") > DEEPEST:
+        raise UserError(f"config.{prefix[:80]}…: sections nested too deep; does one hold itself?")
     fields: dict[str, Any] = {}
     for key in config:
+        if not isinstance(key, str):
+            raise UserError(f"config.{prefix}: the key {shown(key)} is no text")
         value = config[key]
         if isinstance(value, ConfigDict):
             fields |= flat(value, f"{prefix}{key}.")
@@ -90,10 +122,12 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     """
     fields = flat(config)
     if key not in fields:
-        raise UserError(f"no config field {key!r}{nearest(key, fields)}; see --help for all fields")
+        raise UserError(
+            f"no config field {shown(key)}{nearest(key, fields)}; see --help for all fields"
+        )
     old = fields[key]
     if isinstance(old, tuple):
-        parts = next(csv.reader([text], skipinitialspace=True)) if text else []
+        parts = _elements(key, text)
         like = old[0] if old else ""
         new: Any = tuple(_parse(key, part, like) for part in parts)
     else:
@@ -105,24 +139,34 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     node[last] = new
 
 
+def _elements(key: str, text: str) -> list[str]:
+    """What stands between commas."""
+    try:
+        return [x for row in csv.reader([text], skipinitialspace=True) for x in row]
+    except csv.Error as e:  # a line's end within, or an element of over 131,072 characters
+        raise UserError(f"config.{key} takes elements between commas: {e}") from e
+
+
 def _parse(key: str, text: str, like: Any) -> Any:
     """The text as a value of the type of `like`."""
     text = text.strip()
+    if not is_text(text):
+        raise UserError(f"config.{key} is {shown(text)}: NUL and bytes that are no UTF-8 cannot be")
     if isinstance(like, bool):
         if text.lower() in ("true", "1", "yes"):
             return True
         if text.lower() in ("false", "0", "no"):
             return False
-        raise UserError(f"config.{key} takes true or false, not {text!r}")
+        raise UserError(f"config.{key} takes true or false, not {shown(text)}")
     if isinstance(like, int | float):
         kind, article = (int, "a whole number") if isinstance(like, int) else (float, "a number")
         try:
             value = kind(text)
-            if math.isfinite(value):
+            if abs(value) <= WHOLE if kind is int else math.isfinite(value):
                 return value
         except ValueError:
             pass
-        raise UserError(f"config.{key} takes {article}, not {text!r}")
+        raise UserError(f"config.{key} takes {article}, not {shown(text)}")
     return text
 
 

@@ -4,20 +4,37 @@ import dataclasses
 import sys
 from typing import Any
 
+import numpy as np
+
+from forget_jax.associations.matrix import Matrix
 from forget_jax.commands import summaries
-from forget_jax.commands.driver import Ended, drive
+from forget_jax.commands.driver import Ended, drive, module_of
 from forget_jax.commands.settings import Quickstart
 from forget_jax.commands.summaries import Quickstart as Summary
+from forget_jax.data.reading import task_name
+from forget_jax.files import Path
 from forget_jax.runs.workdir import Workdir
 
 STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
+
+
+def check(settings: Quickstart) -> None:
+    """Refuses what a later stage would, before the first one begins."""
+    for stage in STAGES:
+        further = getattr(module_of(stage), "check", None)
+        if further is not None:
+            further(_joined(getattr(settings, stage), Path("quickstart")))
+    tasks = [task_name(spec) for spec in settings.associate.tasks]
+    made = Matrix(np.zeros((len(tasks), 1)), tuple(tasks), ("",), ("",))
+    made.rows((*settings.predict.split.test_tasks, *settings.predict.split.train_tasks))
+    made.rows(tuple(task_name(spec) for spec in settings.replay.tasks))
 
 
 def run(settings: Quickstart, work: Workdir) -> Ended:
     """Runs the stages, each in a folder of its own, and resumes at the first that has not ended."""
     for number, stage in enumerate(STAGES):
         print(f"\n== {number + 1} of {len(STAGES)}: {stage} ==", file=sys.stderr)
-        drive(stage, _joined(getattr(settings, stage), work), work / stage)
+        drive(stage, _joined(getattr(settings, stage), work.path), work / stage)
         work.tick()
     summary = _summary(work)
     shown = [f"{stage:>28} {seconds:6.1f} s" for stage, seconds in summary.seconds.items()]
@@ -25,11 +42,11 @@ def run(settings: Quickstart, work: Workdir) -> Ended:
     return Ended(summary, "\nall stages have ended")
 
 
-def _joined(settings: Any, work: Workdir) -> Any:
+def _joined(settings: Any, folder: Path) -> Any:
     """A stage's settings with the base and the matrix that the stages before it made."""
     made = {
-        "model": ("path", str(work / "pretrain" / "model")),
-        "matrix": ("path", str(work / "associate" / "forgetting.zarr")),
+        "model": ("path", str(folder / "pretrain" / "model")),
+        "matrix": ("path", str(folder / "associate" / "forgetting.zarr")),
     }
     for group, (field, value) in made.items():
         held: Any = getattr(settings, group, None)

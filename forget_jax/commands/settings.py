@@ -6,7 +6,7 @@ works with, and `fields` makes the config of a table's defaults.
 """
 
 import dataclasses
-import math
+import sys
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from forget_jax.lm.settings import Lora, Mesh, ModelPath, NewModel
 from forget_jax.replay.settings import Replay as ReplayFields
 from forget_jax.scoring.settings import ExactMatch
 from forget_jax.scoring.settings import Score as ScoreFields
-from forget_jax.settings import free, leaves, names, setting, without
+from forget_jax.settings import WHOLE, free, is_text, leaves, names, setting, shown, without
 from forget_jax.training.settings import STEPS, Train
 
 T = TypeVar("T")
@@ -344,11 +344,17 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     """The value as the type that its field has; a whole number may stand for a fraction."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, tuple | list):
-            raise UserError(f"config.{key} takes a sequence, not {value!r}")
+            raise UserError(f"config.{key} takes a sequence, not {shown(value)}")
         return tuple(_typed(key, x, typing.get_args(kind)[0]) for x in value)
     fits = isinstance(value, int | float if kind is float else kind)
     if isinstance(value, bool) and kind is not bool:
         fits = False
-    if not fits or (kind is float and not math.isfinite(value)):
-        raise UserError(f"config.{key} takes {KINDS[kind]}, not {value!r}")
+    if kind is float:
+        fits = fits and abs(value) <= sys.float_info.max  # NaN is not
+    elif kind is int:
+        fits = fits and abs(value) <= WHOLE
+    elif kind is str:
+        fits = fits and is_text(value)
+    if not fits:
+        raise UserError(f"config.{key} takes {KINDS[kind]}, not {shown(value)}")
     return kind(value)

@@ -20,6 +20,8 @@ def split_slice(spec: str) -> tuple[str, int, int | None]:
     found = re.fullmatch(r"(.+)\[(\d*):(\d*)\]", spec)
     if not found:
         return spec, 0, None
+    if max(len(found[2]), len(found[3])) > 18:
+        raise UserError(f"{spec[:80]}…: no data set has rows of such numbers")
     name, start, end = found[1], int(found[2] or 0), found[3]
     if not end:
         return name, start, None

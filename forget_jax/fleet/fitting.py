@@ -42,7 +42,8 @@ def plan(config: DecoderConfig, dtype: str, wants: Wants, together: int = 1) -> 
 
     if wants.recipe is not None:
         train, lora = wants.recipe.train, wants.recipe.lora
-        tokens = microbatch_tokens(train.microbatch, wants.context, sharding.row_shards())
+        most = min(train.microbatch, train.batch_size * together)
+        tokens = microbatch_tokens(most, wants.context, sharding.row_shards())
         adapters = -(-together // sharding.blocks()) if lora is not None else 1
         count = rows(-(-tokens // wants.context))
         work = memory.Work(count, wants.context, dtype, lora, adapters, shards=shards)

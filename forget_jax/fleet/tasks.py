@@ -27,18 +27,20 @@ def own_values(train: Train, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         task, _, field = where.rpartition(".")
         if not equals or field not in OWN:
             raise UserError(
-                f"train.by_task takes NAME.FIELD=value with one of {', '.join(OWN)}, not {text!r}"
+                f"train.by_task takes NAME.FIELD=value with one of {', '.join(OWN)}, "
+                f"not {settings.shown(text)}"
             )
         if task not in found:
             raise UserError(
-                f"train.by_task names task {task!r}{nearest(task, names)}; there are "
+                f"train.by_task names task {settings.shown(task)}{nearest(task, names)}; there are "
                 f"{', '.join(names)}"
             )
         try:
             found[task][field] = OWN[field](value)
         except ValueError as e:
             kind = "a whole number" if OWN[field] is int else "a number"
-            raise UserError(f"train.by_task: {where} takes {kind}, not {value!r}") from e
+            said = settings.shown(value)
+            raise UserError(f"train.by_task: {where} takes {kind}, not {said}") from e
         settings.check(dataclasses.replace(train, **found[task]), f"train.by_task: {task}")
     return found
 

@@ -14,6 +14,7 @@ import numpy as np
 from forget_jax.data import order
 from forget_jax.data.batches import Buckets, Shape
 from forget_jax.data.tokenise import Encoded
+from forget_jax.errors import UserError
 from forget_jax.training.optimizer import Schedule
 from forget_jax.training.settings import Train
 
@@ -69,6 +70,7 @@ def _seat_counts(tasks: int, blocks: int) -> tuple[int, ...]:
 
 
 FEW = 12  # microbatches of a step
+LARGE = 1024  # a batch that repeats a task's rows is no larger
 
 
 def microbatch_tokens(microbatch: int, longest: int, devices: int = 1) -> int:
@@ -90,11 +92,20 @@ class StepPlan:
     Args:
       blocks: blocks of seats whose rows stay apart: the devices of the mesh's `task` axis.
       multiple: over how many devices the rows of a block are cut.
+
+    Raises:
+      UserError: batches that repeat a task's rows again and again.
     """
 
     def __init__(self, tasks: Sequence[Task], train: Train, blocks: int = 1, multiple: int = 1):
         self.tasks, self.blocks, self.multiple = tasks, blocks, multiple
         self.batch_size = train.batch_size
+        for task in tasks:
+            if train.batch_size > max(len(task.examples), LARGE):
+                raise UserError(
+                    f"train.batch_size is {train.batch_size}, but {task.name} has "
+                    f"{len(task.examples)} rows; {max(len(task.examples), LARGE)} or less fit"
+                )
         self.examples = [e for task in tasks for e in task.examples]
         self.offset = np.cumsum([0] + [len(task.examples) for task in tasks])
         self.task_of = np.repeat(np.arange(len(tasks)), [len(t.examples) for t in tasks])
@@ -102,7 +113,8 @@ class StepPlan:
         self.targets = np.array([e.tokens for e in self.examples])
         self.buckets = Buckets.of(self.examples, train.buckets)
         devices = blocks * multiple
-        self.tokens = microbatch_tokens(train.microbatch, self.buckets.edges[-1], devices)
+        most = min(train.microbatch, train.batch_size * len(tasks))  # no more rows than there are
+        self.tokens = microbatch_tokens(most, self.buckets.edges[-1], devices)
         self.seat_counts = _seat_counts(len(tasks), blocks)
         self.stopped_M = np.full(len(tasks), np.iinfo(np.int32).max, np.int32)
 
