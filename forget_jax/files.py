@@ -124,6 +124,23 @@ def read_json(path: PathLike) -> Any:
     return foreign.parse(data, os.fspath(path))
 
 
+def walk(folder: PathLike) -> Iterator[Path]:
+    """All files of a folder and its folders, sorted by name."""
+    for path in sorted(Path(folder).iterdir()):
+        if path.is_dir():
+            yield from walk(path)
+        else:
+            yield path
+
+
+def digest(path: PathLike) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    import hashlib
+
+    with Path(path).open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
 def safe_name(name: str) -> str:
     """A file name for any task or example name: unsafe characters become `%XX`, never a path."""
     escaped = re.sub(

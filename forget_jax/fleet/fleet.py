@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.hf.base import Base
 from forget_jax.lm.model import Adapters, Model, stack
-from forget_jax.runs.once import once
+from forget_jax.runs import once
 from forget_jax.runs.tracing import Watch
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
@@ -154,8 +155,9 @@ def train_and_score(
         if not work.has_part(number):
             continue
         useful.append(StepPlan(group, recipe.train).useful_fraction())
-        if kept(fleet, group):
-            trained, lost = load_group(fleet, group)
+        ends = kept(fleet, group)
+        if ends is not None:
+            trained, lost = load_group(fleet, group, ends)
         else:
             what = f"train {len(group)} runs"
             with journal(fleet, f"{stage}/{number}", what) as (checkpoints, listener):
@@ -192,13 +194,34 @@ def tasks_together(fleet: Fleet, count: int) -> int:
         print(f"{chosen} of {count} tasks fit into memory together", file=sys.stderr)
         return {"tasks_together": chosen}
 
-    return int(once(fleet.work / "groups.json", choose)["tasks_together"])
+    return int(once.once(fleet.work / "groups.json", choose)["tasks_together"])
 
 
-def kept(fleet: Fleet, group: Sequence[Task]) -> bool:
-    """Whether all of a group were trained and kept by an earlier start, as process 0 says."""
-    done = (fleet.folder(task.name) / "done.json" for task in group)
-    return distributed.agreed(distributed.is_writer() and all(file.exists() for file in done))
+DONE = "done.json"  # of a fine-tune's folder, written last: how it ended, and its files' digests
+
+
+def kept(fleet: Fleet, group: Sequence[Task]) -> list[dict[str, Any]] | None:
+    """How each of a group ended, where all were trained and kept whole by an earlier start."""
+    ends = [once.kept(fleet.folder(task.name) / DONE) for task in group]
+    if None in ends:
+        return None
+    damaged = distributed.agreed(
+        [
+            os.fspath(fleet.folder(task.name) / name)
+            for task, end in zip(group, ends, strict=True)
+            for name, digest in end["files"].items()
+            if not _is_sound(fleet.folder(task.name) / name, digest)
+        ]
+        if distributed.is_writer()
+        else []
+    )
+    if damaged:
+        print(f"{damaged[0]} is damaged; it is trained again", file=sys.stderr)
+    return None if damaged else ends
+
+
+def _is_sound(file: files.Path, digest: str) -> bool:
+    return file.exists() and files.digest(file) == digest
 
 
 def keep(fleet: Fleet, group: Sequence[Task], outcome: Outcome) -> None:
@@ -213,19 +236,24 @@ def keep(fleet: Fleet, group: Sequence[Task], outcome: Outcome) -> None:
             peft.save(folder, adapter, model.config, fleet.base.path)
         end = {"task": task.name, "seed": task.seed, "steps": outcome.steps[task.name]}
         why = None if failure is None else failure._asdict()
-        files.write_json(folder / "done.json", end | {"failed": why})
+        found: dict[str, str] = {}
+        if distributed.is_writer():
+            inside = (f for f in files.walk(folder) if f.name != DONE)
+            found = {os.fspath(f.relative_to(folder)): files.digest(f) for f in inside}
+        once.keep(folder / DONE, end | {"failed": why, "files": found})
     fleet.work.metrics.flush()
     fleet.work.tick()
 
 
-def load_group(fleet: Fleet, group: Sequence[Task]) -> tuple[Tree, dict[str, Failure]]:
+def load_group(
+    fleet: Fleet, group: Sequence[Task], ends: Sequence[dict[str, Any]]
+) -> tuple[Tree, dict[str, Failure]]:
     """The trainable trees of a group that was kept (task axis first), and which of it failed."""
     folders = [fleet.folder(task.name) for task in group]
     if fleet.full:
         whole = jax.tree.map(lambda x: x[None], bases.read(folders[0]).params)
     else:
         whole = stack([peft.load(f, fleet.base.model, fleet.base.path) for f in folders]).tree
-    ends = [files.read_json(folder / "done.json") for folder in folders]
     lost = {end["task"]: Failure(**end["failed"]) for end in ends if end["failed"]}
     return sharding.put(whole), lost
 

@@ -2,12 +2,19 @@
 
 A file that process 0 writes and all read at once is a race, and a decision that each process takes
 on its own view of the disk can part them. All processes pass through these functions together.
+
+A value is kept with its digest. One that does not match it, or is no JSON any more, was damaged: it
+is made again, and a line on stderr says so.
 """
 
+import hashlib
+import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from forget_jax import distributed, files
+from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 
 
@@ -21,7 +28,8 @@ def once(path: PathLike, make: Callable[[], Any]) -> Any:
       What process 0 reads back from the file, in all processes: JSON's own types, whether it was
       made just now or by an earlier start.
     """
-    return _read(path) if is_there(path) else keep(path, make())
+    there = _found(path)
+    return there[0] if there else keep(path, make())
 
 
 def is_there(path: PathLike) -> bool:
@@ -30,18 +38,39 @@ def is_there(path: PathLike) -> bool:
 
 
 def kept(path: PathLike) -> Any | None:
-    """The JSON value at `path` as process 0 reads it, for all processes; None without one."""
-    return _read(path) if is_there(path) else None
+    """The sound JSON value at `path` as process 0 reads it, for all processes, or None."""
+    there = _found(path)
+    return there[0] if there else None
 
 
-def _read(path: PathLike) -> Any:
-    return distributed.agreed(files.read_json(path) if distributed.is_writer() else None)
+def _found(path: PathLike) -> list[Any]:
+    """The sound value in a list, or an empty one; in all processes."""
+    found: list[Any] = distributed.agreed(_unsealed(path) if distributed.is_writer() else [])
+    return found
+
+
+def _unsealed(path: PathLike) -> list[Any]:
+    if not Path(path).exists():
+        return []
+    try:
+        held = files.read_json(path)
+        if set(held) == {"value", "sha256"} and held["sha256"] == _digest(held["value"]):
+            return [held["value"]]
+    except (UserError, TypeError):
+        pass
+    print(f"{path} is damaged; what it held is made again", file=sys.stderr)
+    return []
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(files.dump_json(value).encode()).hexdigest()
 
 
 def keep(path: PathLike, value: Any) -> Any:
     """Keeps process 0's value at `path`; gives what is read back, in all processes."""
-    files.write_json(path, value)
-    return _read(path)
+    plain = json.loads(files.dump_json(value))
+    files.write_json(path, {"value": plain, "sha256": _digest(plain)})
+    return distributed.agreed(plain)
 
 
 def make_once(marker: PathLike, make: Callable[[], object]) -> None:

@@ -1,15 +1,20 @@
 """Scores on disk: a zarr table models x examples that is filled chunk by chunk and resumes.
 
-`tokens` marks what is done: -1 until a chunk is written, and always written after its figures. (An
-all-NaN chunk is never stored by zarr, so NaN cannot be the mark.)
+`tokens` marks what is done: -1 until a chunk is written, and always written after its figures.
+Every chunk carries a checksum, and one that is done has a file, all-NaN ones too: what a disk has
+damaged or lost is found when a run goes on (`mend`), and scored again.
 """
 
+import hashlib
+import json
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
@@ -18,6 +23,7 @@ from forget_jax.errors import UserError
 from forget_jax.files import PathLike
 
 ROOT = "zarr.json"  # written last of all: with it a table is made in full
+COMPRESSORS = (ZstdCodec(level=0), Crc32cCodec())
 
 
 def create(
@@ -44,10 +50,50 @@ def create(
     Raises:
       UserError: the table there is one of other models or examples, or cannot be written.
     """
-    if (files.Path(path) / ROOT).exists():
-        with read(path) as there:
-            _check_same(path, there, models, examples, {"tokens", *figures}, targets)
+    entries = _entries(models, examples, sources, chunk, figures, targets)
+    stored = {key: files.Path(path) / key for key in entries}
+    if stored[ROOT].exists():
+        wrong = [key for key, file in stored.items() if not _holds(file, entries[key])]
+        if wrong:
+            if ROOT in wrong:  # which says what the table is of
+                _check_other(path, models, examples, {"tokens", *figures}, targets)
+            print(f"{path}: {wrong[0]} is damaged; it is written again", file=sys.stderr)
+            for key in wrong:
+                files.write_bytes(stored[key], entries[key])
         return
+    for key in sorted(entries, key=lambda key: (key == ROOT, key)):
+        files.write_bytes(stored[key], entries[key])
+
+
+def _holds(file: files.Path, data: bytes) -> bool:
+    return file.exists() and file.read_bytes() == data
+
+
+def _check_other(
+    path: PathLike,
+    models: Sequence[str],
+    examples: Sequence[str],
+    figures: set[str],
+    targets: int,
+) -> None:
+    """Refuses a sound table of other things; one that cannot be read is a damaged one of these."""
+    try:
+        with read(path) as there:
+            there.load()
+    except Exception:  # zarr and xarray raise whatever damaged metadata make of it
+        return
+    _check_same(path, there, models, examples, figures, targets)
+
+
+def _entries(
+    models: Sequence[str],
+    examples: Sequence[str],
+    sources: Sequence[str],
+    chunk: int,
+    figures: Sequence[str],
+    targets: int,
+) -> dict[str, bytes]:
+    """The files of an empty table by name: metadata and the names of models and examples."""
     entries: dict[str, Buffer] = {}
     memory = MemoryStore(entries)
     names = {
@@ -55,8 +101,11 @@ def create(
         "example": np.array(examples, object),
         "source": ("example", np.array(sources, object)),
     }
-    xr.Dataset(coords=names).to_zarr(memory, mode="w", consolidated=False)
+    encoding = {name: {"compressors": COMPRESSORS} for name in names}
+    xr.Dataset(coords=names).to_zarr(memory, mode="w", consolidated=False, encoding=encoding)
     group = zarr.open_group(memory, mode="r+")
+    whole = json.dumps([*map(list, (models, examples, sources, figures)), chunk, targets])
+    group.attrs["of"] = hashlib.sha256(whole.encode()).hexdigest()
     shape, chunks = (len(models), len(examples)), (1, min(chunk, len(examples)))
     dims = ("model", "example")
     _array(group, "tokens", shape, chunks, np.int32, -1, dims)
@@ -65,8 +114,7 @@ def create(
     if targets:
         wide = (*shape, targets), (*chunks, targets)
         _array(group, "logp", *wide, np.float32, np.nan, (*dims, "target"))
-    for key in sorted(entries, key=lambda key: (key == ROOT, key)):
-        files.write_bytes(files.Path(path) / key, entries[key].to_bytes())
+    return {key: data.to_bytes() for key, data in entries.items()}
 
 
 def _array(
@@ -79,7 +127,13 @@ def _array(
     dims: tuple[str, ...],
 ) -> None:
     group.create_array(
-        name, shape=shape, chunks=chunks, dtype=dtype, fill_value=fill, dimension_names=dims
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=fill,
+        dimension_names=dims,
+        compressors=COMPRESSORS,
     )
 
 
@@ -111,6 +165,56 @@ def read(path: PathLike) -> xr.Dataset:
     return xr.open_zarr(str(path), consolidated=False, mask_and_scale=False, chunks=None)
 
 
+def mend(path: PathLike, chunk: int) -> None:
+    """Marks chunks that a disk has damaged or lost as not scored; says how many there are."""
+    group = zarr.open_group(str(path), mode="r+")
+    tokens, figures = _get(group, "tokens"), _figures(group)
+    rows, columns = tokens.shape
+    lost = 0
+    for k in range(rows):
+        for start in range(0, columns, chunk):
+            place = (slice(k, k + 1), slice(start, min(columns, start + chunk)))
+            try:
+                done_C = np.asarray(tokens[place]) >= 0
+                sound = not done_C.any() or (
+                    done_C.all()
+                    and all(_is_sound(path, a, place, (k, start // chunk)) for a in figures)
+                )
+            except Exception:  # a checksum that does not match, a file that is none
+                sound = False
+            if not sound:
+                for array in (tokens, *figures):
+                    files.remove(_file(path, array, (k, start // chunk)))
+                lost += 1
+    if lost:
+        print(f"{path}: {lost} chunks are damaged or lost; they are scored again", file=sys.stderr)
+
+
+def _get(group: zarr.Group, name: str) -> zarr.Array:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return array
+
+
+def _figures(group: zarr.Group) -> list[zarr.Array]:
+    """The arrays over models and examples beside `tokens`."""
+    arrays = (array for name, array in group.arrays() if name != "tokens")
+    return [array for array in arrays if array.ndim >= 2]
+
+
+def _is_sound(
+    path: PathLike, array: zarr.Array, place: tuple[slice, ...], at: tuple[int, int]
+) -> bool:
+    """Whether a chunk is there and matches its checksum."""
+    return _file(path, array, at).exists() and array[place] is not None
+
+
+def _file(path: PathLike, array: zarr.Array, at: tuple[int, int]) -> files.Path:
+    """The file of a chunk."""
+    inner = ["0"] * (array.ndim - 2)
+    return files.Path(path) / array.basename / "c" / "/".join([*map(str, at), *inner])
+
+
 def done(path: PathLike, rows: Sequence[int], chunk: int) -> np.ndarray:
     """Which chunks of examples are scored for all of the models at `rows`: bool, one a chunk."""
     with read(path) as table:
@@ -132,12 +236,12 @@ def write(
         second.
     """
     group = zarr.open_group(str(path), mode="r+")
+    whole = zarr.config.set({"array.write_empty_chunks": True})  # no file means not written
     tokens_KxC = np.tile(tokens_C.astype(np.int32), (len(rows), 1))
     try:
-        for name, block in (*figures.items(), ("tokens", tokens_KxC)):
-            array = group[name]
-            assert isinstance(array, zarr.Array)
-            array[np.array(rows), columns] = block
+        with whole:
+            for name, block in (*figures.items(), ("tokens", tokens_KxC)):
+                _get(group, name)[np.array(rows), columns] = block
     except OSError as e:
         raise UserError(
             f"cannot write {path}: {e.strerror or e}; free space, then start the same command "

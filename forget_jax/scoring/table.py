@@ -68,6 +68,7 @@ class Table:
                 sums,
                 int(self.tokens_N.max()) if score.per_token else 0,
             )
+            disk.mend(self.path, min(score.chunk, len(names)))
         distributed.barrier("the table of scores is there")
 
     def fill(

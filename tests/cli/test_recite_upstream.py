@@ -148,7 +148,8 @@ def test_the_page_says_what_was_measured(done):
 def test_answers_are_kept_by_model_and_chunk(done, rows):
     folders = sorted(f.name for f in (done / "answers").iterdir())
     assert folders == ["base", "count", "reverse", "reverse%2C%20seed%201", "shout"]
-    kept = [json.loads(f.read_text()) for f in sorted((done / "answers" / "base").iterdir())]
+    chunks = sorted((done / "answers" / "base").iterdir())
+    kept = [json.loads(f.read_text())["value"] for f in chunks]
     assert [len(chunk) for chunk in kept] == [8, 8, 2]
     assert [name for chunk in kept for name in chunk] == [f"known#{i}" for i in range(len(rows))]
 

@@ -1,5 +1,7 @@
 """What is made once: the same value and types for all processes and all starts."""
 
+import hashlib
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -94,7 +96,8 @@ def test_process_0_alone_decides_what_is_there(two, tmp_path, monkeypatch, there
     """Process 1 sees the file where process 0 does not, and the other way round."""
     path = tmp_path / "x.json"
     if there:
-        path.write_text('"kept"')
+        sealed = {"value": "kept", "sha256": hashlib.sha256(b'"kept"').hexdigest()}
+        path.write_text(json.dumps(sealed))
     kind = type(Path(path))
     see = kind.exists
 
@@ -134,3 +137,22 @@ def test_what_was_left_without_its_marker_is_made_again(tmp_path):
     make_once(tmp_path / "marker", lambda: made.append((tmp_path / "marker").write_text("")))
     make_once(tmp_path / "marker", lambda: made.append(1))
     assert made == [0]
+
+
+@pytest.mark.fault("damaged results of a run", "done again")
+def test_a_damaged_value_is_made_again(tmp_path, capsys):
+    path, value = tmp_path / "x.json", {"a": [1, 2.5, None], "b": "é"}
+    once(path, lambda: value)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in (1, 128):
+            damaged = bytearray(whole)
+            damaged[place] ^= bit
+            path.write_bytes(damaged)
+            assert once(path, lambda: value) == value
+            assert "is damaged; what it held is made again" in capsys.readouterr().err or (
+                json.loads(bytes(damaged)) == json.loads(whole)
+            )
+    for damaged in (b"", b"null", b"[]", whole[:-5], b"\0" * 9):
+        path.write_bytes(damaged)
+        assert once(path, lambda: value) == value

@@ -1,5 +1,6 @@
 """The table on disk: made by many at once, never emptied, of one set of models and examples."""
 
+import shutil
 import subprocess
 import sys
 
@@ -116,3 +117,62 @@ def test_what_killed_writers_left_is_cleared_away(tmp_path):
     (path / ".zarr.json.host.1.tmp").write_bytes(b"x")
     disk.tidy(path)
     assert tree(path) == before
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A table of two models whose last chunk is not scored yet, one example NaN in a chunk."""
+    path = tmp_path_factory.mktemp("filled") / "t"
+    disk.create(path, *TABLE, figures=("nll_sum", "kl_sum"), targets=3)
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        for start in (0, 4):
+            figures = {name: rng.normal(size=(1, 4)) for name in ("nll_sum", "kl_sum")}
+            figures["logp"] = np.full((1, 4, 3), np.nan, np.float32)  # as it is where none is
+            disk.write(path, [k], slice(start, start + 4), figures, np.arange(1, 5))
+    return path
+
+
+@pytest.mark.fault("damaged tables of scores", "done again")
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
+def test_damage_is_found_and_only_that_chunk_is_to_be_scored(filled, damage, tmp_path, capsys):
+    """Every file in turn, six places of it: figures are right, or marked as not scored."""
+    rng = np.random.default_rng(0)
+    with disk.read(filled) as whole:
+        whole.load()
+    tried = 0
+    for name in sorted(tree(filled)):
+        for trial in range(6 if damage == "flip" else 1):
+            path = tmp_path / f"{tried}"
+            shutil.copytree(filled, path)
+            file, tried = path / name, tried + 1
+            data = bytearray(file.read_bytes())
+            if damage == "remove":
+                file.unlink()
+            elif damage == "flip":
+                data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+                file.write_bytes(data)
+            else:
+                file.write_bytes(data[: len(data) // 2] if damage == "truncate" else b"")
+            disk.create(path, *TABLE, figures=("nll_sum", "kl_sum"), targets=3)
+            disk.mend(path, 4)
+            with disk.read(path) as mended:
+                mended.load()
+            sound = mended.tokens.values >= 0
+            lost = (whole.tokens.values >= 0) & ~sound
+            assert lost.sum() in (0, 4), name
+            for figure in ("nll_sum", "kl_sum", "tokens"):
+                found, expected = mended[figure].values[sound], whole[figure].values[sound]
+                np.testing.assert_array_equal(found, expected, err_msg=name)
+            assert mended.example.values.tolist() == whole.example.values.tolist()
+            said = capsys.readouterr().err
+            if not (damage == "remove" and name.startswith("tokens/c")):  # as if not scored yet
+                assert "damaged" in said or tree(path) == tree(filled), (name, trial)
+            shutil.rmtree(path)
+    assert tried > 15
+
+
+def test_mending_a_sound_table_changes_nothing(filled):
+    before = tree(filled)
+    disk.mend(filled, 4)
+    assert tree(filled) == before
