@@ -1,5 +1,6 @@
 """`forget-jax score`: N examples under a model, its adapters and whole fine-tuned checkpoints."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -15,19 +16,22 @@ from forget_jax.commands.summaries import Score as Summary
 from forget_jax.commands.summaries.codec import decode
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
+from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.hf import base as bases
-from forget_jax.lm.hf import peft, peft_merge
+from forget_jax.lm.hf import checkpoint, peft, peft_merge
 from forget_jax.lm.hf.base import Base
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
+from forget_jax.scoring.divergence import MEASURES
 from forget_jax.scoring.groups import groups
+from forget_jax.scoring.likelihood import nll_mean
 from forget_jax.scoring.table import NLL, Table, check_complete
 
 MOST_NAMES = 20  # of examples without a finite score in the summary
 
 
 def check(settings: Score) -> None:
-    """Refuses models that cannot be told apart."""
+    """Refuses models that cannot be told apart, and those that cannot be scored at all."""
     names = [BASE, *settings.adapters, *settings.models]
     twice = {name for name in names if names.count(name) > 1}
     if twice == {BASE}:
@@ -37,6 +41,10 @@ def check(settings: Score) -> None:
         )
     if twice:
         raise UserError(f"adapters or models name {min(twice)} twice; a model is scored once")
+    for path in settings.adapters:
+        peft.is_plain(path)
+    for path in settings.models if settings.model.path else ():
+        _check_shape(path, settings.model.path, checkpoint.config_of(settings.model.path))
 
 
 def run(settings: Score, work: Workdir) -> Ended:
@@ -63,8 +71,8 @@ def run(settings: Score, work: Workdir) -> Ended:
     summary = Summary(
         examples=scored.sizes["example"],
         tokens=int(tokens[0].sum()),
-        nll_mean=_mean(nll[0], tokens[0]),
-        nll_mean_by_model={n: _mean(nll[k], tokens[k]) for k, n in enumerate(names)},
+        nll_mean=nll_mean(nll[0], tokens[0]),
+        nll_mean_by_model={n: nll_mean(nll[k], tokens[k]) for k, n in enumerate(names)},
         tokens_per_second=table.tokens_done / table.seconds if table.seconds else None,
         useful_fraction=table.useful_fraction(),
         not_finite=len(bad),
@@ -76,10 +84,11 @@ def run(settings: Score, work: Workdir) -> Ended:
         order_dependence=moved,
         seconds=work.seconds(),
     )
+    without = f" ({len(bad)} scores are not finite and left out of means)" if len(bad) else ""
     return Ended(
         summary,
         f"{summary.examples} examples, {summary.tokens} target tokens: mean NLL "
-        f"{summary.nll_mean:.4f} nats; table in {work / 'scores.parquet'}",
+        f"{summary.nll_mean:.4f} nats{without}; table in {work / 'scores.parquet'}",
     )
 
 
@@ -101,30 +110,37 @@ def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
     shape = base.model.config
     for path in (path for path in plain if not plain[path]):
         print(f"{path} is more than plain LoRA: scored merged into the base", file=sys.stderr)
-        table.fill(peft_merge.load(path, base.model, base.path), None, [path], base.model)
+        tuned = peft_merge.load(path, base.model, base.path)
+        if settings.score.measures and tuned.config.vocab_size != shape.vocab_size:
+            raise UserError(
+                f"{path} has a vocabulary of {tuned.config.vocab_size}, the base of "
+                f"{shape.vocab_size}: score.measures compares distributions over one vocabulary"
+            )
+        table.fill(tuned, None, [path], base.model)
+        del tuned
     for path in settings.models:
         tuned = bases.read(path).computing(context=shape.context, dtype=shape.dtype)
-        if tuned.config != shape:
-            raise UserError(f"{path} is a model of another shape than {base.path}")
         table.fill(tuned, None, [path], base.model)
         del tuned
     return moved
 
 
-def _mean(nll_N: np.ndarray, tokens_N: np.ndarray) -> float:
-    """Mean NLL over the tokens of the examples that have a finite one; NaN where none has."""
-    known_N = np.isfinite(nll_N)
-    return float(nll_N[known_N].sum() / tokens_N[known_N].sum()) if known_N.any() else np.nan
+def _check_shape(path: str, base: str, shape: DecoderConfig) -> None:
+    """Refuses a whole model whose figures would not compare with the base's."""
+    config = checkpoint.config_of(path)
+    if dataclasses.replace(config, context=shape.context, dtype=shape.dtype) != shape:
+        raise UserError(f"{path} is a model of another shape than {base}")
 
 
 def _frame(scored: xr.Dataset) -> pd.DataFrame:
     """One row for every model and example."""
     K, N = scored.sizes["model"], scored.sizes["example"]
-    further = [n for n in scored.data_vars if n not in (NLL, "tokens", "logp")]
+    sums = [f"{measure}_sum" for measure in MEASURES]
+    further = [name for name in sums if name in scored and name != NLL]
     return pd.DataFrame(
         {
             "model": np.repeat(scored.model.values.astype(object), N),
             "example": np.tile(scored.example.values.astype(object), K),
-            **{str(name): scored[name].values.ravel() for name in (NLL, "tokens", *further)},
+            **{name: scored[name].values.ravel() for name in (NLL, "tokens", *further)},
         }
     )

@@ -71,6 +71,17 @@ def by_example(values_BxT: jax.Array, batch: Batch) -> jax.Array:
     return jnp.where(mine_BxTxE, weight_BxT[:, :, None], 0).sum(1)
 
 
+def nll_mean(nll_N: np.ndarray, tokens_N: np.ndarray) -> float:
+    """Mean NLL in nats a token over the examples that have a finite one; NaN where none has.
+
+    Args:
+      nll_N: sums over each example's targets.
+      tokens_N: how many targets those are.
+    """
+    known_N = np.isfinite(nll_N)
+    return float(nll_N[known_N].sum() / tokens_N[known_N].sum()) if known_N.any() else np.nan
+
+
 @functools.partial(jax.jit, static_argnames=("per_token",))
 def score_batch(
     model: Model, adapters_K: Adapters | None, batch: Batch, per_token: bool = False

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from safetensors.numpy import load_file, save_file
 
 from forget_jax.data import sources
 from forget_jax.errors import UserError
@@ -262,6 +263,82 @@ def test_a_logit_that_is_no_number(packing, with_nan, score_arguments, run_cli, 
     assert said["not_finite"] == len(names) and np.isfinite(said["nll_mean"])
     assert {n["example"] for n in said["not_finite_names"]} == set(names)
     assert said["not_finite_names"][0]["model"] == "base"
+
+
+@pytest.fixture
+def adapter_of(tiny_base, tmp_path):
+    """Makes an adapter of a setting, with changes of its config."""
+
+    def make(name, setting=SETTINGS[0], **changes):
+        model = checkpoint.load(tiny_base)
+        one = lora.init(setting, model.params, jax.random.key(0))
+        one = jax.tree.map(lambda x: x + 0.3, one)
+        peft.save(tmp_path / name, Adapters(setting, one), model.config, str(tiny_base))
+        file = tmp_path / name / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.mark.fault("no figure over nothing", "one line")
+def test_an_adapter_under_which_nothing_is_finite(adapter_of, score_arguments, run_cli, tmp_path):
+    """A mean over nothing is not zero: the adapter is named, and the status is not 0."""
+    work = tmp_path / "run"
+    nan = adapter_of("nan", lora_alpha=float("nan"))
+    said = refused(run_cli, [*score_arguments, f"--config.adapters={nan}"], work)
+    assert "lora_alpha is a number (nan): not a number to calculate with" in said
+    assert not work.exists()  # refused before a run is made of it
+    lost = adapter_of("lost", lora_alpha=1e38)
+    for _ in range(2):  # and again where all is scored already
+        said = refused(run_cli, [*score_arguments, f"--config.adapters={lost}"], work)
+        assert f"no example has a finite NLL under {lost}" in said
+        assert not (work / "summary.json").exists()
+
+
+@pytest.mark.parametrize("measures", ["true", "false"])
+def test_columns_of_the_table_have_one_order(measures, score_arguments, run_cli, tmp_path):
+    argv = [*score_arguments, f"--config.score.measures={measures}"]
+    argv += ["--config.score.per_token=true"]
+    ran(run_cli, argv, tmp_path / "run")
+    columns = list(pd.read_parquet(tmp_path / "run" / "scores.parquet").columns)
+    more = ["soft_sum", "argmax_sum", "kl_sum", "agree_sum"] if measures == "true" else []
+    assert columns == ["model", "example", "nll_sum", "tokens", *more]
+
+
+@pytest.mark.fault("PEFT adapters as people have them", "as it should be")
+def test_an_adapter_with_a_head_is_scored_merged(
+    adapter_of, score_arguments, tiny_base, run_cli, tmp_path
+):
+    """The same figures as of the whole model; with more tokens than the base, measures refuse."""
+    plain, path = adapter_of("plain"), adapter_of("head", modules_to_save=["lm_head"])
+    model = checkpoint.load(tiny_base)
+    head = np.asarray(model.params["embed"]) * np.float32(1.5)
+    file = f"{path}/adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"base_model.model.lm_head.weight": head}, file)
+    whole = lora.merge(SETTINGS[0], model.params, peft.load(plain, model).tree)
+    untied = dataclasses.replace(model.config, tied_head=False)
+    checkpoint.save(
+        tmp_path / "whole", Model(untied, whole | {"head": head.T}), tokenizers.load(tiny_base)
+    )
+    argv = [*score_arguments, f"--config.adapters={plain},{path}"]
+    err = ran(run_cli, argv, tmp_path / "run")
+    assert f"{path} is more than plain LoRA: scored merged into the base" in err
+    argv = [*score_arguments, f"--config.model.path={tmp_path / 'whole'}"]
+    ran(run_cli, argv, tmp_path / "direct")
+    got, expected = table(tmp_path / "run"), table(tmp_path / "direct")
+    np.testing.assert_allclose(got.nll_sum[2], expected.nll_sum[0], rtol=1e-5)
+    assert abs(got.nll_sum[2] - got.nll_sum[1]).max() > 0.1
+
+    longer = np.concatenate([head, head[:1]])
+    more = {"base_model.model.lm_head.weight": longer}
+    more |= {"base_model.model.model.embed_tokens.weight": longer}
+    save_file(tensors | more, file)
+    argv = [*score_arguments, f"--config.adapters={path}"]
+    ran(run_cli, argv, tmp_path / "longer")
+    argv = [*argv, "--config.score.measures=true"]
+    assert "over one vocabulary" in refused(run_cli, argv, tmp_path / "measures")
 
 
 def test_the_matrix_keeps_a_cell_without_a_score_missing(

@@ -1,14 +1,17 @@
+import json
+
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from forget_jax.commands import driver, report
 from forget_jax.commands.settings import Export
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
-from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import checkpoint, fingerprint, peft, peft_config
 from forget_jax.lm.hf import tokenizer as tokenizers
-from forget_jax.lm.model import Adapters
+from forget_jax.lm.model import Adapters, Model
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,79 @@ def test_other_dtype_and_adapter_format(finetuned, tmp_path):
     assert (tmp_path / "adapter" / "adapter" / peft.CONFIG).exists()
     export(tmp_path / "half" / "model", tmp_path / "whole", dtype="float32")
     assert (tmp_path / "whole" / "model" / "model.safetensors").exists()
+
+
+@pytest.fixture
+def large(finetuned, tiny_base, tmp_path):
+    """A base with one weight that float16 cannot hold, and an adapter of it."""
+    model = checkpoint.load(tiny_base)
+    kernel = model.params["layers"]["mlp"]["up"]["kernel"]
+    up = {"kernel": kernel.at[1, 2, 3].set(70_000)}
+    layers = model.params["layers"] | {"mlp": model.params["layers"]["mlp"] | {"up": up}}
+    model = Model(model.config, model.params | {"layers": layers})
+    base = str(tmp_path / "large")
+    checkpoint.save(base, model, tokenizers.load(tiny_base))
+    adapter = peft.load(finetuned[0] / "adapter", model)
+    peft.save(tmp_path / "large run" / "adapter", adapter, model.config, base)
+    return tmp_path / "large run"
+
+
+@pytest.mark.fault("exports beyond a precision", "one line")
+def test_what_float16_cannot_hold(large, tmp_path):
+    name = r"tensor model\.layers\.1\.mlp\.up_proj\.weight"
+    with pytest.raises(
+        UserError, match=rf"{name} has values as large as 700\d\d.*ends at 65504; give"
+    ):
+        export(large, tmp_path / "out", dtype="float16")
+    assert not (tmp_path / "out" / "model" / "config.json").exists()
+    export(large, tmp_path / "brain", dtype="bfloat16")
+    with pytest.raises(UserError, match=name):
+        export(tmp_path / "brain" / "model", tmp_path / "whole", dtype="float16")
+
+
+@pytest.mark.fault("exports beyond a precision", "one line")
+def test_an_adapter_that_leaves_its_half_precision_base(finetuned, tiny_base, tmp_path):
+    """It is merged in fp32 where that is asked for, and refused where the base's own overflows."""
+    half = str(tmp_path / "half")
+    checkpoint.save(half, checkpoint.load(tiny_base), tokenizers.load(tiny_base), "float16")
+    file = finetuned[0] / "adapter" / peft_config.CONFIG
+    raw = json.loads(file.read_text()) | {"lora_alpha": 1e8, "base_model_name_or_path": half}
+    file.write_text(json.dumps(raw))
+    (finetuned[0] / "adapter" / fingerprint.FILE).unlink()
+    with pytest.raises(UserError, match="has values beyond that, and float16 ends at 65504"):
+        export(finetuned[0], tmp_path / "out")
+    export(finetuned[0], tmp_path / "single", dtype="float32")
+    model = checkpoint.load(tmp_path / "single" / "model")
+    adapter = peft.load(finetuned[0] / "adapter", model)
+    expected = lora.merge(adapter.config, checkpoint.load(half, "float32").params, adapter.tree)
+    jax.tree.map(np.testing.assert_array_equal, model.params, expected)
+
+
+@pytest.mark.fault("PEFT adapters as people have them", "as it should be")
+def test_a_head_and_tokens_of_an_adapter(finetuned, tiny_base, tmp_path):
+    """The exported config.json says what the weights are, with the adapter's own tokenizer."""
+    model = checkpoint.load(tiny_base)
+    assert model.config.tied_head
+    count, width = model.params["embed"].shape
+    rows = np.random.default_rng(0).standard_normal((2, count + 1, width)).astype(np.float32)
+    adapter = finetuned[0] / "adapter"
+    more = {"model.embed_tokens.weight": rows[0], "lm_head.weight": rows[1]}
+    tensors = load_file(adapter / peft_config.TENSORS)
+    more = {f"base_model.model.{name}": x for name, x in more.items()}
+    save_file(tensors | more, adapter / peft_config.TENSORS)
+    tokenizer = tokenizers.load(tiny_base)
+    tokenizer.add_tokens(["<tool>"])
+    tokenizers.save(tokenizer, adapter)
+    export(finetuned[0], tmp_path / "out")
+    out = tmp_path / "out" / "model"
+    raw = checkpoint.raw_config(out)
+    assert (raw["tie_word_embeddings"], raw["vocab_size"]) == (False, count + 1)
+    made = checkpoint.load(out)
+    np.testing.assert_array_equal(made.params["embed"], rows[0])
+    np.testing.assert_array_equal(made.params["head"], rows[1].T)
+    assert "<tool>" in tokenizers.load(out).get_vocab()
+    with pytest.raises(UserError, match="more than plain LoRA; export it with format=merged"):
+        export(finetuned[0], tmp_path / "adapter", format="adapter")
 
 
 @pytest.mark.parametrize(

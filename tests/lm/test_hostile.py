@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
-from forget_jax.lm.hf import checkpoint, fingerprint, peft, peft_config
+from forget_jax.lm.hf import checkpoint, fingerprint, peft, peft_config, peft_merge
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.model import Adapters
 
@@ -286,6 +286,50 @@ def test_adapters_whose_tensors_are_others(adapter, change, says):
     tensors = load_file(file)
     save_file(tensors | change(tensors, sorted(tensors)[0]), file)
     refused(lambda: peft.load(folder, model), says)
+
+
+HEAD, EMBED = "base_model.model.lm_head.weight", "base_model.model.model.embed_tokens.weight"
+UP = "base_model.model.model.layers.1.mlp.up_proj"
+MAGNITUDE = f"{UP}.lora_magnitude_vector"
+
+
+@pytest.mark.fault("adapters that are merged", "one line")
+@pytest.mark.parametrize(
+    ("config", "more", "says"),
+    [
+        ({}, {MAGNITUDE: (48,)}, "lora_magnitude_vector is there, but use_dora is false"),
+        ({"use_dora": True}, {}, "lora_magnitude_vector is missing, but use_dora is true"),
+        ({"use_dora": True}, "magnitudes", "these magnitudes of DoRA are not covered"),
+        ({}, {HEAD: (70, 32)}, "embedding has 61 tokens, the head 70: a vocabulary that was resiz"),
+        ({}, {EMBED: (70, 32)}, "embedding has 70 tokens, the head 61: a vocabulary that was resi"),
+        ({}, {EMBED: (60, 32)}, r"embed_tokens.weight has shape \(60, 32\), the base \(61, 32\)"),
+        ({}, {HEAD: (61, 31)}, r"lm_head.weight has shape \(61, 31\), the base \(61, 32\)"),
+        ({}, {HEAD: (61,)}, r"lm_head.weight has shape \(61,\)"),
+        ({}, {f"{UP}.lora_E.weight": (3,)}, "tensor model.layers.1.mlp.up_proj.lora_E.weight has"),
+        (
+            {},
+            {"base_model.model.x.lora_A.weight": (3, 3), HEAD: (61, 32)},
+            "x.lora_A.weight has no",
+        ),
+        ({}, {f"{UP}.lora_embedding_A": (3, 48), HEAD: (61, 32)}, "up_proj has shapes"),
+        ({"lora_alpha": 1e300, "bias": "all"}, {HEAD: (61, 32)}, "holds NaN or infinite"),
+    ],
+)
+def test_merged_adapters_that_do_not_fit(adapter, config, more, says):
+    folder, model = adapter
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    if more == "magnitudes":
+        modules = {n.rsplit(".lora_", 1)[0] for n in tensors}
+        more = {f"{m}.lora_magnitude_vector": (7,) for m in modules}
+    made = {name: np.ones(shape, np.float32) for name, shape in more.items()}
+    save_file(
+        {n: x + np.float32(0.1) for n, x in tensors.items()} | made,
+        folder / "adapter_model.safetensors",
+    )
+    assert not peft.is_plain(folder)
+    refused(lambda: peft_merge.load(folder, model), says)
 
 
 def test_adapters_that_do_not_fit(adapter, checkpoint_of, tmp_path):

@@ -96,6 +96,7 @@ def load(path: files.PathLike, model: Model, base: str | None = None) -> Model:
     return tree.model(config.ties)
 
 
+@np.errstate(all="ignore")  # what is not finite is refused where it is put
 def _updated(
     w_FxD: np.ndarray,
     parts: dict[str, np.ndarray],
