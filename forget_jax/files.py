@@ -7,6 +7,7 @@ process 0 writes and removes.
 """
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -110,7 +111,12 @@ def dump_json(value: Any, indent: int | None = None) -> str:
 
 def write_json(path: PathLike, value: Any) -> None:
     """Writes one JSON document atomically."""
-    write_text(path, dump_json(value, indent=1) + "\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """One JSON document as `write_json` writes it."""
+    return (dump_json(value, indent=1) + "\n").encode()
 
 
 def read_json(path: PathLike) -> Any:
@@ -133,10 +139,13 @@ def walk(folder: PathLike) -> Iterator[Path]:
             yield path
 
 
+def digest_of(data: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def digest(path: PathLike) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    import hashlib
-
     with Path(path).open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -147,10 +156,4 @@ def safe_name(name: str) -> str:
         r"[^A-Za-z0-9._-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), name
     )
     escaped = re.sub(r"^\.+", lambda m: "%2E" * len(m[0]), escaped) or "%"
-    return escaped if len(escaped) <= 200 else f"{escaped[:180]}~{_digest(name)}"
-
-
-def _digest(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return escaped if len(escaped) <= 200 else f"{escaped[:180]}~{digest_of(name.encode())[:16]}"

@@ -22,10 +22,10 @@ from forget_jax.commands.config import plain
 from forget_jax.commands.settings import as_config
 from forget_jax.commands.summaries import Summary, to_json
 from forget_jax.errors import UserError
-from forget_jax.files import PathLike
+from forget_jax.files import Path, PathLike
 from forget_jax.lm import sharding
 from forget_jax.lm.settings import Mesh
-from forget_jax.runs import lock
+from forget_jax.runs import lock, manifest
 from forget_jax.runs.once import is_there
 from forget_jax.runs.workdir import Workdir
 
@@ -88,6 +88,11 @@ def opened(command: str, settings: Any, workdir: PathLike) -> Iterator[Run | Non
     check_place(workdir)
     check(command, settings)
     if command == "report":  # makes no run of its own
+        if Path(workdir).is_dir() and (wrong := manifest.damaged(workdir)):
+            raise UserError(
+                f"{os.path.join(workdir, wrong[0])} is damaged or gone; start the run's command "  # noqa: PTH118
+                "again to make it anew"
+            )
         print(f"wrote {report.build(workdir)}", file=sys.stderr)
         yield None
         return

@@ -13,7 +13,7 @@ from forget_jax.data.settings import Data
 from forget_jax.errors import UserError
 from forget_jax.files import Path
 from forget_jax.lm.hf import checkpoint
-from forget_jax.runs import inputs
+from forget_jax.runs import inputs, manifest
 from forget_jax.runs.workdir import Workdir
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
@@ -39,6 +39,8 @@ def check(settings: Any, work: Workdir) -> None:
         if kind == "rows" and (not ended or name.startswith("builtin:")):
             continue
         what = f"rows of {name}" if kind == "rows" else f"{key} {name}"
+        if kind != "rows" and not ended and _is_here(name):
+            manifest.check(name)
         try:
             digest = _of(kind, name, data)
         except (UserError, OSError, ValueError) as e:

@@ -202,8 +202,9 @@ DONE = "done.json"  # of a fine-tune's folder, written last: how it ended, and i
 
 def kept(fleet: Fleet, group: Sequence[Task]) -> list[dict[str, Any]] | None:
     """How each of a group ended, where all were trained and kept whole by an earlier start."""
-    ends = [once.kept(fleet.folder(task.name) / DONE) for task in group]
-    if None in ends:
+    found = [once.kept(fleet.folder(task.name) / DONE) for task in group]
+    ends = [end for end in found if end is not None]
+    if len(ends) < len(group):
         return None
     damaged = distributed.agreed(
         [

@@ -7,6 +7,7 @@ number of records. A killed run loses only records that its newest checkpoint wi
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +50,7 @@ class Metrics:
 
     def resume(self, stage: str, step: int) -> None:
         """Forgets the records of a stage after `step`, on disk too: the run does them again."""
-        left = [r for r in self.records if r["stage"] != stage or r["step"] <= step]
+        left = [r for r in self.records if r["stage"] != stage or r.get("step", math.inf) <= step]
         if len(left) < len(self.records):
             self.records = left
             self._rewrite()

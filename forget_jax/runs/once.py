@@ -7,7 +7,6 @@ A value is kept with its digest. One that does not match it, or is no JSON any m
 is made again, and a line on stderr says so.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -63,7 +62,7 @@ def _unsealed(path: PathLike) -> list[Any]:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(files.dump_json(value).encode()).hexdigest()
+    return files.digest_of(files.dump_json(value).encode())
 
 
 def keep(path: PathLike, value: Any) -> Any:

@@ -2,13 +2,15 @@
 
 import json
 import re
+import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from forget_jax import distributed, files
+from forget_jax import distributed, files, foreign
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
+from forget_jax.runs import manifest
 from forget_jax.runs.metrics import Metrics, parts_beside
 from forget_jax.runs.once import is_there
 
@@ -38,6 +40,7 @@ class Workdir:
             written; or another process was started with another config.
         """
         self.path = Path(path)
+        self._is_checked = False  # whether results are what they were when the run ended
         self.command = command
         self.began = time.monotonic()
         wanted = {"command": command, **json.loads(files.dump_json(fields))}
@@ -62,8 +65,8 @@ class Workdir:
     def _there(self, config: Path) -> dict[str, Any]:
         """What lies in the directory, as process 0 finds it."""
         return {
-            "config": files.read_json(config) if config.exists() else None,
-            "seconds": files.read_json(self._clock) if self._clock.exists() else 0.0,
+            "config": _config(config) if config.exists() else None,
+            "seconds": _seconds(self._clock),
             "parts": parts_beside(self.path / "metrics.jsonl"),
         }
 
@@ -80,9 +83,41 @@ class Workdir:
 
     @property
     def done(self) -> dict[str, Any] | None:
-        """The summary of a run that has ended, else None; for all processes to ask together."""
+        """The summary of a run that has ended, else None; for all processes to ask together.
+
+        Where a result is damaged or gone, the run has not ended any more: it makes it again.
+
+        Raises:
+          UserError: what is damaged cannot be made again.
+        """
+        if not self._is_checked and is_there(self.path / "summary.json"):
+            self._check_results()
+        self._is_checked = True
         path = self.path / "summary.json"
         return dict(files.read_json(path)) if is_there(path) else None
+
+    def _check_results(self) -> None:
+        """Removes results that are damaged, with what was made beside them, and says so."""
+        wrong = distributed.agreed(manifest.damaged(self.path) if distributed.is_writer() else [])
+        lost = [name for name in wrong if name.rpartition("/")[2] in manifest.ONCE]
+        if lost:
+            raise UserError(
+                f"{self.path / lost[0]} is damaged, and what it tells of the run's steps cannot be "
+                "made again; bring it back, or start in another --workdir"
+            )
+        if not wrong:
+            return
+        print(f"{self.path / wrong[0]} is damaged or gone; it is made again", file=sys.stderr)
+        for name in wrong:
+            for folder in (self.path, *(self.path / part for part in _above(name))):
+                if (folder / manifest.NAME).exists():
+                    files.remove(folder / "summary.json")
+            beside = (self.path / name).parent
+            inside = name.count("/") and not (beside / manifest.NAME).exists()
+            for file in files.walk(beside) if inside and beside.is_dir() else [self.path / name]:
+                files.remove(file)
+        files.remove(self.path / "summary.json")
+        distributed.barrier("damaged results are removed")
 
     def seconds(self) -> float:
         """Time this run has taken, over all its starts."""
@@ -104,9 +139,43 @@ class Workdir:
         self.metrics.join()
         self.tick()
         summary = {"command": self.command, **summary}
-        files.write_json(self.path / "summary.json", summary)
+        text = files.json_bytes(summary)
+        if distributed.is_writer():
+            manifest.keep(self.path, text)
+        files.write_bytes(self.path / "summary.json", text)
+        self._is_checked = True
         distributed.barrier("the summary is there")
         return summary
+
+
+def _above(name: str) -> Iterator[str]:
+    """The folders that a file of a run lies in: `a` and `a/b` of `a/b/c`."""
+    parts = name.split("/")
+    return ("/".join(parts[:n]) for n in range(1, len(parts)))
+
+
+def _seconds(clock: Path) -> float:
+    """The time that earlier starts have taken; a damaged file's is lost, and said."""
+    if not clock.exists():
+        return 0.0
+    try:
+        held = {"seconds": files.read_json(clock)}
+        found: float = foreign.field(held, "seconds", float, str(clock), least=0)
+    except UserError as e:
+        print(f"{e}: the time taken before is not counted", file=sys.stderr)
+        return 0.0
+    return found
+
+
+def _config(path: Path) -> Any:
+    """The config that a run was started with."""
+    try:
+        return files.read_json(path)
+    except UserError as e:
+        raise UserError(
+            f"{e}; it is the run's own config, damaged: remove it, and the run goes on under the "
+            "config that is given now"
+        ) from e
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -55,6 +55,7 @@ def traced(monkeypatch):
     [
         (3, 2, [1, "start", 2, 3, "stop", 4, 5, 6]),
         (1, 2, ["start", 1, "stop", 2, 3, 4, 5, 6]),
+        (1, 1, ["start", 1, "stop", 2, 3, 4, 5, 6]),
         (0, 5, [1, 2, 3, 4, 5, 6]),
         (5, 9, [1, 2, 3, "start", 4, 5, 6, "stop"]),
         (9, 1, [1, 2, 3, 4, 5, 6]),
@@ -68,6 +69,15 @@ def test_which_steps_are_traced(traced, tmp_path, trace, trace_steps, wanted):
             watch({"step": step})
             traced.append(step)
     assert traced == wanted
+
+
+@pytest.mark.parametrize(("steps", "said"), [(6, "traced nothing"), (9, ""), (0, "")])
+def test_a_trace_that_never_began_is_said(traced, tmp_path, capsys, steps, said):
+    with Watch(tmp_path, "s", trace=9, trace_steps=2, tensorboard=False) as watch:
+        for step in range(1, steps + 1):
+            watch({"step": step})
+    err = capsys.readouterr().err
+    assert said in err and bool(said) == bool(err)
 
 
 def test_a_failed_training_leaves_no_trace_running(tmp_path):

@@ -85,7 +85,7 @@ def test_parts_write_files_of_their_own_and_the_whole_reads_them(tmp_path):
     assert [r["stage"] for r in whole.metrics.stage("train")] == ["train/0", "train/1"]
     whole.finish({})
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
-    names = {"config.json", "metrics.jsonl", "seconds.json", "summary.json"}
+    names = {"config.json", "manifest.json", "metrics.jsonl", "seconds.json", "summary.json"}
     names |= {f"{kind}-{i}-of-2.{end}" for i in (0, 1)
               for kind, end in (("metrics", "jsonl"), ("seconds", "json"))}  # fmt: skip
     assert {f.name for f in tmp_path.iterdir()} == names
