@@ -245,4 +245,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     run.end(run.module.run(run.settings, run.work))
     if ending.status and distributed.count() > 1:
         distributed.leave(ending.status)
+    if argv is None and distributed.count() == 1:  # several wait for each other
+        stopping.over(ending.status)
     return ending.status

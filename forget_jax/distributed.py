@@ -18,8 +18,6 @@ import sys
 import time
 from typing import Any, TypeVar
 
-import numpy as np
-
 from forget_jax.errors import UserError
 from forget_jax.rollcall import roll_call
 
@@ -153,6 +151,8 @@ def barrier(name: str) -> None:
 
 
 def _pack(value: Any) -> bytes:
+    import numpy as np  # not before a signal can be a request
+
     if not isinstance(value, np.ndarray | np.generic):
         return json.dumps(value).encode()
     out = io.BytesIO()
@@ -161,6 +161,8 @@ def _pack(value: Any) -> bytes:
 
 
 def _unpack(data: bytes) -> Any:
+    import numpy as np
+
     if not data.startswith(b"\x93NUMPY"):
         return json.loads(data)
     value = np.load(io.BytesIO(data), allow_pickle=False)

@@ -9,9 +9,11 @@ import os
 import socket
 import time
 
+from forget_jax import stopping
 from forget_jax.errors import UserError
 
 MARK = "forget_jax:"  # begins every line said, so that whatever else is at the port is told apart
+ASKING = 0.5  # seconds between two looks whether a signal has come
 
 
 def roll_call(address: str, count: int, index: int, seconds: float) -> None:
@@ -47,11 +49,13 @@ def _call(port: int, count: int, seconds: float) -> None:
     with server, contextlib.ExitStack() as stack:
         peers = []
         while len(present) < count - 1 and not problem:
-            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            stopping.check()
+            server.settimeout(min(max(deadline - time.monotonic(), 0.01), ASKING))
             try:
                 peer = stack.enter_context(server.accept()[0])
-                peer.settimeout(5)
                 own, theirs = map(int, _read(peer).split(" of "))
+                if not 0 < own < theirs:
+                    raise ValueError(own)
             except (OSError, ValueError):  # nobody, or something else that knocked at the port
                 if time.monotonic() >= deadline:
                     missing = ", ".join(str(i) for i in range(1, count) if i not in present)
@@ -65,6 +69,7 @@ def _call(port: int, count: int, seconds: float) -> None:
             peers.append(peer)
         for peer in peers:
             with contextlib.suppress(OSError):
+                peer.settimeout(5)
                 peer.sendall(f"{MARK}{problem}\n".encode())
                 peer.recv(1)  # it closes first, so that the port is free for jax's service
     if problem:
@@ -78,9 +83,9 @@ def _answer(host: str, port: int, count: int, index: int, seconds: float) -> Non
         try:
             with socket.create_connection((host, port), timeout=left) as peer:
                 peer.sendall(f"{MARK}{index} of {count}\n".encode())
-                peer.settimeout(left + 5)
-                problem = _read(peer)
+                problem = _read(peer, left + 5)
         except (OSError, ValueError):  # not there yet
+            stopping.check()
             time.sleep(0.1)
             continue
         if problem:
@@ -91,11 +96,19 @@ def _answer(host: str, port: int, count: int, index: int, seconds: float) -> Non
     )
 
 
-def _read(peer: socket.socket) -> str:
+def _read(peer: socket.socket, seconds: float = 5) -> str:
     """One line, without its mark; ValueError where it is not one of ours."""
-    data = b""
-    while not data.endswith(b"\n") and len(data) < 200 and (got := peer.recv(200)):
-        data += got
+    data, deadline = b"", time.monotonic() + seconds
+    while not data.endswith(b"\n") and len(data) < 200:
+        stopping.check()
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        peer.settimeout(ASKING)
+        with contextlib.suppress(TimeoutError):
+            got = peer.recv(200)
+            if not got:
+                break
+            data += got
     line = data.decode("ascii", "replace")
     if not (line.startswith(MARK) and line.endswith("\n")):
         raise ValueError(line)

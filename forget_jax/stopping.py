@@ -98,6 +98,15 @@ def watched(who: Callable[[], str] = str) -> Iterator[None]:
         _watch = None
 
 
+def over(status: int) -> None:
+    """All is done: from now on a signal ends the process at once, with the status that it has.
+
+    Raised while the interpreter ends, an exception would only be printed.
+    """
+    for number in SIGNALS:
+        signal.signal(number, lambda *args: os._exit(status))
+
+
 def is_watched() -> bool:
     """Whether signals are requests now: in commands, not in a notebook."""
     return _watch is not None

@@ -2,7 +2,8 @@
 # shellcheck shell=bash disable=SC2034
 
 dry_run=''
-read -ra forget_jax <<< "${FORGET_JAX:-forget-jax}"
+read -ra forget_jax <<< "${FORGET_JAX:-}"
+[[ ${forget_jax[*]} ]] || forget_jax=(forget-jax)
 
 die() {
   printf '%s: %s\n' "$(basename "$0")" "$1" >&2
@@ -41,6 +42,11 @@ option() {
 
 whole_number() {
   [[ $2 =~ ^[1-9][0-9]{0,8}$ ]] || die "$1 is '$2'; it must be a whole number, 1 or more"
+}
+
+# seconds NAME VALUE: a number that sleep takes; a value of the environment is no arithmetic.
+seconds() {
+  [[ $2 =~ ^[0-9]{1,6}(\.[0-9]{1,6})?$ ]] || die "$1 is '$2'; it must be a number of seconds"
 }
 
 given() {

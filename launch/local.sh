@@ -30,6 +30,8 @@ while [[ $# -gt 0 ]]; do
   esac
 done
 whole_number --processes "$processes"
+grace=${GRACE_SECONDS:-40}
+seconds GRACE_SECONDS "$grace"
 check_words "$@"
 need "${forget_jax[0]}"
 
@@ -63,7 +65,7 @@ devices() {
 
 [[ $logs || $dry_run ]] || logs=$(mktemp -d -t forget_jax.XXXXXX)
 logs=${logs:-/tmp}
-run mkdir -p "$logs" || exit
+run mkdir -p -- "$logs" || exit
 
 set -m # a process group for each, so that Ctrl-C reaches them once, through this script
 pids=()
@@ -99,13 +101,12 @@ while ((${#pids[@]})); do
   if ((status && !failed)); then
     failed=$status
     # the others notice within their heartbeat; those that do not are made to end
-    grace=${GRACE_SECONDS:-40}
     (sleep "$grace"; tell TERM; sleep "$grace"; tell KILL) &
     watch=$!
   fi
 done
 [[ ! $watch ]] || kill -- "-$watch"
 if ((failed)); then
-  for ((i = 1; i < processes; i++)); do tail -n 1 "$logs/process-$i.log" >&2; done
+  for ((i = 1; i < processes; i++)); do tail -n 1 -- "$logs/process-$i.log" >&2; done
 fi
 exit "$failed"

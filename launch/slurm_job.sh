@@ -11,7 +11,9 @@ srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=120
 status=$?
 # 130: saved and stopped because it was told to. Cancelled jobs are told to as well, but long before
 # their time limit.
-if [[ $status == 130 && $(date +%s) -ge $((${SLURM_JOB_END_TIME:-0} - 300)) ]]; then
+end=${SLURM_JOB_END_TIME:-0}
+[[ $end =~ ^[0-9]{1,12}$ ]] || end=0 # what is no number must not become arithmetic
+if ((status == 130 && $(date +%s) >= 10#$end - 300)); then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -30,7 +30,7 @@ set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 type='' zone='' project='' name=forget-jax runtime='' spot='' parts='' install='' keep=''
-source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 more=() options=()
 while [[ $# -gt 0 ]]; do
   case $1 in
@@ -44,6 +44,8 @@ while [[ $# -gt 0 ]]; do
     *) die "unknown argument '$1'; see --help" ;;
   esac
 done
+poll=${POLL_SECONDS:-30}
+seconds POLL_SECONDS "$poll"
 given --type "$type"
 given --zone "$zone"
 [[ $name =~ ^[a-z][-a-z0-9]{0,50}$ ]] ||
@@ -78,7 +80,6 @@ if [[ $parts ]]; then
   exec "$0" --name "$name" "${options[@]}" -- "$@"
 fi
 
-poll=${POLL_SECONDS:-30}
 where=("--zone=$zone")
 [[ ! $project ]] || where+=("--project=$project")
 create=(

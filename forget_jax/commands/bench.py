@@ -30,6 +30,7 @@ def run(settings: Bench, work: Workdir) -> Ended:
     models = {} if settings.what == "completion" else {"shape": settings.shape}
     print(f"measuring {BENCHMARKS[settings.what]}", file=sys.stderr)
     found = benchmark.run(quick=settings.quick, **models)
+    work.metrics.resume("bench", 0)  # what a killed start has left
     for row in found["rows"]:
         work.metrics.add("bench", row)
     print(importlib.import_module("forget_jax.benchmarks.table").show(found), file=sys.stderr)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from forget_jax import stopping
 from forget_jax.errors import UserError
 from forget_jax.lm import sharding
 from forget_jax.lm.decoder import empty_cache, head, hidden_and_cache
@@ -152,6 +153,7 @@ def greedy(
     for length, members in buckets.items():
         rows = min(batch_size, _bucket(len(members), 1))
         for start in range(0, len(members), rows):
+            stopping.check()
             batch = members[start : start + rows]
             padded = batch + batch[-1:] * (rows - len(batch))
             ids_BxL = np.zeros((rows, length), np.int32)

@@ -1,5 +1,6 @@
 """The training loop: steps one after the other, their log, held-out losses and checkpoints."""
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -90,8 +91,10 @@ def train(
     def end() -> int:
         return run.plan.total if until is None else min(until, run.plan.total)
 
-    with StopSignal() as stop, Progress(listener.what, end(), run.number) as progress:
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(listener.what, end(), run.number))
         compile_ahead(run, end())
+        stop = stack.enter_context(StopSignal())  # from now on there is something to save
         while run.number < end():
             for batch, seats, key in run.microbatches():
                 run.sums = accumulate(

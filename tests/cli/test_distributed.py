@@ -78,7 +78,7 @@ def test_they_agree_and_only_the_first_writes_and_speaks(pair, tmp_path):
     (run / "gone").touch()
     status, err, out = pair("agree", slurm=True).end()
     assert status == [0, 0], err
-    assert sorted(f.name for f in run.iterdir()) == ["0.json", "config.json", "kept"]
+    assert sorted(f.name for f in run.iterdir()) == [".lock", "0.json", "config.json", "kept"]
     assert (run / "0.json").read_text().strip() == "2"
     assert "agreed" in err[0] and "agreed" not in err[1]
     assert f"workdir {run}" in out[0]

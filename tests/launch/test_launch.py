@@ -149,6 +149,39 @@ def test_a_mistake_is_one_line(tools, argv, said):
     assert tools.calls() == []
 
 
+@pytest.mark.fault("values of the environment in launch scripts", "one line")
+@pytest.mark.parametrize("value", ["a[$(touch ran)]", "x", "-1", "1e3", "inf", "1 2"])
+@pytest.mark.parametrize(("start", "name"), [(LOCAL, "GRACE_SECONDS"), (TPU, "POLL_SECONDS")])
+def test_seconds_of_the_environment_are_numbers(tools, start, name, value):
+    status, out, err = tools.run(*start, *GIVEN, **{name: value})
+    assert (status, out) == (2, "") and tools.calls() == []
+    assert err == f"{start[0].name}: {name} is '{value}'; it must be a number of seconds\n"
+
+
+@pytest.mark.fault("values of the environment in launch scripts", "as it should be")
+@pytest.mark.parametrize(
+    ("start", "option"),
+    [
+        *((LOCAL, name) for name in ("--processes",)),
+        *((SLURM, name) for name in ("--nodes", "--gpus-per-node", "--cpus", "--parts")),
+        *((GKE, name) for name in ("--num-slices", "--restarts", "--parts")),
+        (TPU, "--parts"),
+    ],
+)
+def test_numbers_are_no_arithmetic(tools, tmp_path, start, option):
+    for value in (f"a[$(touch {tmp_path}/ran)]", "forget_jax", "1+1", "0x10", "08", "1\n"):
+        status, out, err = tools.run(*start, option, value, *GIVEN)
+        assert (status, out) == (2, "") and f"{option} is '{value}'" in err
+    assert tools.calls() == [] and not (tmp_path / "ran").exists()
+
+
+def test_the_folder_is_found_whatever_cd_looks_up(tools):
+    argv = ["launch/tpu_pod.sh", *TPU[1:], "--dry-run", *GIVEN]
+    status, out, err = tools.run("env", "-C", ROOT, *argv, CDPATH=str(ROOT))
+    assert status == 0, err
+    assert f"-C {ROOT} " in out
+
+
 @pytest.mark.parametrize("script", ["local.sh", "slurm.sh", "tpu_pod.sh", "gke.sh"])
 def test_help_names_every_option(tools, script):
     status, out, _ = tools.run(LAUNCH / script, "--help")

@@ -34,3 +34,18 @@ def test_a_job_stopped_by_its_time_limit_queues_itself_again(tools, status, left
     (words,) = tools.calls("srun")
     assert words[-4:] == ["forget-jax", "associate", "a b", "--config.part=2/8"]
     assert tools.calls("scontrol") == ([["scontrol", "requeue", "31"]] if again else [])
+
+
+@pytest.mark.fault("values of the environment in launch scripts", "as it should be")
+@pytest.mark.parametrize("name", ["SLURM_JOB_END_TIME", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"])
+@pytest.mark.parametrize("value", ["a[$(touch {0})]", "$(touch {0})", "0;touch {0}", "x", "09"])
+def test_a_job_takes_no_value_of_the_environment_as_a_program(tools, tmp_path, name, value):
+    tools.does("srun", "exit 130")
+    ran = tmp_path / "ran"
+    env = {"SLURM_JOB_END_TIME": "0", "SLURM_JOB_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}
+    status, _, err = tools.run(
+        LAUNCH / "slurm_job.sh", "forget-jax", **env | {name: value.format(ran)}
+    )
+    assert (status, err) == (130, "") and not ran.exists()
+    if name == "SLURM_ARRAY_TASK_ID":
+        assert tools.calls("srun")[0][-1] == f"--config.part={value.format(ran)}/8"
