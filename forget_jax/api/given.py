@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax.data import reading
 from forget_jax.data.examples import Example
 from forget_jax.data.reading import Reader
 from forget_jax.data.rows import to_example
@@ -92,7 +91,8 @@ def encoded(
       UserError: as `Reader.read`; a list that is empty, or holds something else.
     """
     (chosen,) = settings("reading", how or {}, Data)
-    reader = Reader(chosen, base.tokenizer, base.model.config.context)
+    shape = base.model.config
+    reader = Reader(chosen, base.tokenizer, shape.context, shape.vocab_size)
     if isinstance(data, str | os.PathLike):
         return reader.read((os.fspath(data),), scored).encoded
     listed = [_example(item, i) for i, item in enumerate(data)]
@@ -101,8 +101,7 @@ def encoded(
     names = [e.name for e in listed]
     if len(set(names)) < len(names):
         raise UserError(f"two examples are called {max(names, key=names.count)}")
-    template = reading.template(chosen, scored)
-    return reading.encode(listed, base.tokenizer, template, chosen, reader.context)[0]
+    return reader.encode(listed, scored)[0]
 
 
 def _example(item: Any, i: int) -> Example:

@@ -78,7 +78,7 @@ def load(
     config = checkpoint.config_of(path)
     checkpoint.check_tokenizer(config, tokenizer, path)
     seen = None if work is None else inputs.watcher(work)
-    reader = Reader(data, tokenizer, config.context, seen)
+    reader = Reader(data, tokenizer, config.context, config.vocab_size, seen)
     wants = Wants(min(data.context or config.context, config.context), recipe, score)
     fitting.check(config, checkpoint.dtype_of(path), wants, together)
     read = bases.read(path).computing(dtype=model.dtype)

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from forget_jax.data import sources, tokenise
 from forget_jax.data.examples import Example
+from forget_jax.data.row_files import stem
 from forget_jax.data.settings import Data
 from forget_jax.data.tokenise import TEMPLATES, Encoded, Template
 from forget_jax.errors import UserError
@@ -34,8 +37,11 @@ def columns(data: Data) -> dict[str, str]:
     """`prompt=question` pairs as a mapping from our names to the file's."""
     pairs = [pair.partition("=") for pair in data.columns]
     for ours, equals, theirs in pairs:
-        if not (equals and ours and theirs):
-            raise UserError(f"data.columns takes pairs such as prompt=question, not {ours!r}")
+        if not (equals and ours):
+            raise UserError(
+                f"data.columns takes pairs such as prompt=question (or source= to leave a field "
+                f"out), not {ours!r}"
+            )
     return {ours: theirs for ours, _, theirs in pairs}
 
 
@@ -81,7 +87,25 @@ def task_name(spec: str) -> str:
     kind, colon, rest = name.partition(":")
     if colon and kind in ("builtin", "hf", "tfds"):
         return rest
-    return PurePosixPath(name).name.split(".")[0]
+    return stem(PurePosixPath(name).name)
+
+
+def task_names(specs: Sequence[str]) -> list[str]:
+    """The names of several tasks: where files share one, with as much of their path as it takes.
+
+    `squad/train` and `piqa/train` rather than twice `train`. What cannot be told apart at all, as
+    one file that is named twice, keeps one name.
+    """
+    found = [task_name(spec) for spec in specs]
+    parts = [PurePosixPath(split_slice(spec)[0]).parts for spec in specs]
+    for more in range(1, max(map(len, parts), default=1)):
+        twice = {name for name in found if found.count(name) > 1}
+        if not twice:
+            break
+        for i, name in enumerate(found):
+            if name in twice and more < len(parts[i]):
+                found[i] = f"{parts[i][-1 - more]}/{name}"
+    return found
 
 
 def task_seed(seed: int, name: str, repeat: int = 0) -> int:
@@ -121,12 +145,14 @@ class Reader:
       data: how they are read and tokenised.
       tokenizer: of the model.
       longest: the model's own context, in tokens.
+      vocab_size: how many tokens the model knows.
       seen: told of every data set that is read.
     """
 
     data: Data
     tokenizer: Any
     longest: int
+    vocab_size: int
     seen: Seen | None = None
 
     @property
@@ -147,12 +173,35 @@ class Reader:
           scored: these examples are scored, not trained on, so `data.eos_scored` holds for them.
         """
         examples = load(specs, self.data, self.seen)
+        return Texts(examples, *self.encode(examples, scored))
+
+    def encode(
+        self, examples: Sequence[Example], scored: bool
+    ) -> tuple[list[Encoded], dict[str, int]]:
+        """Examples tokenised, as the function `encode` has it; arguments as for `read`."""
         chosen = template(self.data, scored)
-        return Texts(examples, *encode(examples, self.tokenizer, chosen, self.data, self.context))
+        encoded, counts = encode(examples, self.tokenizer, chosen, self.data, self.context)
+        for row in encoded:
+            self._check_known(row.name, row.ids)
+        return encoded, counts
 
     def prompts(self, examples: Sequence[Example], new: int) -> tuple[list[list[int]], int]:
         """What completions of up to `new` tokens are generated from, and how many were cut."""
-        return tokenise.prompts(examples, self.tokenizer, template(self.data), self.longest - new)
+        chosen = template(self.data)
+        found, cut = tokenise.prompts(examples, self.tokenizer, chosen, self.longest - new)
+        for example, ids in zip(examples, found, strict=True):
+            self._check_known(example.name, ids)
+        return found, cut
+
+    def _check_known(self, name: str, ids: list[int] | np.ndarray) -> None:
+        """Refuses a token that was added to the tokenizer and not to the model."""
+        largest = int(np.max(ids, initial=0))
+        if largest >= self.vocab_size:
+            token = self.tokenizer.convert_ids_to_tokens(largest)
+            raise UserError(
+                f"{name} holds the token {token!r}, which the tokenizer has and the model has not; "
+                "take it out of the text"
+            )
 
 
 def encode(

@@ -296,6 +296,29 @@ def test_an_adapter_under_which_nothing_is_finite(adapter_of, score_arguments, r
         assert not (work / "summary.json").exists()
 
 
+@pytest.mark.fault("a token that the model has no row for", "as it should be")
+def test_a_lone_token_of_padding_changes_nothing(score_arguments, tiny_base, run_cli, tmp_path):
+    """People add [PAD] to train; a text that holds it as text is refused by name."""
+    model, tokenizer = checkpoint.load(tiny_base), tokenizers.load(tiny_base)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert tokenizer.pad_token_id == model.config.vocab_size
+    checkpoint.save(tmp_path / "padded", model, tokenizer)
+    argv = [*score_arguments, f"--config.model.path={tmp_path / 'padded'}"]
+    ran(run_cli, argv, tmp_path / "run")
+    ran(run_cli, score_arguments, tmp_path / "base")
+    xr.testing.assert_equal(table(tmp_path / "run"), table(tmp_path / "base"))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one two"}\n{"text": "three [PAD] four"}\n')
+    said = refused(run_cli, [*argv, f"--config.data.path={rows}"], tmp_path / "held")
+    assert "rows#1 holds the token '[PAD]', which the tokenizer has and the model has not" in said
+    tokenizer.add_tokens(["<tool>"])
+    checkpoint.save(tmp_path / "more", model, tokenizer)
+    argv = [*score_arguments, f"--config.model.path={tmp_path / 'more'}"]
+    assert "tokenizer and weights are of different models" in refused(
+        run_cli, argv, tmp_path / "other"
+    )
+
+
 @pytest.mark.parametrize("measures", ["true", "false"])
 def test_columns_of_the_table_have_one_order(measures, score_arguments, run_cli, tmp_path):
     argv = [*score_arguments, f"--config.score.measures={measures}"]

@@ -433,6 +433,8 @@ def _shards(target: files.Path) -> set[str]:
 def check_tokenizer(config: DecoderConfig, tokenizer: Any, where: str) -> None:
     """A tokenizer may know fewer tokens than the model has rows for (padding), never more.
 
+    But for a lone token of padding, which people add to train and no text holds.
+
     Args:
       config: of the model.
       tokenizer: of transformers.
@@ -441,9 +443,10 @@ def check_tokenizer(config: DecoderConfig, tokenizer: Any, where: str) -> None:
     Raises:
       UserError: a token id beyond the embedding.
     """
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    vocabulary = set(tokenizer.get_vocab().values())
+    largest = max(vocabulary - {tokenizer.pad_token_id}, default=-1)
     if largest >= config.vocab_size:
         raise UserError(
-            f"{where}: the tokenizer knows {largest + 1} tokens, but config.json has "
+            f"{where}: the tokenizer knows {max(vocabulary) + 1} tokens, but config.json has "
             f"vocab_size={config.vocab_size}: tokenizer and weights are of different models"
         )

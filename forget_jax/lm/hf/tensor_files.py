@@ -86,7 +86,7 @@ class Tensors:
             try:
                 held = safe_open(file, "numpy")
             except Exception as e:
-                reason = " ".join(str(e).split())[:200]
+                reason = "".join(c if c.isprintable() else " " for c in str(e))[:200]
                 raise UserError(
                     f"{file}: broken or truncated safetensors ({reason}); download it again"
                 ) from e
