@@ -24,6 +24,7 @@ from forget_jax.fleet.fleet import ADVICE, Fleet, Scored, train_and_score
 from forget_jax.randomness import generator
 from forget_jax.replay.settings import Replay
 from forget_jax.replay.strategies import STRATEGIES, Known, draw, weights
+from forget_jax.scoring.likelihood import nll_mean
 from forget_jax.training.loop import Task
 
 
@@ -188,12 +189,20 @@ def compare(
     rows = {name: slice(*ends[m : m + 2]) for m, name in enumerate(heldout)}
 
     def forgetting(cell: Cell) -> float:
-        return float(np.nanmean(nll[cell.name][:N] / tokens[:N] - base))
+        return _mean(nll[cell.name][:N] / tokens[:N] - base)
 
     def own_loss(cell: Cell) -> float:
         at = rows[str(cell.at["task"])]
-        return float(np.nansum(nll[cell.name][at]) / tokens[at].sum())
+        return nll_mean(nll[cell.name][at], tokens[at])
 
     z = grids.gather(grid, {c.name: forgetting(c) for c in grid}, unit="nats a token")
     loss = grids.gather(grid, {c.name: own_loss(c) for c in grid}, unit="nats a token")
-    return Compared(z, loss, float(base.mean()), done)
+    if not np.isfinite(z).any():
+        raise UserError("no forgetting is finite: the base or every fine-tune gives no numbers")
+    return Compared(z, loss, _mean(base), done)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Over what is finite; NaN where nothing is."""
+    known = np.isfinite(values)
+    return float(values[known].mean()) if known.any() else np.nan
