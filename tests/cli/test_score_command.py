@@ -374,7 +374,12 @@ def test_the_matrix_keeps_a_cell_without_a_score_missing(
     with xr.open_zarr(tmp_path / "run" / "forgetting.zarr", consolidated=False) as z:
         bad = np.isnan(z.forgetting.values)
         assert set(z.example.values[bad.all(0)]) == set(names) and (bad.all(0) == bad.any(0)).all()
-    assert summary(tmp_path / "run")["missing"] == 3 * len(names)
+    said = summary(tmp_path / "run")
+    assert said["missing"] == 3 * len(names)
+    base = table(tmp_path / "run").sel(model="base")
+    kept = base.sel(example=np.isfinite(base.nll_sum))
+    mean = float(kept.nll_sum.sum() / kept.tokens.sum())
+    assert said["base_nll_mean"] == pytest.approx(mean)
 
 
 def refused(run_cli, argv, work):
