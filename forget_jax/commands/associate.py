@@ -25,6 +25,7 @@ from forget_jax.fleet.cells import BASE, Cell
 from forget_jax.fleet.fleet import Fleet, Scored, tasks_together, train_and_score
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import recite
+from forget_jax.scoring.likelihood import nll_mean
 from forget_jax.scoring.recite import Asked, Recited
 from forget_jax.scoring.table import NLL
 
@@ -50,7 +51,7 @@ class Measured:
 
 def check(settings: Associate) -> None:
     """Refuses tasks that cannot be told apart."""
-    names = [reading.task_name(spec) for spec in settings.tasks]
+    names = reading.task_names(settings.tasks)
     if not names:
         raise UserError("config.tasks names no task")
     if not settings.upstream:
@@ -70,7 +71,8 @@ def run(settings: Associate, work: Workdir) -> Ended:
     """Measures the forgetting matrix; resumes."""
     count = len(settings.tasks) + min(settings.repeat_tasks, len(settings.tasks))
     fleet, reader = values.fleet(settings, work, count)
-    texts = {reading.task_name(spec): reader.read((spec,)) for spec in settings.tasks}
+    names = reading.task_names(settings.tasks)
+    texts = {name: reader.read((spec,)) for name, spec in zip(names, settings.tasks, strict=True)}
     upstream = reader.read(settings.upstream, scored=True)
     kept = {e.name for e in upstream.encoded}
     examples = [e for e in upstream.examples if e.name in kept]
@@ -183,6 +185,11 @@ def _finish(
     )
     save(work / "forgetting.zarr", matrix)
     known = np.isfinite(z_MxN)
+    if not known.any():
+        raise UserError(
+            f"no entry of the matrix is finite (it is in {work / 'forgetting.zarr'}): the base or "
+            "every fine-tune gives no numbers"
+        )
     twice = [name for name in names if name in again]
     assert done.table is not None
     base = done.table.sel(model=BASE)
@@ -204,7 +211,7 @@ def _finish(
         missing=int((~known).sum()),
         **measured.figures,
         training=values.training(work.metrics.stage("associate")),
-        base_nll_mean=float(np.nansum(base[NLL]) / base.tokens.sum()),
+        base_nll_mean=nll_mean(base[NLL].values, base.tokens.values),
         useful_fraction=done.useful_fraction,
         failed={name: Failed(**why._asdict()) for name, why in done.failed.items()},
         over_context={name: OverContext(**counts) for name, counts in over.items()},

@@ -11,7 +11,7 @@ from forget_jax.commands import summaries
 from forget_jax.commands.driver import Ended, drive, module_of
 from forget_jax.commands.settings import Quickstart
 from forget_jax.commands.summaries import Quickstart as Summary
-from forget_jax.data.reading import task_name
+from forget_jax.data.reading import task_names
 from forget_jax.files import Path
 from forget_jax.runs.workdir import Workdir
 
@@ -24,10 +24,10 @@ def check(settings: Quickstart) -> None:
         further = getattr(module_of(stage), "check", None)
         if further is not None:
             further(_joined(getattr(settings, stage), Path("quickstart")))
-    tasks = [task_name(spec) for spec in settings.associate.tasks]
+    tasks = task_names(settings.associate.tasks)
     made = Matrix(np.zeros((len(tasks), 1)), tuple(tasks), ("",), ("",))
     made.rows((*settings.predict.split.test_tasks, *settings.predict.split.train_tasks))
-    made.rows(tuple(task_name(spec) for spec in settings.replay.tasks))
+    made.rows(tuple(task_names(settings.replay.tasks)))
 
 
 def run(settings: Quickstart, work: Workdir) -> Ended:

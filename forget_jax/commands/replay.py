@@ -9,7 +9,7 @@ from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Replay
 from forget_jax.commands.summaries import OverContext, StrategiesDiffer, Strategy
 from forget_jax.commands.summaries import Replay as Summary
-from forget_jax.data.reading import held_out, task_name
+from forget_jax.data.reading import held_out, task_names
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.fleet import cells as grids
@@ -28,7 +28,7 @@ def check(settings: Replay) -> None:
     if not settings.matrix.path:
         raise UserError("give matrix.path (the association matrix of these upstream examples)")
     values.check_alone(settings.train, "replay")
-    grids.check_names([task_name(spec) for spec in settings.tasks])
+    grids.check_names(task_names(settings.tasks))
     chosen = settings.replay.strategies
     if twice := [name for name in chosen if chosen.count(name) > 1]:
         raise UserError(f"replay.strategies names {twice[0]} twice")
@@ -44,7 +44,7 @@ def _fine_tunes(settings: Replay) -> int:
 def run(settings: Replay, work: Workdir) -> Ended:
     """Trains every task under every strategy and compares what is forgotten; resumes."""
     matrix = matrices.load(settings.matrix.path)
-    matrix.rows(tuple(task_name(spec) for spec in settings.tasks))  # each has one
+    matrix.rows(tuple(task_names(settings.tasks)))  # each has one
     fleet, reader = values.fleet(settings, work, _fine_tunes(settings))
     texts = reader.read(settings.upstream)
     scored = texts if settings.data.eos_scored else reader.read(settings.upstream, scored=True)
@@ -52,8 +52,8 @@ def run(settings: Replay, work: Workdir) -> Ended:
     upstream = Upstream.split(matrix, texts.encoded, scored.encoded, settings.replay, seed)
     training: dict[str, list[Encoded]] = {}
     heldout: dict[str, list[Encoded]] = {}
-    for spec in settings.tasks:
-        name, rows = task_name(spec), reader.read((spec,)).encoded
+    for name, spec in zip(task_names(settings.tasks), settings.tasks, strict=True):
+        rows = reader.read((spec,)).encoded
         keep = held_out(rows, max(1, round(len(rows) * settings.replay.task_heldout)))
         if keep < 1:
             raise UserError(f"task {name} has {len(rows)} rows: too few to hold some out")

@@ -36,7 +36,7 @@ def split_slice(spec: str) -> tuple[str, int, int | None]:
 def columns(data: Data) -> dict[str, str]:
     """`prompt=question` pairs as a mapping from our names to the file's."""
     pairs = [pair.partition("=") for pair in data.columns]
-    for ours, equals, theirs in pairs:
+    for ours, equals, _ in pairs:
         if not (equals and ours):
             raise UserError(
                 f"data.columns takes pairs such as prompt=question (or source= to leave a field "

@@ -1,15 +1,19 @@
 """One row of a data set, whatever it was read from, becomes an `Example`, or a clear error."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from forget_jax import foreign
 from forget_jax.data.examples import Example, Message
 from forget_jax.errors import UserError, nearest
 from forget_jax.foreign import in_words
 
 FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers")
 ROLES = ("system", "user", "assistant")
+# Roles as others call them, and the columns of ShareGPT's conversations.
+CALLED = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
+SHAREGPT = "conversations"
+OPTIONAL = ("name", "source", "answers")  # a column of such a name may mean something else
 _FORMS = {
     "text": ("text",),
     "prompt and completion": ("prompt", "completion"),
@@ -34,7 +38,8 @@ def to_example(
 
     Args:
       row: column names and values. A null value counts as an absent column.
-      columns: our field names onto the row's columns; `a.b` reaches into a nested object.
+      columns: our field names onto the row's columns; `a.b` reaches into a nested object, and an
+        empty name switches a field off.
       where: the file and row, for error messages.
       name, source: used where the row has no such column.
 
@@ -43,6 +48,11 @@ def to_example(
     files do.
     """
     values = {field: _cell(row, columns, field, where) for field in FIELDS}
+    if values["messages"] is None and "messages" not in columns and SHAREGPT in row:
+        values["messages"] = row[SHAREGPT]
+    for field in OPTIONAL:
+        if field not in columns and not _is_of(field, values[field]):
+            values[field] = None
     form = _form(values, columns, row, where)
     name = _label(values["name"], "name", where) or name
     source = _label(values["source"], "source", where) or source
@@ -54,11 +64,11 @@ def to_example(
         return Example(name, source, messages=_messages(values["messages"], where), answers=answers)
     prompt = _text(values["prompt"], "prompt", where)
     completion = values["completion"]
-    if isinstance(completion, list):
-        accepted = _texts(completion, "completion", where)
-        if not accepted:
-            raise UserError(f"{where}: completion is an empty list, so there is nothing to learn")
-        completion, answers = accepted[0], tuple(dict.fromkeys((*accepted, *answers)))
+    if isinstance(completion, str):
+        completion = _json_list(completion, texts=True) or completion
+    if isinstance(completion, list):  # an empty one, as of a question without an answer, is no text
+        accepted = _texts(completion, "completion", where) or ("",)
+        completion, answers = accepted[0], tuple(filter(None, dict.fromkeys((*accepted, *answers))))
     completion = _text(completion, "completion", where)
     return Example(name, source, prompt=prompt, completion=completion, answers=answers)
 
@@ -66,6 +76,8 @@ def to_example(
 def _cell(row: Mapping[str, Any], columns: Mapping[str, str], field: str, where: str) -> Any:
     """The row's value for a field; a column that was asked for by name must exist."""
     column = columns.get(field, field)
+    if not column:
+        return None
     if column in row:
         return row[column]
     value: Any = row
@@ -144,23 +156,47 @@ def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _json_list(value: str) -> list[Any] | None:
+def _json_list(value: str, texts: bool = False) -> list[Any] | None:
+    """The list that a text is in JSON; with `texts`, of texts alone."""
     if not value.lstrip().startswith("["):
         return None
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        held = foreign.parse(value, "")
+    except UserError:
         return None
+    if not isinstance(held, list) or (texts and not all(isinstance(x, str) for x in held)):
+        return None
+    return held
+
+
+def _is_of(field: str, value: Any) -> bool:
+    """Whether a value can be what an optional field holds."""
+    if field == "answers":
+        listed = isinstance(value, list) and all(isinstance(x, str) for x in value)
+        return value is None or isinstance(value, str) or listed
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
+
+
+def _joined(content: Any) -> Any:
+    """The text of a turn that is given in parts, as `{"type": "text", "text": …}`."""
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
 
 
 def _messages(value: Any, where: str) -> tuple[Message, ...]:
     """The turns of a conversation: each a role of ROLES and text, at least one of the assistant."""
     if isinstance(value, str):
         value = _json_list(value)
-    if isinstance(value, Mapping) and {"role", "content"} <= set(value):  # column-wise storage
-        value = [
-            {"role": r, "content": c} for r, c in zip(value["role"], value["content"], strict=True)
-        ]
+    if isinstance(value, Mapping):  # column-wise storage
+        lists = [value.get(key) for key in ("role", "content")]
+        if not all(isinstance(x, list) for x in lists) or len(lists[0]) != len(lists[1]):
+            raise UserError(
+                f"{where}: messages is an object; it must be a list of {{role, content}}, or hold "
+                "lists of both of one length"
+            )
+        value = [{"role": r, "content": c} for r, c in zip(*lists, strict=True)]
     if not isinstance(value, list) or not value:
         raise UserError(
             f"{where}: messages is not a list of {{role, content}} with at least one turn"
@@ -168,12 +204,16 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
     turns: list[Message] = []
     for n, turn in enumerate(value):
         here = f"{where}, message {n}"
+        if isinstance(turn, Mapping) and {"from", "value"} <= set(turn):  # as ShareGPT has it
+            turn = {"role": turn["from"], "content": turn["value"]}
         if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
             raise UserError(f"{here}: needs role and content")
         role, content = turn["role"], turn["content"]
+        role = CALLED.get(role, role) if isinstance(role, str) else role
         if role not in ROLES:
-            raise UserError(f"{here}: role is {role!r}; the roles are {', '.join(ROLES)}")
-        turns.append((role, _text(content, "content", here)))
+            known = ", ".join((*ROLES, *CALLED))
+            raise UserError(f"{here}: role is {in_words(role)}; the roles are {known}")
+        turns.append((role, _text(_joined(content), "content", here)))
     if all(role != "assistant" for role, _ in turns):
         raise UserError(f"{where}: messages has no assistant turn, so there is nothing to learn")
     return tuple(turns)
