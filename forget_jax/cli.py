@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forget_jax import distributed, stopping
-from forget_jax.errors import UserError, nearest
+from forget_jax.errors import UserError, nearest, one_line
 from forget_jax.settings import check
 
 COMMANDS = {
@@ -209,7 +209,7 @@ class _Ending:
         if e is None:
             return False
         if isinstance(e, UserError):
-            self.status, said = 2, " ".join(str(e).split())
+            self.status, said = 2, one_line(str(e))
         elif isinstance(e, KeyboardInterrupt):
             self.status = 130
             said = f"{f'{e}' or 'interrupted'}; start the same command again to resume"
@@ -219,7 +219,7 @@ class _Ending:
         elif not isinstance(e, Exception):
             return False
         elif distributed.lost_peer(e):
-            why = " ".join(str(e).split())[:200]
+            why = one_line(str(e), 200)
             self.status = 1
             said = f"lost another process ({why}); start the same command again to resume"
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forget_jax.report.plots import SERIES, Line, Row, legend, row_plot, xy_plot
-from forget_jax.report.section import Figure, Section, Table, count, floats, number
+from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
 
 
 def rank_section(
@@ -112,7 +112,7 @@ def methods_section(methods: Mapping[str, Completed], observed: int, seeds: int)
     spread = dict(zip(methods, floats(m.rmse_std for m in methods.values()), strict=True))
     order = sorted(methods, key=lambda name: np.nan_to_num(rmse[name], nan=np.inf))
     rows = [Row(n, rmse[n], rmse[n] - spread[n], rmse[n] + spread[n]) for n in order]
-    alt = "RMSE: " + ", ".join(f"{r.name} {number(r.value)}" for r in rows) + "."
+    alt = "RMSE: " + ", ".join(f"{shorten(r.name, 60)} {number(r.value)}" for r in rows) + "."
     drawn = (
         f"{count(observed, 'observed entry').replace('entrys', 'entries')} of each new task's row"
     )

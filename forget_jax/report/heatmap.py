@@ -68,7 +68,7 @@ def heatmap(
         rows = np.sort(np.argsort(-np.where(np.isnan(mean_M), -np.inf, mean_M))[:MAX_TASKS])
         notes.append(f"Only the {MAX_TASKS} of {len(tasks):,} tasks with the largest mean z.")
     columns = _arrange(z_MxN[rows], examples, sources, notes)
-    shown, names = columns.z_MxC, [tasks[int(i)] for i in rows]
+    shown, names = columns.z_MxC, [shorten(tasks[int(i)], 120) for i in rows]
     limit = robust_range(z_MxN)
     if not np.isfinite(shown).all():
         notes.append("Grey entries were not measured.")
@@ -96,7 +96,7 @@ def heatmap(
         data={
             "tasks": names,
             "examples": columns.names,
-            "groups": [[source, stop] for source, _, stop in columns.groups],
+            "groups": [[shorten(source, 120), stop] for source, _, stop in columns.groups],
             **_packed(shown),
         },
     )
@@ -151,7 +151,7 @@ def _label(group: tuple[str, int, int], n: int, width: int) -> dict[str, Any]:
     name = shorten(source, 26)
     way = "along" if px > 7.5 * len(name) else "upright" if px >= 12 else "hidden"
     return {
-        "source": source,
+        "source": shorten(source, 120),
         "name": name,
         "way": way,
         "left": round(100 * start / n, 4),
@@ -169,25 +169,27 @@ def _packed(z: np.ndarray) -> dict[str, object]:
 
 
 def _colours() -> np.ndarray:
-    """256 × 3: blue (improved) over near-white (unchanged) to red (forgotten)."""
+    """255 × 3: blue (improved) over near-white (unchanged) to red (forgotten)."""
     from matplotlib import colormaps
 
-    return np.asarray(colormaps["RdBu_r"](np.linspace(0.04, 0.96, 256)))[:, :3]
+    return np.asarray(colormaps["RdBu_r"](np.linspace(0.04, 0.96, 255)))[:, :3]
 
 
 def _gradient() -> str:
-    stops = _colours()[np.linspace(0, 255, 9).astype(int)]
+    stops = _colours()[np.linspace(0, 254, 9).astype(int)]
     return ",".join("#" + "".join(f"{round(255 * v):02x}" for v in stop) for stop in stops)
 
 
 def _png(z: np.ndarray, limit: float, row_px: int) -> str:
-    """A data URI of the picture, rows repeated to their height on the page."""
-    from matplotlib.image import imsave
+    """A data URI of the picture, a byte a pixel, rows repeated to their height on the page."""
+    from PIL import Image
 
     known = np.isfinite(z)
-    level = np.rint((np.clip(np.where(known, z, 0.0) / limit, -1, 1) + 1) * 127.5).astype(int)
-    rgb = np.where(known[..., None], _colours()[level], _GREY)
+    level = np.rint((np.clip(np.where(known, z, 0.0) / limit, -1, 1) + 1) * 127)
+    colours = np.rint(255 * np.vstack([_colours(), _GREY])).astype(np.uint8)
+    pixels = np.where(known, level, len(colours) - 1).astype(np.uint8)
+    picture = Image.fromarray(np.repeat(pixels, row_px, axis=0))
+    picture.putpalette(colours.tobytes())
     out = io.BytesIO()
-    pixels = np.repeat(np.rint(255 * rgb).astype(np.uint8), row_px, axis=0)
-    imsave(out, pixels, format="png")
+    picture.save(out, format="png")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

@@ -85,7 +85,11 @@ def replay_section(
     rows = [Row(n, mean[n], points=tuple(z[n]) if z[n].size > 1 else ()) for n in order]
     pairs = max((v.size for v in z.values()), default=0)
     basis = f"{count(pairs, 'run')} a strategy (seed × task pairs), {count(seeds, 'seed')}"
-    alt = "Mean z: " + ", ".join(f"{r.name} {number(r.value, sign=True)}" for r in rows) + "."
+    alt = (
+        "Mean z: "
+        + ", ".join(f"{shorten(r.name, 60)} {number(r.value, sign=True)}" for r in rows)
+        + "."
+    )
     figures = []
     if np.isfinite(list(mean.values())).any():
         plot = row_plot("replay-z", rows, "mean z (nats)", alt, zero=True)
@@ -178,7 +182,11 @@ def factoids_section(arms: Mapping[str, FactsKept], seeds: int) -> Section:
     """
     after = {arm: tuple(kept.accuracy_a_after_b) for arm, kept in arms.items()}
     rows = [Row(arm, _mean(v), points=v if len(v) > 1 else ()) for arm, v in after.items()]
-    alt = "Accuracy on A after B: " + ", ".join(f"{r.name} {number(r.value)}" for r in rows) + "."
+    alt = (
+        "Accuracy on A after B: "
+        + ", ".join(f"{shorten(r.name, 60)} {number(r.value)}" for r in rows)
+        + "."
+    )
     figure = Figure(
         "Facts of A still known after training on B",
         f"Share of A's facts recited exactly; {count(seeds, 'seed')} an arm"

@@ -19,6 +19,8 @@ from forget_jax.report.section import (
 )
 
 _POINTS = 240  # a curve's points; more cannot be told apart at the plot's width
+_ALL_POINTS = 6000  # of all curves: what a page opens with at once
+_FEWEST = 20
 _ROWS = 40
 
 
@@ -35,8 +37,9 @@ def training_section(
       facts: about the training, as the page shows them.
       key, title: of the section.
     """
+    points = min(_POINTS, max(_ALL_POINTS // max(len(curves), 1), _FEWEST))
     thinned = {
-        name: _thin(np.asarray(c["step"], float), np.asarray(c["loss"], float))
+        name: _thin(np.asarray(c["step"], float), np.asarray(c["loss"], float), points)
         for name, c in curves.items()
     }
     named = len(curves) <= len(SERIES)
@@ -83,9 +86,9 @@ def _known(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _thin(step: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """At most `_POINTS` points, means of equal windows; and the window's length in steps."""
-    window = -(-len(step) // _POINTS) if len(step) else 1
+def _thin(step: np.ndarray, loss: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """At most so many points, means of equal windows; and the window's length in steps."""
+    window = -(-len(step) // points) if len(step) else 1
     cuts = range(0, len(step), window)
     x = np.asarray([step[k : k + window].mean() for k in cuts])
     y = np.asarray([float(finite_mean(loss[k : k + window])) for k in cuts])
@@ -130,7 +133,9 @@ def score_section(
     if tokens is None:
         columns, rows = columns[:2] + columns[3:], tuple(r[:2] + r[3:] for r in rows)
     alt = (
-        "NLL per example: " + ", ".join(f"{r.name} median {number(r.value)}" for r in plotted) + "."
+        "NLL per example: "
+        + ", ".join(f"{shorten(r.name, 60)} median {number(r.value)}" for r in plotted)
+        + "."
     )
     caption = (
         "Dots are medians over examples, lines reach from the 5th to the 95th percentile. "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from forget_jax.errors import printable
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -141,7 +143,7 @@ def bars(values: Sequence[float], texts: Sequence[str] | None = None) -> list[Ba
 
 def shorten(name: str, limit: int) -> str:
     """At most `limit` characters on one line, cut in the middle where names differ least."""
-    name = " ".join(name.split())
+    name = printable(" ".join(name.split()))
     if len(name) <= limit:
         return name
     tail = (limit - 1) // 2

@@ -7,20 +7,31 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from forget_jax.report.section import Bar, Table, column_decimals, number
+from forget_jax.errors import printable
+from forget_jax.report.section import Bar, Table, column_decimals, number, shorten
 
 
 @functools.cache
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=_plain,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["shorten"] = shorten
     environment.filters["decimals"] = _decimals
     environment.tests["bar"] = lambda cell: isinstance(cell, Bar)
     environment.tests["text"] = lambda cell: isinstance(cell, str)
     text = resources.files("forget_jax.report").joinpath(name).read_text("utf-8")
     return environment.from_string(text)
+
+
+def _plain(value: Any) -> Any:
+    """Texts without what no page can hold; `Markup` is ours."""
+    return printable(value) if type(value) is str else value
 
 
 def _decimals(table: Table) -> list[int | None]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from forget_jax import stopping
+from forget_jax.errors import one_line as one_line_of
 
 
 def duration(seconds: float) -> str:
@@ -109,7 +110,7 @@ class Progress:
 
     def _line(self, last: bool) -> str:
         now = time.monotonic()
-        line = f"{self.what}: {self.unit} {self.done}/{self.total}"
+        line = f"{one_line_of(self.what, 200)}: {self.unit} {self.done}/{self.total}"
         if self.note:
             line += f" · {self.note}"
         if last or self._first is None or self.done == self._first_done:
