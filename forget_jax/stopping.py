@@ -6,10 +6,12 @@ arrives: a thread reads its number off a pipe, even while the main thread compil
 happens now, and notes it. Work calls `check` wherever it can stop.
 """
 
+import atexit
 import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,12 +101,18 @@ def watched(who: Callable[[], str] = str) -> Iterator[None]:
 
 
 def over(status: int) -> None:
-    """All is done: from now on a signal ends the process at once, with the status that it has.
+    """The command is over and its last line said: signals change no more than when it ends.
 
-    Raised while the interpreter ends, an exception would only be printed.
+    One that was stopped waits for no thread, such as one that compiles. A signal ends the process
+    with the status that it has; while the interpreter takes itself down, it does nothing.
     """
+    at_work = [t for t in threading.enumerate() if not t.daemon]  # this one is of them
+    if status == STATUS and len(at_work) > 1:
+        sys.stdout.flush()
+        os._exit(status)
     for number in SIGNALS:
         signal.signal(number, lambda *args: os._exit(status))
+        atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 def is_watched() -> bool:

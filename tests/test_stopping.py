@@ -126,3 +126,37 @@ def test_other_threads_are_not_interrupted():
         thread.start()
         thread.join()
         stopping.check()
+
+
+AFTER = """
+import sys, threading, time
+from forget_jax import stopping
+{thread}
+class Late:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(0.5)
+sys.modules["late"] = Late()
+stopping.over({status})
+{rest}
+sys.exit({status})
+"""
+
+
+def after(status: int, thread: str = "", rest: str = "") -> subprocess.Popen:
+    code = AFTER.format(status=status, thread=thread, rest=rest)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True)
+
+
+@pytest.mark.fault("signals", "as it should be")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("rest", ["", "print('ready', flush=True); time.sleep(60)"])
+def test_after_the_end_the_status_stays(number, rest):
+    """Before the interpreter takes itself down, and while it does."""
+    status, err = ended(after(3, rest=rest), number)
+    assert (status, err) == (3, "")
+
+
+def test_one_that_was_stopped_waits_for_no_thread():
+    process = after(130, thread="threading.Thread(target=time.sleep, args=(60,)).start()")
+    assert process.communicate(timeout=20) == ("", "") and process.returncode == 130
