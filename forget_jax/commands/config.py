@@ -159,11 +159,13 @@ def _parse(key: str, text: str, like: Any) -> Any:
             return False
         raise UserError(f"config.{key} takes true or false, not {shown(text)}")
     if isinstance(like, int | float):
-        kind, article = (int, "a whole number") if isinstance(like, int) else (float, "a number")
+        whole = isinstance(like, int)
+        kind, article = (int, "a whole number") if whole else (float, "a number")
         try:
             value = kind(text)
-            if abs(value) <= WHOLE if kind is int else math.isfinite(value):
+            if abs(value) <= WHOLE if whole else math.isfinite(value):
                 return value
+            article += " of at most 63 bits" if whole else ""
         except ValueError:
             pass
         raise UserError(f"config.{key} takes {article}, not {shown(text)}")

@@ -33,8 +33,11 @@ def check(settings: Factoids) -> None:
 def run(settings: Factoids, work: Workdir) -> Ended:
     """Trains every arm through both stages and recites the facts after each; resumes."""
     recipe = Recipe(settings.train, values.adapter(settings.lora))
-    together = 1 if recipe.lora is None else len(settings.arms) * settings.seeds
-    base, reader = values.load(settings.model, settings.data, recipe, together=together, work=work)
+    count = len(settings.arms) * settings.seeds
+    together = 1 if recipe.lora is None else count
+    base, reader = values.load(
+        settings.model, settings.data, recipe, together=together, work=work, kept=2 * count
+    )
     facts = {
         "a": _facts(reader, settings.stage_a, settings.max_new_tokens),
         "b": _facts(reader, settings.stage_b, settings.max_new_tokens),

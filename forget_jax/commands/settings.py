@@ -190,7 +190,7 @@ class Scaling:
     steps: tuple[int, ...] = setting(
         (10, 20, 40, 80), "numbers of steps of the grid", least=1, most=STEPS
     )
-    seeds: int = setting(2, "repetitions under other seeds", least=1, most=1000)
+    seeds: int = setting(2, "repetitions under other seeds", least=1, most=100)
     metric: str = setting("soft", METRIC, choices=_measures)
     target: str = free(setting("", "column the laws are fitted to; empty: each law's own"))
     laws: tuple[str, ...] = free(

@@ -52,6 +52,7 @@ def load(
     score: Score | None = None,
     together: int = 1,
     work: Workdir | None = None,
+    kept: int = 0,
 ) -> tuple[Base, Reader]:
     """The base model, and what reads data sets for it.
 
@@ -62,6 +63,7 @@ def load(
       score: how examples are scored; None where they are not.
       together: fine-tunes trained at once.
       work: of a run, which holds data sets to what they were when it began.
+      kept: trained trees that stay in memory while others are trained.
 
     Raises:
       UserError: no model there, a tokenizer of another model, or a run that cannot fit.
@@ -79,7 +81,7 @@ def load(
     checkpoint.check_tokenizer(config, tokenizer, path)
     seen = None if work is None else inputs.watcher(work)
     reader = Reader(data, tokenizer, config.context, config.vocab_size, seen)
-    wants = Wants(min(data.context or config.context, config.context), recipe, score)
+    wants = Wants(min(data.context or config.context, config.context), recipe, score, kept)
     fitting.check(config, checkpoint.dtype_of(path), wants, together)
     read = bases.read(path).computing(dtype=model.dtype)
     return Base(path, read, tokenizer, checkpoint.eos_ids(path)), reader

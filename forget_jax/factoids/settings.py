@@ -25,6 +25,6 @@ class Facts:
         "what to compare, by name",
         choices=_arms,
     )
-    epochs: int = setting(20, "passes over the facts in each stage", least=1, most=10**6)
+    epochs: int = setting(20, "passes over the facts in each stage", least=1, most=10_000)
     max_new_tokens: int = setting(16, "the most tokens of a recited answer", least=1, most=2**22)
-    seeds: int = setting(1, "repetitions under other seeds", least=1, most=1000)
+    seeds: int = setting(1, "repetitions under other seeds", least=1, most=100)

@@ -22,11 +22,13 @@ class Wants:
       context: the most tokens of a row.
       recipe: None where nothing is trained.
       score: None where nothing is scored.
+      kept: trained trees that stay in memory while others are trained.
     """
 
     context: int
     recipe: Recipe | None = None
     score: Score | None = None
+    kept: int = 0
 
 
 def plan(config: DecoderConfig, dtype: str, wants: Wants, together: int = 1) -> memory.Plan:
@@ -47,7 +49,9 @@ def plan(config: DecoderConfig, dtype: str, wants: Wants, together: int = 1) -> 
         adapters = -(-together // sharding.blocks()) if lora is not None else 1
         count = rows(-(-tokens // wants.context))
         work = memory.Work(count, wants.context, dtype, lora, adapters, shards=shards)
-        plans.append(memory.plan(dataclasses.replace(config, remat=train.remat), work))
+        one = memory.plan(dataclasses.replace(config, remat=train.remat), work)
+        kept = one.trainable // adapters * wants.kept
+        plans.append(dataclasses.replace(one, trainable=one.trainable + kept))
     if wants.score is not None:
         count = rows(wants.score.rows)
         work = memory.Work(count, wants.context, dtype, train=False, shards=shards)
@@ -100,7 +104,7 @@ def _that_fit(config: DecoderConfig, dtype: str, wants: Wants, together: int) ->
 
         tried["score.rows"] = score.rows, of_rows
     tried["fine-tunes together"] = together, lambda n: plan(config, dtype, wants, n)
-    tried["data.context"] = (
+    tried["a context"] = (
         wants.context,
         lambda n: plan(config, dtype, dataclasses.replace(wants, context=n), together),
     )

@@ -36,7 +36,7 @@ class Replay:
         above=0,
         below=1,
     )
-    seeds: int = setting(1, "fine-tunes of each task under each strategy", least=1, most=1000)
+    seeds: int = setting(1, "fine-tunes of each task under each strategy", least=1, most=100)
     task_heldout: float = setting(
         0.2, "share of the task's examples kept for its held-out loss", above=0, below=1
     )

@@ -247,13 +247,16 @@ def check(
         advice.append("fewer rows at a time (train.microbatch, score.rows) or a shorter context")
         if wanted.optimizer and config.remat != "full":
             advice.append("recomputing activations (train.remat=full)")
-    if wanted.optimizer > wanted.parameters:
+    if wanted.optimizer and not wanted.parameters:
+        advice.append("a smaller model, or adapters")
+    elif wanted.optimizer > wanted.parameters:
         advice.append("a smaller lora.rank or fewer tasks together")
     if fixed > USABLE * has:
         advice.append(
             f"sharding the model over {math.ceil(fixed / (USABLE * has))} or more devices"
         )
-        advice.append("loading it in bfloat16")
+        if wanted.parameters:
+            advice.append("loading it in bfloat16")
     raise UserError(
         f"{wanted.line()}, but a device has {_gib(has)}; what helps: "
         f"{'; '.join(advice) or 'a smaller model'}"
