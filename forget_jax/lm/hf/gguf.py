@@ -1,0 +1,315 @@
+"""GGUF files as checkpoints: made into a Hugging Face folder once, which lies in the cache.
+
+Blocks are dequantised to float32 by the `gguf` package; tensors that are stored as floats keep
+their type. Everything that reads checkpoints then reads the folder, so a model out of a GGUF file
+is like any other.
+"""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path as LocalPath
+from typing import Any
+
+import numpy as np
+
+from forget_jax import files
+from forget_jax.errors import UserError
+from forget_jax.lm.hf import families, gguf_tokenizer
+from forget_jax.lm.hf.tensor_files import INDEX, SINGLE, write_tensors
+
+ENDING = ".gguf"
+SHARD_BYTES = 2**31
+HEADER_BYTES = 24  # magic, version, and how many tensors and entries follow
+# Entries about a file that do not change what its model computes.
+HARMLESS = (
+    *("vocab_size", "rope.dimension_count", "expert_count", "expert_used_count"),
+    *("attention.causal", "attention.key_length", "attention.value_length", "tensor_data_layout"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """One architecture of GGUF files.
+
+    Attributes:
+      model_type: of the family that it is here.
+      fixed: entries of `config.json` that it implies.
+      permuted: query and key rows lie in pairs of rotated halves, as llama.cpp turns them.
+      norm_offset: what the file has added to the scales of norms.
+      entries: of metadata, beside those that all have, and the keys of `config.json` they fill.
+    """
+
+    model_type: str
+    fixed: dict[str, Any] = dataclasses.field(default_factory=dict)
+    permuted: bool = False
+    norm_offset: float = 0.0
+    entries: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+ENTRIES = {
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "rope.freq_base": "rope_theta",
+}
+ARCHITECTURES = {
+    "llama": Architecture("llama", permuted=True, fixed={"hidden_act": "silu"}),
+    "qwen2": Architecture("qwen2", fixed={"hidden_act": "silu"}),
+    "qwen3": Architecture("qwen3", fixed={"hidden_act": "silu"}),
+}
+# Llama 3.1 and 3.2 stretch their rotary bases; a file holds the factors, a config how they are made
+LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3_FACTORS = (8.0, 32.0)
+
+
+def folder(path: str) -> LocalPath:
+    """The checkpoint of a GGUF file as a folder, made at the first call.
+
+    It lies in the cache under a digest of the file's content, so a file that is replaced is another
+    model, and one that is moved the same.
+
+    Raises:
+      UserError: no such file, no GGUF, or an architecture, a setting, a quantisation or a tokenizer
+        that is not covered; the line names it.
+    """
+    source = LocalPath(path).expanduser()
+    try:
+        with source.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()[:32]
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror or e}") from e
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    made = LocalPath(cache) / "forget_jax" / "gguf" / digest
+    if not (made / "config.json").exists():
+        _make(source, path, made)
+    return made
+
+
+def _make(source: LocalPath, shown: str, target: LocalPath) -> None:
+    """Converts a file beside its place in the cache, then moves it there whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    making = LocalPath(tempfile.mkdtemp(dir=target.parent, prefix=".making."))
+    try:
+        convert(source, shown, making)
+        making.chmod(0o755)
+        if not target.exists():
+            making.rename(target)
+    except OSError as e:
+        if not (target / "config.json").exists():  # another process may have been first
+            raise UserError(f"cannot write {target}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def convert(source: LocalPath, shown: str, target: LocalPath) -> None:
+    """Writes a GGUF file as a Hugging Face folder: weights, tokenizer, and config.json at the end.
+
+    Args:
+      shown: the file's name for people.
+
+    Raises:
+      UserError: as `folder`.
+    """
+    reader = _open(source, shown)
+    metadata = {name: _value(reader, name) for name in reader.fields}
+    name = str(metadata.get("general.architecture"))
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{shown}: architecture {name!r} is not covered; covered: {known}")
+    architecture = ARCHITECTURES[name]
+    stored = {tensor.name: tensor for tensor in reader.tensors}
+    config = _config(metadata, stored, name, shown)
+    tokenizer = gguf_tokenizer.build(name, metadata, shown)
+    _write_weights(target, _tensors(stored, config, architecture, shown))
+    tokenizer.save_pretrained(target)
+    stops = gguf_tokenizer.stops(metadata)
+    ends = {"bos_token_id": config.get("bos_token_id"), "eos_token_id": stops or None}
+    files.write_json(target / "generation_config.json", ends)
+    files.write_json(target / "config.json", config)
+
+
+def _open(source: LocalPath, shown: str) -> Any:
+    """The file's reader, after a look at its first bytes."""
+    try:
+        import gguf
+    except ImportError as e:
+        raise UserError(f"{shown}: GGUF files need `pip install 'forget-jax[gguf]'`") from e
+    with source.open("rb") as f:
+        head = f.read(HEADER_BYTES)
+    size = source.stat().st_size
+    counts = [int.from_bytes(head[at : at + 8], "little") for at in (8, 16)]
+    if head[:4] != b"GGUF" or len(head) < HEADER_BYTES or max(counts) > size:
+        raise UserError(f"{shown}: not a GGUF file, or a damaged one")
+    try:
+        return gguf.GGUFReader(source)
+    except Exception as e:  # the reader raises whatever damaged bytes make of it
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(f"{shown}: a damaged GGUF file ({reason}); download it again") from e
+
+
+def _value(reader: Any, name: str) -> Any:
+    return reader.fields[name].contents()
+
+
+def _config(
+    metadata: dict[str, Any], stored: dict[str, Any], name: str, shown: str
+) -> dict[str, Any]:
+    """The `config.json` that a file's metadata means."""
+    architecture = ARCHITECTURES[name]
+    family = families.FAMILIES[architecture.model_type]
+    entries = ENTRIES | architecture.entries
+    own = {k.removeprefix(f"{name}."): v for k, v in metadata.items() if k.startswith(f"{name}.")}
+    config: dict[str, Any] = {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        "vocab_size": len(metadata.get("tokenizer.ggml.tokens", ())),
+        "tie_word_embeddings": "output.weight" not in stored,
+        "attention_bias": "blk.0.attn_q.bias" in stored,
+        "dtype": "float32",
+        **architecture.fixed,
+    }
+    for key, value in own.items():
+        if key in entries:
+            config[entries[key]] = value
+        elif key not in HARMLESS and not key.startswith("rope.scaling."):
+            raise UserError(f"{shown}: setting {name}.{key}={value!r} is not covered")
+    if missing := [f"{name}.{k}" for k in ENTRIES if k not in own and k != "rope.freq_base"]:
+        raise UserError(f"{shown}: {missing[0]} is missing; a damaged GGUF file")
+    if own.get("expert_count"):
+        raise UserError(f"{shown}: a mixture of experts, which is not covered")
+    config["head_dim"] = own.get("attention.key_length") or (
+        config["hidden_size"] // config["num_attention_heads"]
+    )
+    turned = own.get("rope.dimension_count", config["head_dim"])
+    if turned != config["head_dim"] or own.get("attention.value_length", turned) != turned:
+        raise UserError(f"{shown}: heads of {config['head_dim']} with other widths are not covered")
+    config["rope_parameters"] = {
+        "rope_theta": config.pop("rope_theta", 10000.0),
+        **_rope(own, stored, config, shown),
+    }
+    for kind in ("bos", "eos", "padding"):
+        token = metadata.get(f"tokenizer.ggml.{kind}_token_id")
+        config[f"{'pad' if kind == 'padding' else kind}_token_id"] = token
+    return config
+
+
+def _rope(
+    own: dict[str, Any], stored: dict[str, Any], config: dict[str, Any], shown: str
+) -> dict[str, Any]:
+    """How the rotary bases are stretched."""
+    kind = own.get("rope.scaling.type", "none")
+    original = own.get("rope.scaling.original_context_length")
+    if "rope_freqs.weight" in stored:
+        return _llama3_rope(np.asarray(stored["rope_freqs.weight"].data), config, shown)
+    if kind == "none":
+        return {"rope_type": "default"}
+    scaling = {"rope_type": kind, "factor": own.get("rope.scaling.factor", 1.0)}
+    if kind == "linear":
+        return scaling
+    if kind == "yarn" and original:
+        return scaling | {"original_max_position_embeddings": original}
+    raise UserError(f"{shown}: rope.scaling.type={kind!r} is not covered")
+
+
+def _llama3_rope(factors: np.ndarray, config: dict[str, Any], shown: str) -> dict[str, Any]:
+    """The settings of Llama 3's stretching that give the factors in the file."""
+    base, width, original = config["rope_theta"], config["head_dim"], 8192
+    wave = 2 * np.pi * base ** (np.arange(0, width, 2) / width)
+    low, high = (original / LLAMA3_ROPE[f"{end}_freq_factor"] for end in ("low", "high"))
+    smooth = (original / wave - 1.0) / 3.0  # 0 at the longest waves that change, 1 at the shortest
+    for factor in LLAMA3_FACTORS:
+        between = 1 / ((1 - smooth) / factor + smooth)
+        expected = np.where(wave < high, 1.0, np.where(wave > low, factor, between))
+        if expected.shape == factors.shape and np.allclose(factors, expected, rtol=1e-4):
+            return {
+                "rope_type": "llama3",
+                "factor": factor,
+                "original_max_position_embeddings": original,
+                **LLAMA3_ROPE,
+            }
+    raise UserError(f"{shown}: rope_freqs.weight are no factors of Llama 3.1 or 3.2, not covered")
+
+
+def _tensors(
+    stored: dict[str, Any], config: dict[str, Any], architecture: Architecture, shown: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and values of the tensors as `transformers` has them."""
+    import gguf
+
+    layers = config["num_hidden_layers"]
+    arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == architecture.model_type)
+    names = gguf.get_tensor_name_map(arch, layers)
+    left = set(stored) - {"rope_freqs.weight"}
+    for weight in families.FAMILIES[architecture.model_type].weights:
+        for layer in range(layers if "{}" in weight.name else 1):
+            wanted = weight.name.format(layer)
+            found = names.get_name(wanted, try_suffixes=(".weight", ".bias"))
+            if found not in left:
+                continue
+            left.remove(found)
+            x = _floats(stored[found], shown)
+            if architecture.permuted and (".attn_q." in found or ".attn_k." in found):
+                heads = "num_attention_heads" if ".attn_q." in found else "num_key_value_heads"
+                x = unpermuted(x, config[heads])
+            if architecture.norm_offset and wanted.endswith("norm.weight"):
+                x = x - np.float32(architecture.norm_offset)
+            yield wanted, np.ascontiguousarray(x)
+    if left:
+        raise UserError(f"{shown}: tensor {min(left)} has no place in a {config['model_type']}")
+
+
+def unpermuted(x: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of a query or key projection in the order of `transformers`, from llama.cpp's.
+
+    llama.cpp rotates neighbours, transformers a head's first half against its second.
+    """
+    half = x.shape[0] // heads // 2
+    return x.reshape(heads, half, 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
+
+
+def _floats(tensor: Any, shown: str) -> np.ndarray:
+    """A tensor's values: as they are stored where they are floats, dequantised otherwise."""
+    import gguf
+    from gguf.quants import dequantize
+
+    kind = tensor.tensor_type
+    if kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
+        return np.asarray(tensor.data)
+    try:
+        return dequantize(tensor.data, kind)
+    except Exception as e:
+        raise UserError(f"{shown}: tensor {tensor.name} is {kind.name}, not covered") from e
+
+
+def _write_weights(target: LocalPath, tensors: Iterator[tuple[str, np.ndarray]]) -> None:
+    """Writes tensors as they come, in files of at most SHARD_BYTES and an index of several."""
+    shards: list[list[str]] = []
+    held: dict[str, np.ndarray] = {}
+
+    def write() -> None:
+        write_tensors(files.Path(target / f"{len(shards)}.safetensors"), held)
+        shards.append(sorted(held))
+        held.clear()
+
+    for name, x in tensors:
+        if held and sum(y.nbytes for y in held.values()) + x.nbytes > SHARD_BYTES:
+            write()
+        held[name] = x
+    write()
+    if len(shards) == 1:
+        (target / "0.safetensors").rename(target / SINGLE)
+        return
+    where: dict[str, str] = {}
+    for number, names in enumerate(shards):
+        final = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
+        (target / f"{number}.safetensors").rename(target / final)
+        where |= dict.fromkeys(names, final)
+    files.write_json(target / INDEX, {"metadata": {}, "weight_map": where})

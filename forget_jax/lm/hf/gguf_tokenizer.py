@@ -1,0 +1,67 @@
+"""The tokenizer in a GGUF file's metadata, as `transformers` makes it, with its chat template."""
+
+from typing import Any
+
+from forget_jax.errors import UserError
+
+# llama.cpp's names of how text is cut before merges, where byte-level BPE's own way is right
+PLAIN = ("default", "gpt-2", "olmo", "mpt", "phi-2")
+DIGITS = ("smollm", "starcoder", "refact", "command-r", "exaone", "codeshell")  # digits one by one
+STOPS = ("eos", "eot", "eom")
+
+
+def build(architecture: str, metadata: dict[str, Any], shown: str) -> Any:
+    """The tokenizer.
+
+    Args:
+      architecture: the file's, which says how a SentencePiece vocabulary is read.
+      metadata: the file's entries by name.
+      shown: the file's name for people.
+
+    Raises:
+      UserError: no tokenizer in it, or one that is not covered.
+    """
+    from forget_jax.lm.hf.tokenizer import transformers  # which reads GGUF files through this
+
+    transformers()
+    from transformers.integrations.gguf import gguf_tokenizer_mapping as mapping
+
+    names = mapping.GGUF_TOKENIZER_MAPPING["tokenizer"]
+    held = {
+        ours: metadata[f"tokenizer.{theirs}"]
+        for theirs, ours in names.items()
+        if f"tokenizer.{theirs}" in metadata
+    }
+    kind, cut = held.get("tokenizer_type"), held.get("pre_tokenizer_type", "default")
+    if kind == "gpt2" and cut not in (*PLAIN, *DIGITS, *mapping.GGUF_PRE_TOKENIZER_SPLITS):
+        raise UserError(f"{shown}: tokenizer.ggml.pre={cut!r} is not covered")
+    try:
+        backend, _ = mapping.convert_gguf_tokenizer(architecture, held)
+    except Exception as e:
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(f"{shown}: its tokenizer is not covered ({reason})") from e
+    if kind == "gpt2" and cut in DIGITS:
+        from tokenizers import pre_tokenizers
+
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+        )
+    tokens = held["tokens"]
+    special = {
+        f"{ours}_token": tokens[metadata[f"tokenizer.ggml.{theirs}_token_id"]]
+        for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+        if metadata.get(f"tokenizer.ggml.{theirs}_token_id") is not None
+    }
+    made = transformers().PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=False, **special
+    )
+    template = metadata.get("tokenizer.chat_template")
+    if template:
+        made.chat_template = template
+    return made
+
+
+def stops(metadata: dict[str, Any]) -> list[int]:
+    """The tokens that end an answer, by id: end of sequence, of a turn, of a message."""
+    found = (metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in STOPS)
+    return sorted({int(token) for token in found if token is not None})
