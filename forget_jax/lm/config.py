@@ -2,6 +2,21 @@
 
 import dataclasses
 
+from forget_jax.errors import UserError
+
+# The largest sizes: far beyond any model's, so that no shape made of them is beyond 64 bits.
+MOST = {
+    "vocab_size": 2**27,
+    "width": 2**20,
+    "layers": 2**14,
+    "heads": 2**14,
+    "kv_heads": 2**14,
+    "head_dim": 2**16,
+    "mlp_width": 2**24,
+    "context": 2**31 - 1,
+}
+MOST_PARAMETERS = 2**50  # of one kind, over all layers
+
 # Which values each switch may have; `decoder` implements exactly these.
 SWITCHES = {
     "norm": ("rms", "layer"),
@@ -46,6 +61,9 @@ class DecoderConfig:
       fused_qkv: one kernel for queries, keys and values (and so one adapter).
       gated: MLP down(act(gate) · up) rather than down(act(up)).
       lora_dropout: on the input of adapters, where `decoder.hidden` is given a key.
+
+    Raises:
+      UserError: sizes that no decoder has; names the fields.
     """
 
     vocab_size: int
@@ -91,3 +109,19 @@ class DecoderConfig:
         for name, allowed in SWITCHES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {allowed}")
+        for name, most in MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise UserError(
+                    f"{name}={getattr(self, name)} is no size of a model: give 1 to {most}"
+                )
+        if self.heads % self.kv_heads:
+            raise UserError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
+        if self.position == "rotary" and self.rotary_fraction == 1 and self.head_dim % 2:
+            raise UserError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs")
+        layer = max(3 * self.heads * self.head_dim, self.mlp_width)
+        if self.width * max(self.vocab_size, self.layers * layer) > MOST_PARAMETERS:
+            raise UserError(
+                f"width={self.width}, vocab_size={self.vocab_size}, layers={self.layers}, "
+                f"heads={self.heads}, head_dim={self.head_dim} and mlp_width={self.mlp_width} make "
+                "more parameters than any machine holds: give smaller ones"
+            )

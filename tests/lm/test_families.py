@@ -138,3 +138,122 @@ def test_old_and_new_spellings_mean_the_same(golden):
 def test_written_config_reads_back_the_same(name, golden):
     config = hf_config.read(golden[name]["config"], "")
     assert hf_config.read(hf_config.write(config, "float32"), "") == config
+
+
+WRONG = (None, [], {}, "x", True, -1, 0, 1.5, float("nan"), 10**9, 2**31, 2**64, 10**40)
+ROPE = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+
+
+def one_line(raw, says="."):
+    with pytest.raises(UserError, match=says) as e:
+        hf_config.read(raw, "here/config.json")
+    line = str(e.value)
+    assert line.startswith("here/config.json: ") and line.isprintable() and len(line) < 1000
+
+
+@pytest.mark.fault("models' configs", "one line")
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mpt", "qwen3"])
+@pytest.mark.parametrize("field", ["width", "layers", "heads", "vocab_size", "context"])
+def test_sizes_that_no_model_has(name, field, golden):
+    """Of every type, negative, zero and huge: nothing is traced and no list of layers is made."""
+    fields = families.FAMILIES[name].fields
+    key = next(key for key, of in fields.items() if of == field)
+    for value in WRONG:
+        if field != "context" or value not in (10**9, True):
+            one_line(golden[name]["config"] | {key: value}, key)
+
+
+@pytest.mark.fault("models' configs", "one line")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"num_key_value_heads": 3}, "kv_heads=3 does not divide heads=4"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads"),
+        ({"head_dim": 7}, "head_dim=7 is odd|even"),
+        ({"head_dim": 2**20}, "head_dim is a number"),
+        ({"auto_map": ["evil.Model"]}, "auto_map is a list; it must be an object"),
+        ({"auto_map": {"AutoModel": [3]}}, "auto_map holds a number"),
+        ({"auto_map": {"AutoModel": ["evil.Model", None]}}, "evil.Model"),
+        ({"model_type": 3}, "model_type is a number"),
+        ({"model_type": None}, "family '' is not supported"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is the text 'yes'"),
+        ({"hidden_act": ["silu"]}, "hidden_act is a list"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is the text"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is a number .*0 or more"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps"),
+        ({"attention_bias": 1}, "attention_bias is a number"),
+        ({"layer_types": "full_attention"}, "layer_types"),
+        ({"layer_types": [["full_attention"]]}, "layer_types"),
+        ({"layer_types": 3}, "layer_types"),
+        ({"per_layer_config": {"1": {"head_dim": 8}}}, "per_layer_config"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 0}}, "rope_theta is"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "."),
+        ({"rope_parameters": ["linear"]}, "rope_parameters is a list"),
+        ({"rope_scaling": "linear"}, "rope_scaling is the text"),
+        ({"rope_scaling": {"rope_type": 3}}, "rope_scaling.rope_type is a number"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "factor"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": "4"}}, "factor is the text '4'"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor is a number"),
+        ({"rope_parameters": ROPE | {"truncate": "no"}}, "truncate is the text"),
+        ({"rope_parameters": ROPE | {"beta_fast": [32]}}, "beta_fast is a list"),
+        ({"rope_parameters": ROPE | {"rope_theta": 1.0}}, "no finite angles"),
+        ({"rope_parameters": None, "rope_scaling": None, "rope_theta": "x"}, "rope_theta"),
+    ],
+)
+def test_settings_of_wrong_types_are_named(change, says, golden):
+    one_line(golden["llama"]["config"] | change, says)
+
+
+@pytest.mark.fault("models' configs", "one line")
+@pytest.mark.parametrize("raw", [None, [], "llama", 3, True, [{"model_type": "llama"}], {}])
+def test_configs_that_are_no_objects(raw):
+    one_line(raw)
+
+
+@pytest.mark.fault("models' configs", "as it should be")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_labels": 10**9},
+        {"id2label": {"a": "b"}},
+        {"dtype": "__class__", "torch_dtype": 3},
+        {"to_dict": 3, "validate": None, "__class__": "x", "_attn_implementation": 3},
+        {"problem_type": "no such", "output_attentions": True, "attn_implementation": "flash"},
+        {"architectures": 3, "bos_token_id": "x", "eos_token_id": [1, 2, 3]},
+        {"keys_to_ignore_at_inference": ["past_key_values"], "pad_token_id": 2**70},
+    ],
+)
+def test_what_says_nothing_of_the_model_changes_nothing(change, golden, capfd):
+    """Nor is it handed to transformers, whose class takes any key for an attribute."""
+    raw = golden["llama"]["config"]
+    assert hf_config.read(raw | change, "") == hf_config.read(raw, "")
+    said = capfd.readouterr()
+    assert not said.out and not said.err
+
+
+@pytest.mark.fault("models' configs", "as it should be")
+def test_a_config_without_rope_theta_has_the_familys_own(golden):
+    raw = golden["llama"]["config"]
+    bare = {k: v for k, v in raw.items() if k not in ("rope_parameters", "rope_theta")}
+    for rope in ({}, {"rope_parameters": None}, {"rope_parameters": {"rope_type": "default"}}):
+        assert hf_config.read(bare | rope, "").rope_theta == 10000.0
+
+
+@pytest.mark.fault("sizes of models", "one line")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"width": 10**9}, "width=1000000000 is no size"),
+        ({"layers": 10**9}, "layers=1000000000 is no size"),
+        ({"vocab_size": 2**31}, "vocab_size=2147483648 is no size"),
+        ({"heads": 0, "kv_heads": 0}, "heads=0 is no size"),
+        ({"kv_heads": 3}, "kv_heads=3 does not divide heads=4"),
+        ({"head_dim": 3}, "head_dim=3 is odd"),
+        ({"width": 2**20, "layers": 2**14, "mlp_width": 2**24}, "more parameters than any"),
+    ],
+)
+def test_sizes_are_refused_before_anything_is_traced(change, says):
+    names = ("vocab_size", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width")
+    sizes = dict(zip(names, (61, 16, 2, 4, 2, 4, 32), strict=True)) | {"context": 64}
+    with pytest.raises(UserError, match=says):
+        decoder.DecoderConfig(**(sizes | change))

@@ -4,13 +4,18 @@ transformers' own configuration classes (they need no torch) fill in defaults an
 spellings first, so a key means here what it means there.
 """
 
+import math
 from typing import Any
 
-from forget_jax.errors import UserError
+import numpy as np
+
+from forget_jax import foreign
+from forget_jax.errors import UserError, one_line
 from forget_jax.lm.config import DecoderConfig
+from forget_jax.lm.hf import hf_values
 from forget_jax.lm.hf.families import FAMILIES, HARMLESS, SPELLINGS, Family
 from forget_jax.lm.hf.tokenizer import transformers
-from forget_jax.lm.positions import ROPE_TYPES
+from forget_jax.lm.positions import ROPE_TYPES, frequencies
 
 
 def flat(hf: dict[str, Any]) -> dict[str, Any]:
@@ -22,24 +27,37 @@ def flat(hf: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_family(raw: dict[str, Any], where: str) -> Family:
-    family = FAMILIES.get(str(raw.get("model_type")))
-    code = set(map(str, (raw.get("auto_map") or {}).values()))
-    if code - (family.known_code if family else set()):
+    name = foreign.field(raw, "model_type", str, where, "")
+    family = FAMILIES.get(name)
+    code = _code(raw, where) - (family.known_code if family else set())
+    if code:
         raise UserError(
-            f"{where}: the checkpoint needs code of its own (auto_map: {sorted(code)[0]}), which "
+            f"{where}: the checkpoint needs code of its own (auto_map: {min(code)[:100]!r}), which "
             "is never run; use a checkpoint in transformers' own format"
         )
     if raw.get("quantization_config"):
         raise UserError(f"{where}: a quantised checkpoint; load the unquantised original instead")
+    if raw.get("per_layer_config"):
+        raise UserError(f"{where}: per_layer_config is not supported: layers must be alike")
     if family is None:
         known = ", ".join(sorted(FAMILIES))
-        raise UserError(
-            f"{where}: model family {raw.get('model_type')!r} is not supported; supported: {known}"
-        )
+        raise UserError(f"{where}: model family {name[:60]!r} is not supported; supported: {known}")
     return family
 
 
-def read(raw: dict[str, Any], where: str) -> DecoderConfig:
+def _code(raw: dict[str, Any], where: str) -> set[str]:
+    """The classes outside transformers that a checkpoint names."""
+    held = foreign.field(raw, "auto_map", dict, where, {})
+    lists = [v if isinstance(v, list) else [v] for v in held.values()]
+    found = [name for names in lists for name in names if name is not None]
+    if wrong := [name for name in found if not isinstance(name, str)]:
+        raise UserError(
+            f"{where}: auto_map holds {foreign.in_words(wrong[0])}; it must name classes"
+        )
+    return set(found)
+
+
+def read(raw: Any, where: str) -> DecoderConfig:
     """The decoder of a Hugging Face `config.json`.
 
     Args:
@@ -47,19 +65,23 @@ def read(raw: dict[str, Any], where: str) -> DecoderConfig:
       where: the file's name for people.
 
     Raises:
-      UserError: an unsupported family, an unsupported setting of a known family (both named), a
-        quantised checkpoint, or one that needs code of its own.
+      UserError: no JSON object, an unsupported family, a setting of another type, beyond its
+        bounds or not supported (named), a quantised checkpoint, or one that needs its own code.
     """
+    raw = foreign.record(raw, where)
     family = _check_family(raw, where)
     try:
-        known = flat(transformers().CONFIG_MAPPING[family.model_type]().to_dict())
-        hf = flat(transformers().CONFIG_MAPPING[family.model_type](**raw).to_dict())
+        made = transformers().CONFIG_MAPPING[family.model_type]
+        known = flat(made().to_dict())
+        hf = flat(made(**hf_values.given(raw, family, made, where)).to_dict())
+    except UserError:
+        raise
     except Exception as e:
-        raise UserError(f"{where}: {' '.join(str(e).split())[:300]}") from e
+        raise UserError(f"{where}: {one_line(str(e), 300)}") from e
 
     def refuse(key: str, value: Any, allowed: str) -> UserError:
         return UserError(
-            f"{where}: {key}={value!r} is not supported for {family.model_type} "
+            f"{where}: {key}={repr(value)[:60]} is not supported for {family.model_type} "
             f"(supported: {allowed})"
         )
 
@@ -69,11 +91,12 @@ def read(raw: dict[str, Any], where: str) -> DecoderConfig:
                 raise refuse(key, hf[key], " or ".join(map(repr, family.required[key])))
         elif key not in family.fields and key not in HARMLESS | family.harmless:
             raise UserError(f"{where}: setting {key}={hf[key]!r} of {family.model_type} is unknown")
-    if "layer_types" in hf and set(hf["layer_types"] or ["full_attention"]) != {"full_attention"}:
+    if any(kind != "full_attention" for kind in hf.get("layer_types") or []):
         raise refuse("layer_types", sorted(set(hf["layer_types"])), "full_attention only")
     values: dict[str, Any] = {}
     for key, fields in family.fields.items():
-        value, first = hf[key], fields if isinstance(fields, str) else fields[0]
+        first = hf_values.first(fields)
+        value = hf_values.typed(hf, key, key, first, where)
         if first in SPELLINGS:
             if value not in SPELLINGS[first]:
                 raise refuse(key, value, ", ".join(map(str, SPELLINGS[first])))
@@ -86,26 +109,43 @@ def read(raw: dict[str, Any], where: str) -> DecoderConfig:
     values["head_dim"] = values.get("head_dim") or width // heads
     values["mlp_width"] = values.get("mlp_width") or 4 * width
     if "rope_parameters" in known:
-        values |= _read_rope(hf["rope_parameters"] or {}, family, refuse)
-    return DecoderConfig(family=family.model_type, **(family.fixed | values))
+        values |= _read_rope(hf["rope_parameters"] or {}, family, where, refuse)
+    try:
+        config = DecoderConfig(family=family.model_type, **(family.fixed | values))
+    except ValueError as e:
+        raise UserError(f"{where}: {e}") from e
+    if config.position == "rotary":
+        _check_frequencies(config, where)
+    return config
 
 
-def _read_rope(rope: dict[str, Any], family: Family, refuse: Any) -> dict[str, Any]:
+def _read_rope(rope: dict[str, Any], family: Family, where: str, refuse: Any) -> dict[str, Any]:
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_TYPES:
         raise refuse("rope_type", kind, ", ".join(ROPE_TYPES))
-    fraction = float(rope.get("partial_rotary_factor", 1.0))
+    fraction = foreign.field(rope, "partial_rotary_factor", float, where, 1.0)
     if fraction != 1.0 and family.model_type != "gpt_neox":
         raise refuse("partial_rotary_factor", fraction, "1.0")
-    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-    scaling = {k: v for k, v in rope.items() if k not in known and v is not None}
-    if kind != "default":
-        scaling["rope_type"] = kind
+    scaling = {k: v for k, v in rope.items() if k in hf_values.SCALING and v is not None}
+    scaling["rope_type"] = kind
     return {
-        "rope_theta": float(rope["rope_theta"]),
+        "rope_theta": foreign.field(rope, "rope_theta", float, where),
         "rotary_fraction": fraction,
-        "rope_scaling": tuple(sorted(scaling.items())) if kind != "default" else (),
+        "rope_scaling": () if kind == "default" else tuple(sorted(scaling.items())),
     }
+
+
+def _check_frequencies(config: DecoderConfig, where: str) -> None:
+    """Refuses rotary settings, each a number of its own right, that together give no angles."""
+    try:
+        with np.errstate(all="ignore"):
+            inverse, scale = frequencies(config)
+        finite = np.isfinite(inverse).all() and math.isfinite(scale)
+    except (ArithmeticError, ValueError, KeyError):
+        finite = False
+    if not finite:
+        said = dict(config.rope_scaling) | {"rope_theta": config.rope_theta}
+        raise UserError(f"{where}: rope_parameters {said} give no finite angles")
 
 
 def write(config: DecoderConfig, dtype: str) -> dict[str, Any]:
