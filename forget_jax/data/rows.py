@@ -181,7 +181,7 @@ def _joined(content: Any) -> Any:
     """The text of a turn that is given in parts, as `{"type": "text", "text": …}`."""
     if not isinstance(content, list):
         return content
-    texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    texts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in content]
     return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
 
 
@@ -190,7 +190,7 @@ def _messages(value: Any, where: str) -> tuple[Message, ...]:
     if isinstance(value, str):
         value = _json_list(value)
     if isinstance(value, Mapping):  # column-wise storage
-        lists = [value.get(key) for key in ("role", "content")]
+        lists: list[Any] = [value.get(key) for key in ("role", "content")]
         if not all(isinstance(x, list) for x in lists) or len(lists[0]) != len(lists[1]):
             raise UserError(
                 f"{where}: messages is an object; it must be a list of {{role, content}}, or hold "
