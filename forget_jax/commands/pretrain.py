@@ -104,7 +104,7 @@ def _tokenizer(work: Workdir, training: Sequence[Example], vocab_size: int) -> A
         trained = tokenizers.train(map(reading.whole, training), vocab_size)
         tokenizers.save(trained, work / "tokenizer")
 
-    make_once(work / "tokenizer" / "tokenizer_config.json", make)
+    make_once(work / "tokenizer", make)
     return tokenizers.load(work / "tokenizer")
 
 

@@ -25,7 +25,7 @@ from forget_jax.scoring import disk
 from forget_jax.scoring.divergence import MEASURES
 from forget_jax.scoring.groups import groups
 from forget_jax.scoring.likelihood import nll_mean
-from forget_jax.scoring.table import NLL, Table, check_complete
+from forget_jax.scoring.table import NLL, Table, complete
 
 MOST_NAMES = 20  # of examples without a finite score in the summary
 
@@ -55,9 +55,7 @@ def run(settings: Score, work: Workdir) -> Ended:
     table = Table(work / "scores.zarr", names, texts.encoded, settings.score)
     moved = _fill(settings, base, table)
     work.tick()
-    with disk.read(work / "scores.zarr") as scored:
-        scored.load()
-    check_complete(scored)
+    scored = complete(work / "scores.zarr")
     disk.tidy(work / "scores.zarr")
     files.write_bytes(work / "scores.parquet", _frame(scored).to_parquet(index=False))
     nll, tokens = scored[NLL].values, scored.tokens.values

@@ -22,7 +22,7 @@ from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.hf.base import Base
 from forget_jax.lm.model import Adapters, Model, stack
-from forget_jax.runs import once
+from forget_jax.runs import manifest, once
 from forget_jax.runs.tracing import Watch
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
@@ -170,8 +170,7 @@ def train_and_score(
     fraction = float(np.mean(useful)) if useful else None
     if work.parts:
         return Scored(None, fraction, failed)
-    scored = disk.read(work / "scores.zarr")
-    tables.check_complete(scored)
+    scored = tables.complete(work / "scores.zarr")
     disk.tidy(work / "scores.zarr")
     if len(failed) == len(tasks):
         raise UserError(f"no task is left: the loss of each was not finite; {ADVICE}")
@@ -210,8 +209,7 @@ def kept(fleet: Fleet, group: Sequence[Task]) -> list[dict[str, Any]] | None:
         [
             os.fspath(fleet.folder(task.name) / name)
             for task, end in zip(group, ends, strict=True)
-            for name, digest in end["files"].items()
-            if not _is_sound(fleet.folder(task.name) / name, digest)
+            for name in manifest.changed(fleet.folder(task.name), end["files"])
         ]
         if distributed.is_writer()
         else []
@@ -219,10 +217,6 @@ def kept(fleet: Fleet, group: Sequence[Task]) -> list[dict[str, Any]] | None:
     if damaged:
         print(f"{damaged[0]} is damaged; it is trained again", file=sys.stderr)
     return None if damaged else ends
-
-
-def _is_sound(file: files.Path, digest: str) -> bool:
-    return file.exists() and files.digest(file) == digest
 
 
 def keep(fleet: Fleet, group: Sequence[Task], outcome: Outcome) -> None:
@@ -239,8 +233,7 @@ def keep(fleet: Fleet, group: Sequence[Task], outcome: Outcome) -> None:
         why = None if failure is None else failure._asdict()
         found: dict[str, str] = {}
         if distributed.is_writer():
-            inside = (f for f in files.walk(folder) if f.name != DONE)
-            found = {os.fspath(f.relative_to(folder)): files.digest(f) for f in inside}
+            found = manifest.digests(folder, (f for f in files.walk(folder) if f.name != DONE))
         once.keep(folder / DONE, end | {"failed": why, "files": found})
     fleet.work.metrics.flush()
     fleet.work.tick()

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pandas as pd
 
+from forget_jax import files
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.fleet.cells import Cell
@@ -58,12 +59,15 @@ def points(
     per_rank = parameters_per_rank(fleet)
     tasks, found = [cell.task for cell in cells], []
     scale_M = jnp.array([task.scale for task in tasks], jnp.float32)
-    for mark in marks:
-        path = fleet.work / "points" / f"{mark}.json"
+    paths = {mark: fleet.work / "points" / f"{mark}.json" for mark in marks}
+    for mark, path in paths.items():
         points = kept(path)
         if points is None:
+            for later in (m for m in marks if m > mark):  # lost in the middle: from there on again
+                files.remove(paths[later])
             what = f"train {len(cells)} runs to {mark}"
             with journal(fleet, "scaling", what) as (checkpoints, listener):
+                checkpoints.forget_after(mark)
                 outcome = train(
                     fleet.base.model,
                     fleet.recipe,

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from forget_jax import distributed, files, foreign
+from forget_jax import distributed
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
+from forget_jax.runs import once
 from forget_jax.runs.workdir import Workdir
 
 WHOLE = 2**28  # bytes up to which a file is hashed whole
@@ -45,7 +46,7 @@ def check(work: Workdir, found: Mapping[str, str], keep: bool = True) -> None:
             "made would not go with it; bring back what it was, or give another --workdir"
         )
     if keep and set(mine) - set(kept):
-        files.write_json(work / own, kept | mine)
+        once.seal(work / own, kept | mine)
 
 
 def _kept(work: Workdir) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def _kept(work: Workdir) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(work.path.iterdir()):
         if re.fullmatch(r"inputs(-\d+-of-\d+)?\.json", path.name):
-            found |= foreign.record(files.read_json(path), os.fspath(path))
+            for held in once.unsealed(path):
+                found |= held
     return found
 
 

@@ -1,22 +1,22 @@
 """The digests of what a run left: whether its results are still what they were when it ended.
 
 Most formats have no checksum: a digit that a disk has changed is another figure, and nobody
-notices. So a run that ends keeps a digest of each of its files. Tables of scores check themselves,
-chunk by chunk, and are not listed.
+notices. So a run that ends keeps a digest of each of its files; metrics have a seal of their own.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from forget_jax import files, foreign
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 
 NAME = "manifest.json"
-# What is written after the end, grows beside a run, or has checks of its own.
-LEFT_OUT = ("checkpoints", "scores.zarr", "traces", "tensorboard", "metrics")
+# What is written after the end, says how the run went, or has checks of its own.
+LEFT_OUT = ("checkpoints", "trace", "tensorboard", "metrics")
 UNLISTED = ("config.json", "report.html", NAME)
-ONCE = ("metrics.jsonl",)  # what no second start makes again
+PREFIXES = (".", "seconds", "inputs", "metrics")
 
 
 def _listed(folder: Path) -> Iterator[Path]:
@@ -25,7 +25,7 @@ def _listed(folder: Path) -> Iterator[Path]:
         if path.is_dir():
             if path.name not in LEFT_OUT and not (path / NAME).exists():
                 yield from files.walk(path)
-        elif path.name not in UNLISTED and not path.name.startswith((".", "seconds", "inputs")):
+        elif path.name not in UNLISTED and not path.name.startswith(PREFIXES):
             yield path
 
 
@@ -36,10 +36,25 @@ def keep(folder: PathLike, summary: bytes) -> None:
       summary: what `summary.json` will hold, which is written after this file.
     """
     here = Path(folder)
-    found = {_name(path, here): files.digest(path) for path in _listed(here)}
+    found = digests(here, _listed(here))
     found["summary.json"] = files.digest_of(summary)
     held = {"files": found, "sha256": _own(found)}
     files.write_json(here / NAME, held)
+
+
+def digests(folder: Path, inside: Iterable[Path]) -> dict[str, str]:
+    """The digest of each file by its name in the folder; a store's are read side by side."""
+    paths = list(inside)
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(files.digest, paths))
+    return {_name(path, folder): digest for path, digest in zip(paths, found, strict=True)}
+
+
+def changed(folder: Path, held: dict[str, str]) -> list[str]:
+    """Which of a folder's files are not there, or have another digest than the one held."""
+    with ThreadPoolExecutor(16) as threads:
+        same = list(threads.map(lambda name: _is_same(folder / name, held[name]), held))
+    return [name for name, is_same in zip(held, same, strict=True) if not is_same]
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -63,7 +78,7 @@ def damaged(folder: PathLike) -> list[str]:
     held = _read(here / NAME)
     if held is None:
         return [*found, NAME]
-    return found + [name for name, digest in held.items() if not _is_same(here / name, digest)]
+    return found + changed(here, held)
 
 
 def _read(path: Path) -> dict[str, str] | None:
@@ -95,11 +110,10 @@ def check(path: PathLike) -> None:
             continue
         held = _read(folder / NAME) or {}
         inside = "" if folder == here else _name(here, folder)
-        for name, digest in held.items():
-            asked = not inside or name == inside or name.startswith(f"{inside}/")
-            if asked and not _is_same(folder / name, digest):
-                raise UserError(
-                    f"{folder / name} is not what it was when its run ended: damaged, or changed "
-                    "by hand; start that run's command again to make it anew"
-                )
+        asked = {n: x for n, x in held.items() if not inside or f"{n}/".startswith(f"{inside}/")}
+        for name in changed(folder, asked):
+            raise UserError(
+                f"{folder / name} is not what it was when its run ended: damaged, or changed by "
+                "hand; start that run's command again to make it anew"
+            )
         return

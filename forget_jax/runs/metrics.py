@@ -3,18 +3,20 @@
 On a local disk lines are added to the end of the file. An object store can neither append nor
 rename, so there each write is a piece of its own, `metrics/000001.jsonl` and so on, and the pieces
 are joined into metrics.jsonl when the run ends. Either way the bytes written are linear in the
-number of records. A killed run loses only records that its newest checkpoint will produce again.
+number of records. A killed run loses only records that its newest checkpoint will produce again;
+what a disk has changed is found by a seal (`runs.seal`), which is renewed at every flush.
 """
 
-import json
 import math
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from forget_jax import distributed, files
+from forget_jax import distributed, files, foreign
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
+from forget_jax.runs.seal import Seal
 
 SECONDS = 2  # between two writes, unless somebody waits for one
 
@@ -36,12 +38,15 @@ class Metrics:
           parts: a record that this run has done again, after its part left it, counts once.
 
         Raises:
-          UserError: a line other than the last is not valid JSON.
+          UserError: records that were flushed are damaged.
         """
         self.path = Path(path)
-        own, self._last_piece, self._whole = _read(self.path)
+        self._seal = Seal(self.path)
+        own, self._last_piece, self._whole = _read(self.path, self._seal)
         done = {_at(r) for r in own}
-        others = [r for part in parts for r in _read(Path(part))[0] if _at(r) not in done]
+        others = [
+            r for part in parts for r in _read(Path(part), Seal(part))[0] if _at(r) not in done
+        ]
         self.records: list[Record] = others + own
         self._joined = not others  # whether metrics.jsonl, with its pieces, has all records
         self._new: list[Record] = []  # not written yet
@@ -63,13 +68,14 @@ class Metrics:
             self._write(sync=False)
 
     def flush(self) -> None:
-        """Returns once all records are on disk."""
+        """Returns once all records are on disk, and sealed."""
         self._write(sync=True)
+        self._seal.close()
 
     def join(self) -> None:
         """Leaves one file of all records, those of the other parts among them: the run ends."""
         self.flush()
-        if not self._whole or not self._joined or self._last_piece:
+        if not (self._whole and self._joined and self.path.exists()) or self._last_piece:
             self._rewrite()
 
     def stage(self, stage: str) -> list[Record]:
@@ -78,26 +84,33 @@ class Metrics:
 
     def _write(self, sync: bool) -> None:
         """Writes the new records: to the end of the file, or as the next piece."""
+        local, lines = files.is_local(self.path), _lines(self._new)
+        if lines and self._seal.is_new:
+            self._seal.close()
         if not distributed.is_writer():
             pass
-        elif not files.is_local(self.path):
-            if self._new:
-                piece = _pieces(self.path) / f"{self._last_piece + 1:06}.jsonl"
-                files.write_bytes(piece, _lines(self._new))
-                self._last_piece += 1
-        elif not self._whole or self._last_piece:
+        elif not self._whole or (local and self._last_piece):
             self._rewrite()
-        elif self._new or (sync and not self._synced):
+        elif local and (lines or (sync and not self._synced)):
             self._whole = False  # should this end half-way, the next write mends the file
-            files.append_bytes(self.path, _lines(self._new), sync)
+            files.append_bytes(self.path, _bytes(lines), sync)
             self._whole, self._synced = True, sync
+            self._seal.add(lines)
+        elif lines:
+            piece = _pieces(self.path) / f"{self._last_piece + 1:06}.jsonl"
+            files.write_bytes(piece, _bytes(lines))
+            self._last_piece += 1
+            self._seal.add(lines)
         self._new = []
         self._written = time.monotonic()
 
     def _rewrite(self) -> None:
         """Writes all records as one file, atomically, and removes the pieces."""
         if distributed.is_writer():
-            files.write_bytes(self.path, _lines(self.records))
+            lines = _lines(self.records)
+            self._seal.replace(lines)
+            files.write_bytes(self.path, _bytes(lines))
+            self._seal.close()
             for piece in _list_pieces(self.path):
                 files.remove(piece)
         self._new, self._last_piece = [], 0
@@ -107,25 +120,26 @@ class Metrics:
 
 def parts_beside(path: PathLike) -> list[str]:
     """The names of the metrics files of a run's parts, written in full or in pieces."""
-    found = {f.name.removesuffix(".jsonl") for f in Path(path).parent.glob("metrics-*-of-*")}
+    there = (f.name.removesuffix(".jsonl") for f in Path(path).parent.glob("metrics-*-of-*"))
+    found = {name for name in there if re.fullmatch(r"metrics-\d+-of-\d+", name)}
     return [f"{name}.jsonl" for name in sorted(found)]
 
 
-def _read(path: Path) -> tuple[list[Record], int, bool]:
-    """The records of a file and its pieces, the last piece's number, and whether the file is whole.
+def _read(path: Path, seal: Seal) -> tuple[list[Record], int, bool]:
+    """The records of a file and its pieces, the last piece's number, and whether both are whole.
 
     A run killed while it joins its pieces leaves some of them beside the whole file, and the same
     lines in both. Records that a resumed run had forgotten may come back with such pieces: it does
     not get further without forgetting them again.
     """
-    lines, whole = _whole_lines(path) if path.exists() else ([], False)
-    records = [_record(path, number, line) for number, line in enumerate(lines, 1)]
+    lines, whole = _whole_lines(path) if path.exists() else ([], not files.is_local(path))
     known, last = set(lines), 0
     for piece in _list_pieces(path):
         last = int(piece.stem)
-        found = _whole_lines(piece)[0]
-        records += [_record(piece, n, x) for n, x in enumerate(found, 1) if x not in known]
-    return records, last, whole
+        lines += [line for line in _whole_lines(piece)[0] if line not in known]
+    held = seal.held(lines)
+    records = [_record(path, number, line) for number, line in enumerate(held, 1)]
+    return records, last, whole and len(held) == len(lines)
 
 
 def _whole_lines(path: Path) -> tuple[list[bytes], bool]:
@@ -135,10 +149,13 @@ def _whole_lines(path: Path) -> tuple[list[bytes], bool]:
 
 
 def _record(path: Path, number: int, line: bytes) -> Record:
+    where = f"{path}, line {number}"
     try:
-        record: Record = json.loads(line)
-    except ValueError as e:
-        raise UserError(f"{path}, line {number}: not valid JSON; remove the line") from e
+        record = foreign.record(foreign.parse(line, f"{path}", number), where)
+        foreign.field(record, "stage", str, where)
+        foreign.field(record, "step", int, where, default=0)
+    except UserError as e:
+        raise UserError(f"{where}: not a record of a run; remove the line") from e
     return record
 
 
@@ -151,8 +168,12 @@ def _list_pieces(path: Path) -> list[Path]:
     return sorted(f for f in _pieces(path).glob("*.jsonl") if f.stem.isdigit())
 
 
-def _lines(records: Sequence[Record]) -> bytes:
-    return "".join(files.dump_json(r) + "\n" for r in records).encode()
+def _lines(records: Sequence[Record]) -> list[bytes]:
+    return [files.dump_json(r).encode() for r in records]
+
+
+def _bytes(lines: Sequence[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
 
 
 def _at(record: Record) -> tuple[str, Any]:

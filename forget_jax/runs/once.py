@@ -15,6 +15,9 @@ from typing import Any
 from forget_jax import distributed, files
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
+from forget_jax.runs import manifest
+
+FILES = "files.json"  # of a folder that is made once, written last: the digests of its files
 
 
 def once(path: PathLike, make: Callable[[], Any]) -> Any:
@@ -44,11 +47,12 @@ def kept(path: PathLike) -> Any | None:
 
 def _found(path: PathLike) -> list[Any]:
     """The sound value in a list, or an empty one; in all processes."""
-    found: list[Any] = distributed.agreed(_unsealed(path) if distributed.is_writer() else [])
+    found: list[Any] = distributed.agreed(unsealed(path) if distributed.is_writer() else [])
     return found
 
 
-def _unsealed(path: PathLike) -> list[Any]:
+def unsealed(path: PathLike) -> list[Any]:
+    """The sound value at `path` in a list, or an empty one; says where it is damaged."""
     if not Path(path).exists():
         return []
     try:
@@ -67,19 +71,35 @@ def _digest(value: Any) -> str:
 
 def keep(path: PathLike, value: Any) -> Any:
     """Keeps process 0's value at `path`; gives what is read back, in all processes."""
+    return distributed.agreed(seal(path, value))
+
+
+def seal(path: PathLike, value: Any) -> Any:
+    """Keeps a value with its digest, for `unsealed` to read; gives it in JSON's own types."""
     plain = json.loads(files.dump_json(value))
     files.write_json(path, {"value": plain, "sha256": _digest(plain)})
-    return distributed.agreed(plain)
+    return plain
 
 
-def make_once(marker: PathLike, make: Callable[[], object]) -> None:
-    """Has process 0 alone make files, unless `marker` is there, for all processes to read.
+def make_once(folder: PathLike, make: Callable[[], object]) -> None:
+    """Has process 0 alone make a folder's files, for all processes to read, unless all are there.
 
     Args:
-      marker: the file that `make` writes last of all, and that says that the others are whole.
-      make: must not wait for other processes, as computations over all devices do.
+      make: writes files into the folder. It must not wait for other processes, as computations
+        over all devices do.
     """
-    if not is_there(marker):
+    if not distributed.agreed(distributed.is_writer() and _is_whole(Path(folder))):
         if distributed.is_writer():
             make()
-        distributed.barrier(f"{Path(marker).name} is there")
+            inside = (file for file in files.walk(folder) if file.name != FILES)
+            seal(Path(folder) / FILES, manifest.digests(Path(folder), inside))
+        distributed.barrier(f"{Path(folder).name} is there")
+
+
+def _is_whole(folder: Path) -> bool:
+    for held in unsealed(folder / FILES):
+        wrong = manifest.changed(folder, held)
+        if wrong:
+            print(f"{folder / wrong[0]} is damaged or gone; it is made again", file=sys.stderr)
+        return not wrong
+    return False

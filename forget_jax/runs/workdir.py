@@ -86,25 +86,18 @@ class Workdir:
         """The summary of a run that has ended, else None; for all processes to ask together.
 
         Where a result is damaged or gone, the run has not ended any more: it makes it again.
-
-        Raises:
-          UserError: what is damaged cannot be made again.
         """
-        if not self._is_checked and is_there(self.path / "summary.json"):
+        path = self.path / "summary.json"
+        if not self._is_checked and is_there(path):
             self._check_results()
         self._is_checked = True
-        path = self.path / "summary.json"
-        return dict(files.read_json(path)) if is_there(path) else None
+        held = files.read_json(path) if distributed.is_writer() and path.exists() else None
+        found: dict[str, Any] | None = distributed.agreed(held)
+        return found
 
     def _check_results(self) -> None:
-        """Removes results that are damaged, with what was made beside them, and says so."""
+        """Removes results that are damaged, and says so: the run has not ended any more."""
         wrong = distributed.agreed(manifest.damaged(self.path) if distributed.is_writer() else [])
-        lost = [name for name in wrong if name.rpartition("/")[2] in manifest.ONCE]
-        if lost:
-            raise UserError(
-                f"{self.path / lost[0]} is damaged, and what it tells of the run's steps cannot be "
-                "made again; bring it back, or start in another --workdir"
-            )
         if not wrong:
             return
         print(f"{self.path / wrong[0]} is damaged or gone; it is made again", file=sys.stderr)
@@ -112,10 +105,7 @@ class Workdir:
             for folder in (self.path, *(self.path / part for part in _above(name))):
                 if (folder / manifest.NAME).exists():
                     files.remove(folder / "summary.json")
-            beside = (self.path / name).parent
-            inside = name.count("/") and not (beside / manifest.NAME).exists()
-            for file in files.walk(beside) if inside and beside.is_dir() else [self.path / name]:
-                files.remove(file)
+            files.remove(self.path / name)
         files.remove(self.path / "summary.json")
         distributed.barrier("damaged results are removed")
 

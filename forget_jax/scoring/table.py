@@ -25,6 +25,7 @@ from forget_jax.scoring.settings import Score
 from forget_jax.scoring.stream import Layout, stream
 
 NLL = "nll_sum"
+SEEN_SECONDS = 120  # for what another process wrote to be seen; NFS keeps names up to a minute
 
 
 class Table:
@@ -312,6 +313,22 @@ def say_not_finite(cells: Sequence[tuple[str, str]], most: int = 3) -> None:
         named = ", ".join(f"{example} under {model}" for model, example in cells[:most])
         more = f" and {len(cells) - most} more" if len(cells) > most else ""
         print(f"the NLL is not finite, and missing in the table, of {named}{more}", file=sys.stderr)
+
+
+def complete(path: files.PathLike) -> xr.Dataset:
+    """The whole table of scores, once all of it is seen from here: some disks tell others late.
+
+    Raises:
+      UserError: an example lacks a score.
+    """
+    deadline = time.monotonic() + (SEEN_SECONDS if distributed.count() > 1 else 0)
+    while True:
+        with disk.read(path) as scored:
+            scored.load()
+        if (scored.tokens.values >= 0).all() or time.monotonic() > deadline:
+            check_complete(scored)
+            return scored
+        time.sleep(1)
 
 
 def check_complete(scored: xr.Dataset) -> None:

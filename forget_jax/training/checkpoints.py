@@ -93,6 +93,11 @@ class Checkpoints:
             self._manager.delete(step)
         return None
 
+    def forget_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps."""
+        for later in (n for n in self._manager.all_steps() if n > step):
+            self._manager.delete(later)
+
     def save(self, step: int, state: Tree) -> None:
         """Starts to write the state; returns once it is copied off the device."""
         with _one_line(f"cannot write checkpoint {step}"):

@@ -4,9 +4,8 @@ import os
 
 import pytest
 
-from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.runs import inputs
+from forget_jax.runs import inputs, once
 from forget_jax.runs.workdir import Workdir
 
 
@@ -17,9 +16,9 @@ def work(folder, part=""):
 def test_the_first_start_keeps_and_the_next_compares(tmp_path):
     inputs.check(work(tmp_path), {"a": "1"})
     inputs.check(work(tmp_path), {"b": "2"})
-    assert files.read_json(tmp_path / "inputs.json") == {"a": "1", "b": "2"}
+    assert once.unsealed(tmp_path / "inputs.json")[0] == {"a": "1", "b": "2"}
     inputs.check(work(tmp_path), {"a": "1", "c": "3"}, keep=False)
-    assert "c" not in files.read_json(tmp_path / "inputs.json")
+    assert "c" not in once.unsealed(tmp_path / "inputs.json")[0]
     before = (tmp_path / "inputs.json").read_bytes()
     with pytest.raises(UserError) as e:
         inputs.check(work(tmp_path), {"a": "1", "b": "3", "d": "4"})

@@ -28,6 +28,10 @@ def path(tmp_path):
     return tmp_path / "metrics.jsonl"
 
 
+def seal_of(path):
+    return path.with_suffix(".seal.json")
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     """An object store in a folder: nothing there is appended to or renamed."""
@@ -48,7 +52,8 @@ def written(monkeypatch):
         write = getattr(files, name)
 
         def count(path, data, *more):
-            sizes.append(len(data))
+            if not str(path).endswith(".seal.json"):
+                sizes.append(len(data))
             write(path, data, *more)
 
         monkeypatch.setattr(files, name, count)
@@ -101,14 +106,16 @@ def test_flush_waits_for_the_disk_even_where_nothing_is_new(path, monkeypatch):
     metrics.add("train", record(2))
     assert lines(path) == [1, 2] and not synced
     metrics.flush()
-    assert len(synced) == 1
+    assert len(synced) == 2  # the file, and its seal
     metrics.flush()
-    assert len(synced) == 1
+    assert len(synced) == 2
 
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
 def test_a_torn_last_line_is_dropped_and_mended(path, cut):
-    fill(path, 1, 3)
+    metrics = fill(path, 1, 2)
+    metrics.add("train", record(3))
+    metrics._write(sync=False)
     path.write_bytes(path.read_bytes()[:-cut])
     metrics = Metrics(path)
     assert steps(metrics) == [1, 2]
@@ -119,17 +126,88 @@ def test_a_torn_last_line_is_dropped_and_mended(path, cut):
 
 def test_reading_changes_nothing(path):
     fill(path, 1, 3)
-    path.write_bytes(path.read_bytes()[:-5])
+    path.write_bytes(path.read_bytes() + b'{"stage": "tr')
     before = path.read_bytes()
     Metrics(path).stage("train")
     assert path.read_bytes() == before
 
 
-def test_a_broken_line_in_the_middle_is_told(path):
+@pytest.mark.fault("a run's own files", "one line")
+@pytest.mark.parametrize(
+    "line", [b"stage", b"[]", b'{"stage": 1}', b'{"step": 1}', b"\0", b"[" * 9**5]
+)
+def test_a_line_that_is_no_record_is_told(path, line):
+    """As far as a file without its seal can tell."""
     fill(path, 1, 3)
-    path.write_bytes(path.read_bytes().replace(b'{"stage"', b"stage", 2))
-    with pytest.raises(UserError, match=r"metrics.jsonl, line 1: not valid JSON; remove the line"):
+    seal_of(path).unlink()
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 1: not a record of a run; remove"):
         Metrics(path)
+
+
+@pytest.mark.fault("a run's own files", "one line")
+@pytest.mark.parametrize("where", ["disk", "bucket"])
+def test_any_changed_byte_of_what_was_flushed_is_told(path, where, request):
+    if where == "bucket":
+        request.getfixturevalue("bucket")
+    fill(path, 1, 2)
+    for file in [f for f in path.parent.rglob("*.jsonl") if f.is_file()]:
+        whole = file.read_bytes()
+        for place in range(len(whole)):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            with pytest.raises(UserError, match="is damaged, and what it tells"):
+                Metrics(path)
+        file.unlink()
+        with pytest.raises(UserError, match="is damaged, and what it tells"):
+            Metrics(path)
+        file.write_bytes(whole)
+
+
+def test_lines_beyond_the_seal_are_done_again(path):
+    """Whatever they hold: they are later than the newest checkpoint."""
+    metrics = Metrics(path)
+    for step in (1, 2, 3):
+        metrics.add("train", record(step))
+        metrics._write(sync=False)
+    assert steps(Metrics(path)) == [1]  # the file was made, and sealed, with it
+    metrics.flush()
+    metrics.add("train", record(4))
+    metrics._write(sync=False)
+    path.write_bytes(path.read_bytes().replace(b'"step": 4', b'"step": 2'))
+    metrics = Metrics(path)
+    assert steps(metrics) == [1, 2, 3]
+    metrics.add("train", record(4))
+    metrics.join()
+    assert lines(path) == steps(Metrics(path)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_killed_while_the_file_is_written_anew(path, monkeypatch, written):
+    metrics = fill(path, 1, 4)
+    write = files.write_bytes
+
+    def die(target, data):
+        if str(target) == str(path):
+            if written:
+                write(target, data)
+            raise KeyboardInterrupt
+        write(target, data)
+
+    monkeypatch.setattr(files, "write_bytes", die)
+    with pytest.raises(KeyboardInterrupt):
+        metrics.resume("train", 2)
+    monkeypatch.undo()
+    assert steps(Metrics(path)) == ([1, 2] if written else [1, 2, 3, 4])
+
+
+def test_a_seal_that_is_lost_costs_nothing_else(path, capsys):
+    fill(path, 1, 3)
+    seal_of(path).write_bytes(b"?")
+    metrics = Metrics(path)
+    assert steps(metrics) == [1, 2, 3] and "metrics.seal.json is damaged" in capsys.readouterr().err
+    metrics.add("train", record(4))
+    metrics.flush()
+    assert steps(Metrics(path)) == [1, 2, 3, 4] and not capsys.readouterr().err
 
 
 def test_names_may_hold_line_separators(path):
@@ -201,7 +279,7 @@ def test_a_resumed_stage_forgets_what_it_does_again(path, written, where, reques
     metrics.resume("train", 7)
     assert not written
     metrics.resume("train", 5)
-    assert len(written) == 1
+    assert len(written) == 1, written
     assert steps(Metrics(path)) == steps(metrics) == [1, 2, 3, 4, 5]
     assert steps(Metrics(path), "other") == [9]
     metrics.add("train", record(6))

@@ -120,23 +120,38 @@ def test_files_are_made_by_process_0_and_there_for_all(two, tmp_path):
 
     def make():
         took.append(distributed.index())
-        (tmp_path / "first").write_text("a")
-        (tmp_path / "marker").write_text("b")
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "first").write_text("a")
+        (tmp_path / "made" / "second").write_text("b")
 
     def work():
-        make_once(tmp_path / "marker", make)
-        return (tmp_path / "first").read_text() + (tmp_path / "marker").read_text()
+        make_once(tmp_path / "made", make)
+        return "".join((tmp_path / "made" / name).read_text() for name in ("first", "second"))
 
     assert two.run(work) == ["ab", "ab"] and took == [0]
     assert two.run(work) == ["ab", "ab"] and took == [0]
 
 
-def test_what_was_left_without_its_marker_is_made_again(tmp_path):
-    (tmp_path / "first").write_text("half")
+@pytest.mark.fault("damaged results of a run", "done again")
+@pytest.mark.parametrize("damage", ["change", "remove", "half"])
+def test_a_folder_that_is_not_whole_is_made_again(tmp_path, damage, capsys):
     made = []
-    make_once(tmp_path / "marker", lambda: made.append((tmp_path / "marker").write_text("")))
-    make_once(tmp_path / "marker", lambda: made.append(1))
-    assert made == [0]
+
+    def make():
+        made.append((tmp_path / "first").write_text("whole"))
+
+    if damage == "half":
+        (tmp_path / "first").write_text("half")  # killed before the others were there
+    else:
+        make_once(tmp_path, make)
+        make_once(tmp_path, make)
+        assert made == [5]
+        (tmp_path / "first").unlink() if damage == "remove" else (
+            (tmp_path / "first").write_text("whale")
+        )
+    make_once(tmp_path, make)
+    assert made[-1:] == [5] and (tmp_path / "first").read_text() == "whole"
+    assert ("first is damaged or gone" in capsys.readouterr().err) == (damage != "half")
 
 
 @pytest.mark.fault("damaged results of a run", "done again")

@@ -54,7 +54,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 def test_a_folder_with_broken_metrics_is_not_made_a_run(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("broken\n{}\n")
-    with pytest.raises(UserError, match="not valid JSON"):
+    with pytest.raises(UserError, match="not a record of a run"):
         Workdir(tmp_path, "finetune", FIELDS)
     assert [f.name for f in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -86,8 +86,12 @@ def test_parts_write_files_of_their_own_and_the_whole_reads_them(tmp_path):
     whole.finish({})
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
     names = {"config.json", "manifest.json", "metrics.jsonl", "seconds.json", "summary.json"}
-    names |= {f"{kind}-{i}-of-2.{end}" for i in (0, 1)
-              for kind, end in (("metrics", "jsonl"), ("seconds", "json"))}  # fmt: skip
+    names |= {
+        f"{kind}-{i}-of-2.{end}"
+        for i in (0, 1)
+        for kind, end in (("metrics", "jsonl"), ("metrics", "seal.json"), ("seconds", "json"))
+    }
+    names.add("metrics.seal.json")
     assert {f.name for f in tmp_path.iterdir()} == names
 
 

@@ -56,7 +56,7 @@ def make():
         files.write_json(work / "tokenizer" / name, name)
 
 
-make_once(work / "tokenizer" / "tokenizer_config.json", make)
+make_once(work / "tokenizer", make)
 assert files.read_json(work / "tokenizer" / "tokenizer.json") == "tokenizer.json"
 
 for step in range(1, 4):
