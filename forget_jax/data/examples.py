@@ -5,7 +5,7 @@ import dataclasses
 Message = tuple[str, str]  # (role, text); roles are "system", "user" and "assistant"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Example:
     """One row of a data set, in exactly one of three forms.
 

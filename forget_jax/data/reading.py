@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from forget_jax.data import sources, tokenise
+from forget_jax.data import sources, special_tokens, tokenise
 from forget_jax.data.examples import Example
 from forget_jax.data.row_files import stem
 from forget_jax.data.settings import Data
@@ -93,17 +93,16 @@ def task_name(spec: str) -> str:
 def task_names(specs: Sequence[str]) -> list[str]:
     """The names of several tasks: where files share one, with as much of their path as it takes.
 
-    `squad/train` and `piqa/train` rather than twice `train`. What cannot be told apart at all, as
-    one file that is named twice, keeps one name.
+    `squad/train` and `piqa/train` rather than twice `train`. One file that is named twice, as by two
+    slices of it, keeps one name.
     """
     found = [task_name(spec) for spec in specs]
     parts = [PurePosixPath(split_slice(spec)[0]).parts for spec in specs]
     for more in range(1, max(map(len, parts), default=1)):
-        twice = {name for name in found if found.count(name) > 1}
-        if not twice:
-            break
+        files = set(zip(found, parts, strict=True))
+        shared = [name for name, _ in files]
         for i, name in enumerate(found):
-            if name in twice and more < len(parts[i]):
+            if shared.count(name) > 1 and more < len(parts[i]):
                 found[i] = f"{parts[i][-1 - more]}/{name}"
     return found
 
@@ -120,6 +119,7 @@ def template(data: Data, scored: bool = False) -> Template:
         bos=data.bos,
         eos=data.eos,
         eos_target=data.eos_scored or not scored,
+        literal=data.special_tokens == "text",
     )
 
 
@@ -221,6 +221,8 @@ def encode(
     Raises:
       UserError: every example is over the context and was dropped; and what `tokenise.encode` does.
     """
+    if said := special_tokens.line(examples, tokenizer, data.special_tokens):
+        print(said, file=sys.stderr)
     encoded = tokenise.encode(
         examples, tokenizer, chosen, context, data.too_long, data.targets, data.stride
     )

@@ -11,12 +11,17 @@ import selectors
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from forget_jax import stopping
 from forget_jax.errors import UserError
 
-SECONDS = 10.0  # that one rendering may take
+SECONDS = 10.0  # of a processor that one rendering may take
+WAITED = 90.0  # seconds in which these have passed on a busy machine, or never will
 STARTING = 120.0  # that the process may take to start, on a busy machine
+LARGE, LONGER = 2**26, 16  # bytes of a request's answers, and how many more for a character given
+CHILD = Path(__file__).with_name("rendering_child.py")
 
 Messages = Sequence[tuple[str, str]]
 
@@ -27,30 +32,74 @@ class Rendered(NamedTuple):
     Attributes:
       text: what the template makes of it.
       spans: where in it the template says that the model speaks (`{% generation %}`).
+      error: what went wrong, for people; empty where nothing did.
     """
 
     text: str
     spans: list[tuple[int, int]]
+    error: str = ""
+
+    def check(self) -> None:
+        """Raises UserError where the template has failed."""
+        if self.error:
+            raise UserError(self.error)
+
+    def checked(self) -> str:
+        """The text; raises UserError where the template has failed."""
+        self.check()
+        return self.text
 
 
 class Job(NamedTuple):
-    """What is rendered: some turns, with the beginning of an answer after them or without."""
+    """What is rendered: some turns, with the beginning of an answer after them or without.
 
+    Attributes:
+      where: names the conversation for people.
+    """
+
+    where: str
     messages: Messages
     prompt: bool = False
 
 
-def render(tokenizer: Any, jobs: Sequence[Job], where: str) -> list[Rendered]:
-    """Renders conversations.
+def render(tokenizer: Any, jobs: Sequence[Job]) -> list[Rendered]:
+    """Renders conversations; what a template says against one is in its `error`.
 
     Args:
       tokenizer: of transformers, with a chat template.
-      where: names the conversation for people.
 
     Raises:
-      UserError: the template cannot be used, raises an error (told in its own words), or takes more
-        time or memory than it may.
+      UserError: the template cannot be used, or takes more time or memory than it may.
     """
+    if not jobs:
+        return []
+    request = {
+        "template": _template(tokenizer),
+        "seconds": SECONDS,
+        "special": {name: _plain(x) for name, x in tokenizer.special_tokens_map.items()},
+        "jobs": [
+            {"messages": [{"role": r, "content": c} for r, c in job.messages], "prompt": job.prompt}
+            for job in jobs
+        ],
+    }
+    given = sum(len(content) for job in jobs for _, content in job.messages)
+    answers = _child().ask(json.dumps(request), len(jobs), LARGE + LONGER * given)
+    return [_rendered(job, answer) for job, answer in zip(jobs, answers, strict=False)]
+
+
+def _rendered(job: Job, answer: dict[str, Any] | None) -> Rendered:
+    if answer is None:
+        raise UserError(
+            f"{job.where}: the tokenizer's chat template takes over {SECONDS:.0f} seconds or all "
+            "memory it may have"
+        )
+    error = answer.get("error", "")
+    if error:
+        error = f"{job.where}: the tokenizer's chat template fails: {error}"
+    return Rendered(answer.get("text", ""), [(a, b) for a, b in answer.get("spans", ())], error)
+
+
+def _template(tokenizer: Any) -> str:
     try:
         template = tokenizer.get_chat_template()
     except (ValueError, TypeError, AttributeError, KeyError) as e:
@@ -59,32 +108,28 @@ def render(tokenizer: Any, jobs: Sequence[Job], where: str) -> list[Rendered]:
         ) from e
     if not isinstance(template, str):
         raise UserError("the tokenizer's chat template cannot be used: it is no text")
-    request = {
-        "template": template,
-        "special": {name: str(x) for name, x in tokenizer.special_tokens_map.items()},
-        "jobs": [
-            {"messages": [{"role": r, "content": c} for r, c in job.messages], "prompt": job.prompt}
-            for job in jobs
-        ],
-    }
-    found = []
-    for answer in _child().ask(json.dumps(request), len(jobs), where):
-        if "error" in answer:
-            raise UserError(f"{where}: the tokenizer's chat template fails: {answer['error']}")
-        found.append(Rendered(answer["text"], [(a, b) for a, b in answer["spans"]]))
-    return found
+    return template
+
+
+def _plain(token: Any) -> Any:
+    """A special token, or a list of them, as text."""
+    return [str(x) for x in token] if isinstance(token, list | tuple) else str(token)
 
 
 class _Child:
-    """The process that renders."""
+    """The process that renders.
+
+    It is told where to find packages, and looks for none in the working folder, where a file may
+    have a package's name.
+    """
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "forget_jax.data.rendering_child"],
+            [sys.executable, "-P", str(CHILD)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"TRANSFORMERS_VERBOSITY": "error"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         self.pid = os.getpid()  # a process that forks makes one of its own
         self.read = b""
@@ -95,21 +140,33 @@ class _Child:
             self.end()
             raise UserError("the process that renders chat templates does not start")
 
-    def ask(self, request: str, count: int, where: str) -> list[dict[str, Any]]:
-        """The answers to the jobs of a request."""
+    def ask(self, request: str, count: int, most: int) -> list[dict[str, Any] | None]:
+        """The answers to the jobs of a request; the last is None where the process was ended.
+
+        Args:
+          count: of the jobs.
+          most: characters of all answers.
+        """
         assert self.process.stdin is not None
-        self.process.stdin.write(request.encode() + b"\n")
-        self.process.stdin.flush()
-        found = []
-        for _ in range(count):
-            line = self._line(SECONDS)
-            if line is None:
-                self.end()
-                raise UserError(
-                    f"{where}: the tokenizer's chat template takes over {SECONDS:.0f} seconds or "
-                    "all memory it may have"
-                )
-            found.append(json.loads(line))
+        found: list[dict[str, Any] | None] = []
+        try:
+            self.process.stdin.write(request.encode() + b"\n")
+            self.process.stdin.flush()
+            while len(found) < count:
+                stopping.check()
+                line = self._line(WAITED)
+                most -= len(line or b"")
+                if line is None or most < 0:
+                    break
+                found.append(json.loads(line))
+        except BrokenPipeError:
+            pass
+        except BaseException:
+            self.end()  # answers that were not read are none to the next request
+            raise
+        if len(found) < count:
+            self.end()
+            found.append(None)
         return found
 
     def _line(self, seconds: float) -> bytes | None:

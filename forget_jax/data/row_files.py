@@ -4,25 +4,25 @@ A file is read whole, but a row is parsed only when asked for, so that `limit` o
 cheap. JSONL rows go by their line in messages; others by their number, counted from 0.
 """
 
+import array
 import csv
 import dataclasses
 import functools
-import gzip
 import io
-import os
-import sys
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from forget_jax import foreign
+from forget_jax.data import row_paths
+from forget_jax.data.cells import Cells
+from forget_jax.data.notes import say
 from forget_jax.data.passages import split_articles
-from forget_jax.errors import UserError, nearest
-from forget_jax.files import Path, is_local
+from forget_jax.errors import UserError
+from forget_jax.files import Path
 
-STORES = ("gs", "s3")
-LONGEST_PATH = 4096
 TXT_CHARACTERS = 1500  # a passage of a .txt file: some 350 tokens of a large vocabulary
+DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of .csv files without commas
+_BLANK = b"\xef\xbb\xbf\r\n\t "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +47,20 @@ def read_rows(path_text: str) -> Rows:
 
     A further ending `.gz` is unpacked.
     """
-    path = _path(path_text)
-    packed = path.suffix.lower() == ".gz"
-    named = path.with_suffix("") if packed else path
-    reader = _READERS.get(named.suffix.lower())
+    path = row_paths.path_of(path_text)
+    base, end = row_paths.ending(path.name)
+    packed = end == ".gz"
+    reader = _READERS.get(row_paths.ending(base)[1] if packed else end)
     if reader is None and not path.is_dir():
         raise UserError(
-            f"{path_text}: is neither a file ending in {', '.join(_READERS)} nor hf:NAME, "
-            "tfds:NAME or builtin:NAME"
+            f"{path_text}: is neither a file ending in {', '.join(_READERS)} (or one of these and "
+            ".gz) nor hf:NAME, tfds:NAME or builtin:NAME"
         )
-    data = _read_bytes(path)
-    assert reader is not None  # a folder has raised in _read_bytes
-    rows = reader(path, _unpacked(data, path) if packed else data)
+    data = row_paths.read_bytes(path)
+    assert reader is not None  # a folder has raised in read_bytes
+    if packed:
+        data = row_paths.unpacked(data, path)
+    rows = reader(path, data)
     if rows.count == 0:
         raise UserError(f"{path} is empty: it has no rows")
     return dataclasses.replace(rows, stem=stem(path.name))
@@ -66,192 +68,182 @@ def read_rows(path_text: str) -> Rows:
 
 def stem(name: str) -> str:
     """A file's name without the endings of data files: `train.v1` of `train.v1.jsonl.gz`."""
-    base, dot, end = name.rpartition(".")
-    if dot and f".{end.lower()}" == ".gz":
-        base, dot, end = base.rpartition(".")
-    return base if dot and base and f".{end.lower()}" in _READERS else name
+    return row_paths.stem(name, _READERS)
 
 
-def _path(text: str) -> Path:
-    """A path that some store of files takes."""
-    scheme, colon, _ = text.partition("://")
-    if colon and scheme not in STORES:
-        known = ", ".join(f"{name}://" for name in STORES)
-        raise UserError(
-            f"{text[:200]}: {scheme}:// is not read; copy the file here, or give a path, {known}, "
-            "hf:NAME or tfds:NAME"
-        )
-    if "\0" in text or len(text) > LONGEST_PATH:
-        raise UserError(f"{text[:60]!r}…: no path is of this kind")
-    try:
-        return Path(text).expanduser()
-    except (ValueError, RuntimeError, ImportError) as e:
-        raise UserError(f"{text[:200]}: {' '.join(str(e).split())[:200]}") from e
-
-
-def _unpacked(data: bytes, path: Path) -> bytes:
-    """What a .gz file holds, if this machine's memory could."""
-    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as f:
-            whole = f.read(most + 1)
-    except (OSError, EOFError, zlib.error) as e:
-        raise UserError(f"{path}: not a readable .gz file ({e})") from e
-    if len(whole) > most:
-        raise UserError(f"{path}: over {most >> 30} GiB unpacked; unpack and split it")
-    return whole
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise UserError(
-                f"{path} is a folder; give one file in it, or hf:{path} for a saved data set"
-            )
-        return path.read_bytes()
-    except FileNotFoundError as e:
-        raise UserError(f"{path} does not exist{_nearest_file(path)}") from e
-    except OSError as e:
-        raise UserError(f"cannot read {path}: {e.strerror or e}") from e
-    except (ImportError, ValueError) as e:  # fsspec's word for a store without its package
-        extra = "; gs:// needs `pip install 'forget-jax[gcs]'`, s3:// the package s3fs"
-        raise UserError(f"cannot read {path}: {e}{extra if not is_local(path) else ''}") from e
-
-
-def _nearest_file(path: Path) -> str:
-    if not is_local(path):
-        return ""
-    if not path.parent.is_dir():
-        return f" (there is no folder {path.parent})"
-    return nearest(path.name, (p.name for p in path.parent.iterdir()))
-
-
-def _numbered(path: Path, rows: list[dict[str, Any]]) -> Rows:
-    return Rows(path.stem, len(rows), rows.__getitem__, lambda i: f"{path}, row {i}")
+def _numbered(path: Path, count: int, get: Callable[[int], Mapping[str, Any]]) -> Rows:
+    shown = str(path)  # which takes long
+    return Rows("", count, get, lambda i: f"{shown}, row {i}")
 
 
 def _read_jsonl(path: Path, data: bytes) -> Rows:
-    lines = [
-        (n, line) for n, line in enumerate(data.split(b"\n"), 1) if line.strip(b"\xef\xbb\xbf\r\t ")
-    ]
+    """JSON lines; of each only where it lies is kept."""
+    starts, numbers = array.array("q"), array.array("q")
+    start, number, shown = 0, 1, str(path)  # which takes long
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        if data[start:end].strip(_BLANK):
+            starts.append(start)
+            numbers.append(number)
+        start, number = end + 1, number + 1
 
     def get(i: int) -> Mapping[str, Any]:
-        n, line = lines[i]
-        return foreign.record(foreign.parse(line, str(path), n), f"{path}, line {n}")
+        end = data.find(b"\n", starts[i])
+        line = data[starts[i] : len(data) if end < 0 else end]
+        return foreign.record(foreign.parse(line, shown, numbers[i]), where(i))
 
-    return Rows(path.stem, len(lines), get, lambda i: f"{path}, line {lines[i][0]}")
+    def where(i: int) -> str:
+        return f"{shown}, line {numbers[i]}"
+
+    return Rows("", len(starts), get, where)
 
 
 def _read_json(path: Path, data: bytes) -> Rows:
     """A JSON list of objects, or one object that holds such a list; otherwise JSON lines."""
-    if data.strip() and not data.lstrip(b"\xef\xbb\xbf\r\n\t ").startswith(b"["):
-        inner = _only_list(data)
-        if inner is None:
+    body = data.strip(_BLANK)
+    if not body.startswith(b"["):
+        if not body:
             return _read_jsonl(path, data)
-        key, held = inner
-        print(f"{path}: its rows are the list {key!r} in it", file=sys.stderr)
-        return _numbered(path, held)
-    rows = foreign.parse(data.strip() or b"[]", str(path))
+        if b"\n" in body and _is_json(body.partition(b"\n")[0]):
+            return _read_jsonl(path, data)
+        held = foreign.record(foreign.parse(data, str(path)), f"{path}, line 1")
+        rows = _only_list(held, path)
+        if rows is None:
+            return Rows("", 1, lambda i: held, lambda i: f"{path}, line 1")
+    else:
+        rows = foreign.parse(data, str(path))
     for i, row in enumerate(rows):
         foreign.record(row, f"{path}, row {i}")
-    return _numbered(path, rows)
+    return _numbered(path, len(rows), rows.__getitem__)
 
 
-def _only_list(data: bytes) -> tuple[str, list[Any]] | None:
-    """The key and the rows of one JSON object with a single list of objects in it."""
+def _is_json(line: bytes) -> bool:
     try:
-        held = foreign.parse(data, "")
+        foreign.parse(line, "")
     except UserError:
+        return False
+    return True
+
+
+def _only_list(held: dict[str, Any], path: Path) -> list[Any] | None:
+    """The rows in an object that is no row itself but holds a list of them."""
+    if any(isinstance(held.get(key), str | list) for key in _OF_ROWS):
         return None
-    lists = {
-        key: value
-        for key, value in (held.items() if isinstance(held, dict) else ())
+    lists = [
+        key
+        for key, value in held.items()
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value)
-    }
-    if len(lists) != 1 or any(key in held for key in ("messages", "conversations")):
+    ]
+    if len(lists) > 1:
+        raise UserError(
+            f"{path}: holds several lists of rows ({', '.join(map(repr, lists[:9]))}); write the "
+            "one you mean as a file of its own"
+        )
+    if not lists:
         return None
-    return next(iter(lists.items()))
+    say(f"{path}: its rows are the list {lists[0]!r} in it")
+    rows: list[Any] = held[lists[0]]
+    return rows
 
 
 def _read_csv(path: Path, data: bytes, delimiter: str = ",") -> Rows:
     """CSV with a header line; every cell is text, so that `007` stays what it is."""
     csv.field_size_limit(1 << 30)  # a document may be longer than the module's 128 KiB
-    text = foreign.decode(data, str(path))
-    first = text.partition("\n")[0]
-    if delimiter == "," and "," not in first and ";" in first:
-        print(f"{path}: cells lie between semicolons", file=sys.stderr)
-        delimiter = ";"
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
-    rows = []
+    first = foreign.decode(data, str(path)).partition("\n")[0]
+    if delimiter == "," and "," not in first:
+        found = next((mark for mark in DELIMITERS if mark in first), ",")
+        if found != ",":
+            say(f"{path}: cells lie between {DELIMITERS[found]}")
+        delimiter = found
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    reader = csv.reader(text, strict=True, delimiter=delimiter)
+    rows: list[list[str]] = []
     try:
-        _check_distinct(reader.fieldnames or (), path)
-        for row in reader:
-            if None in row or None in row.values():
+        header = next(reader, [])
+        _check_distinct(header, path)
+        for cells in reader:
+            if cells and len(cells) != len(header):
                 raise UserError(
                     f"{path}, line {reader.line_num}: has more or fewer cells than the "
-                    f"{len(reader.fieldnames or ())} columns of the header"
+                    f"{len(header)} columns of the header"
                 )
-            rows.append(row)
+            if cells:
+                rows.append(cells)
     except csv.Error as e:
-        raise UserError(f"{path}, line {reader.reader.line_num}: not valid CSV ({e})") from e
-    return _numbered(path, rows)
+        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({e})") from e
+    return _numbered(path, len(rows), lambda i: dict(zip(header, rows[i], strict=True)))
 
 
 def _read_parquet(path: Path, data: bytes) -> Rows:
+    """A parquet file, of which a column is read when a row is asked for it."""
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        _check_distinct(pyarrow.parquet.read_schema(pyarrow.BufferReader(data)).names, path)
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-    except (pyarrow.ArrowException, OSError) as e:
-        raise UserError(f"{path}: not a readable parquet file ({str(e).splitlines()[0]})") from e
+    def broken(error: Exception) -> UserError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(f"{path}: not a readable parquet file ({reason[:200]})")
 
-    get = functools.partial(ParquetRow, table, path)
-    return Rows(path.stem, table.num_rows, get, lambda i: f"{path}, row {i}")
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        names = dict.fromkeys(file.schema_arrow.names)
+        count = _parquet_count(file.metadata)
+    except (pyarrow.ArrowException, OSError, ValueError) as e:
+        raise broken(e) from e
+    _check_distinct(file.schema_arrow.names, path)
+
+    shown = str(path)
+
+    @functools.cache
+    def column(name: str) -> Any:
+        try:
+            found = file.read(columns=[name]).column(name)
+        except (pyarrow.ArrowException, OSError, KeyError, ValueError) as e:
+            raise broken(e) from e
+        if len(found) != count:
+            raise broken(ValueError(f"{len(found)} of {count} rows in column {name!r}"))
+        return found
+
+    def get(i: int) -> Mapping[str, Any]:
+        return Cells(names, lambda name: column(name)[i].as_py(), f"{shown}, row {i}")
+
+    return _numbered(path, count, get)
+
+
+def _parquet_count(metadata: Any) -> int:
+    """How many rows a parquet file has, if its parts say so too.
+
+    Raises:
+      ValueError: they say otherwise, or there are more rows than values in them.
+    """
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    for group in groups:
+        if group.num_columns and not 0 <= group.num_rows <= group.column(0).num_values:
+            raise ValueError(f"a group of {group.num_rows} rows without as many values")
+    count: int = metadata.num_rows
+    if count != sum(group.num_rows for group in groups):
+        raise ValueError(f"{count} rows, which its groups do not hold")
+    return count
 
 
 def _check_distinct(names: Sequence[str], path: Path) -> None:
-    if twice := next((name for name in names if list(names).count(name) > 1), None):
-        raise UserError(f"{path}: two columns are called {twice!r}; give each a name of its own")
-
-
-class ParquetRow(Mapping[str, Any]):
-    """A row whose cells are read when asked for: what nobody maps cannot stop a reader."""
-
-    def __init__(self, table: Any, path: Path, number: int):
-        self.table, self.path, self.number = table, path, number
-
-    def __getitem__(self, name: str) -> Any:
-        """The cell of a column.
-
-        Raises:
-          KeyError: no such column.
-          UserError: a cell that is no value of Python's, such as text that is not UTF-8.
-        """
-        if name not in self.table.column_names:
-            raise KeyError(name)
-        try:
-            return self.table.column(name)[self.number].as_py()
-        except (ValueError, OverflowError, NotImplementedError, ArithmeticError) as e:
-            reason = " ".join(str(e).split())[:120]
+    """Refuses two columns of one name; those without any cannot be asked for."""
+    seen: set[str] = set()
+    for name in names:
+        if name and name in seen:
             raise UserError(
-                f"{self.path}, row {self.number}: column {name!r} cannot be read ({reason})"
-            ) from e
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.table.column_names)
-
-    def __len__(self) -> int:
-        return len(self.table.column_names)
+                f"{path}: two columns are called {name[:80]!r}; give each a name of its own"
+            )
+        seen.add(name)
 
 
 def _read_txt(path: Path, data: bytes) -> Rows:
     """Passages of at most TXT_CHARACTERS, cut at paragraph ends; see `split_articles`."""
     passages = split_articles(foreign.decode(data, str(path)), TXT_CHARACTERS)
-    return _numbered(path, [{"text": p} for p in passages])
+    return _numbered(path, len(passages), lambda i: {"text": passages[i]})
 
 
+_OF_ROWS = ("text", "prompt", "completion", "messages", "conversations")  # columns of a row
 _READERS: dict[str, Callable[[Path, bytes], Rows]] = {
     ".jsonl": _read_jsonl,
     ".ndjson": _read_jsonl,

@@ -1,24 +1,34 @@
 """One row of a data set, whatever it was read from, becomes an `Example`, or a clear error."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forget_jax import foreign
-from forget_jax.data.examples import Example, Message
+from forget_jax.data.examples import Example
+from forget_jax.data.notes import Notes
+from forget_jax.data.row_values import as_list, label, text_of, texts_of
+from forget_jax.data.turns import turns_of
 from forget_jax.errors import UserError, nearest
 from forget_jax.foreign import in_words
 
 FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers")
-ROLES = ("system", "user", "assistant")
-# Roles as others call them, and the columns of ShareGPT's conversations.
-CALLED = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
-SHAREGPT = "conversations"
 OPTIONAL = ("name", "source", "answers")  # a column of such a name may mean something else
+SHAREGPT = "conversations"
 _FORMS = {
     "text": ("text",),
     "prompt and completion": ("prompt", "completion"),
     "messages": ("messages",),
 }
+_LISTED = 20  # columns that an error names
+_IN_JSON = (
+    "completion is a list in JSON text",
+    ": its first text is the target, and all are accepted answers",
+)
+_IN_PYTHON = (
+    "completion looks like a list that Python wrote",
+    ' and is taken as the text that it is; write such lists as JSON (["a", "b"])',
+)
+_EMPTY = ("completion is an empty list", ": the end of an empty completion is the target")
 
 
 def check_columns(columns: Mapping[str, str]) -> None:
@@ -32,45 +42,96 @@ def check_columns(columns: Mapping[str, str]) -> None:
 
 
 def to_example(
-    row: Mapping[str, Any], columns: Mapping[str, str], *, where: str, name: str, source: str
+    row: Mapping[str, Any],
+    columns: Mapping[str, str],
+    *,
+    where: str,
+    name: str,
+    source: str,
+    notes: Notes | None = None,
 ) -> Example | None:
     """The example in a row, or None where its text is blank (as in WikiText's empty lines).
 
     Args:
       row: column names and values. A null value counts as an absent column.
       columns: our field names onto the row's columns; `a.b` reaches into a nested object, and an
-        empty name switches a field off.
+        empty name switches a field off. Where they name a column of a form (text; prompt and
+        completion; messages), the row is in that form.
       where: the file and row, for error messages.
       name, source: used where the row has no such column.
+      notes: takes what was read in another way, or left out.
 
     A completion may be a list of accepted answers: the first is the target. An empty completion is
     legal (the end-of-sequence token is its target). Lists may also be given as JSON text, as CSV
     files do.
     """
-    values = {field: _cell(row, columns, field, where) for field in FIELDS}
-    if values["messages"] is None and "messages" not in columns and SHAREGPT in row:
-        values["messages"] = row[SHAREGPT]
-    for field in OPTIONAL:
-        if field not in columns and not _is_of(field, values[field]):
-            values[field] = None
-    form = _form(values, columns, row, where)
-    name = _label(values["name"], "name", where) or name
-    source = _label(values["source"], "source", where) or source
-    answers = _texts(values["answers"], "answers", where)
+    notes = Notes() if notes is None else notes
+    values = {field: _optional(row, columns, field, where, notes) for field in OPTIONAL}
+    form = _form(row, columns, where, values, notes)
+    name = label(values["name"], "name", where) or name
+    source = sys.intern(label(values["source"], "source", where) or source)
+    answers = texts_of(values["answers"], "answers", where)
     if form == "text":
-        text = _text(values["text"], "text", where)
+        text = text_of(values["text"], "text", where)
         return Example(name, source, text=text, answers=answers) if text.strip() else None
     if form == "messages":
-        return Example(name, source, messages=_messages(values["messages"], where), answers=answers)
-    prompt = _text(values["prompt"], "prompt", where)
-    completion = values["completion"]
-    if isinstance(completion, str):
-        completion = _json_list(completion, texts=True) or completion
-    if isinstance(completion, list):  # an empty one, as of a question without an answer, is no text
-        accepted = _texts(completion, "completion", where) or ("",)
-        completion, answers = accepted[0], tuple(filter(None, dict.fromkeys((*accepted, *answers))))
-    completion = _text(completion, "completion", where)
+        messages = turns_of(values["messages"], where, notes)
+        return Example(name, source, messages=messages, answers=answers)
+    prompt = text_of(values["prompt"], "prompt", where)
+    completion, accepted = _completion(values["completion"], where, notes)
+    if accepted:
+        answers = tuple(filter(None, dict.fromkeys((*accepted, *answers))))
     return Example(name, source, prompt=prompt, completion=completion, answers=answers)
+
+
+def _completion(value: Any, where: str, notes: Notes) -> tuple[str, Sequence[str]]:
+    """A completion, and the accepted answers where it is given as a list of them."""
+    if isinstance(value, str):
+        listed = as_list(value)
+        if listed:
+            notes.rows[_IN_JSON] += 1
+            value = listed
+        elif value.startswith("['") and value.rstrip().endswith("]"):
+            notes.rows[_IN_PYTHON] += 1
+    if not isinstance(value, list):
+        return text_of(value, "completion", where), ()
+    accepted = texts_of(value, "completion", where)
+    notes.rows[_EMPTY] += not accepted
+    return (accepted or ("",))[0], accepted
+
+
+def _optional(
+    row: Mapping[str, Any], columns: Mapping[str, str], field: str, where: str, notes: Notes
+) -> Any:
+    """The row's value for a field that it need not have.
+
+    A column that only happens to be called so, and that nobody asked for, may hold anything.
+    """
+    if field in columns:
+        return _cell(row, columns, field, where)
+    if field not in row:
+        return None
+    try:
+        value = row[field]
+    except UserError:
+        said = "cannot be read"
+    else:
+        if _is_of(field, value):
+            return value
+        said = f"is {in_words(value).partition(' (')[0]}"
+    if not any(column.startswith(f"{field}.") for column in columns.values()):
+        after = f" and is left out (data.columns={field}= does so without a word)"
+        notes.rows[f"{field} {said}", after] += 1
+    return None
+
+
+def _is_of(field: str, value: Any) -> bool:
+    """Whether a value can be what an optional field holds."""
+    if value is None or isinstance(value, str):
+        return True
+    if field == "answers":
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _cell(row: Mapping[str, Any], columns: Mapping[str, str], field: str, where: str) -> Any:
@@ -80,140 +141,73 @@ def _cell(row: Mapping[str, Any], columns: Mapping[str, str], field: str, where:
         return None
     if column in row:
         return row[column]
-    value: Any = row
-    for key in column.split("."):
-        value = value.get(key, None) if isinstance(value, Mapping) else None
-    if value is None and field in columns and column.split(".")[0] not in row:
+    outer, *inner = column.split(".")
+    if outer not in row:
+        if field not in columns:
+            return None
         raise UserError(
             f"{where}: there is no column {column!r} (wanted for {field}); the columns are "
             f"{_listed(row)}{nearest(column, row)}"
         )
+    value: Any = row[outer]
+    for key in inner:
+        if value is not None and not isinstance(value, Mapping):
+            raise UserError(
+                f"{where}: {outer} is {in_words(value)}, so there is no {column} in it (wanted for "
+                f"{field})"
+            )
+        value = None if value is None else value.get(key)
     return value
 
 
 def _form(
-    values: Mapping[str, Any], columns: Mapping[str, str], row: Mapping[str, Any], where: str
+    row: Mapping[str, Any],
+    columns: Mapping[str, str],
+    where: str,
+    values: dict[str, Any],
+    notes: Notes,
 ) -> str:
-    """Which of the three forms the row is in; forms that `columns` names go before others."""
-    present = [form for form, need in _FORMS.items() if all(values[f] is not None for f in need)]
-    asked = [form for form in present if any(f in columns for f in _FORMS[form])]
-    if len(asked or present) == 1:
-        return (asked or present)[0]
+    """Which of the three forms the row is in: `values` takes what it holds in that form's fields.
+
+    Only forms that `columns` name are looked for, where they name any.
+    """
+    asked = [form for form, need in _FORMS.items() if any(columns.get(field) for field in need)]
+    for form in asked or _FORMS:
+        for field in _FORMS[form]:
+            values[field] = _cell(row, columns, field, where)
+    present = [
+        form for form, need in _FORMS.items() if all(values.get(f) is not None for f in need)
+    ]
+    if len(present) == 1:
+        return present[0]
     if present:
         raise UserError(
-            f"{where}: holds {' as well as '.join(asked or present)}; say which to use by naming "
-            "its columns (such as columns.text=text)"
+            f"{where}: holds {' as well as '.join(present)}; say which to use by naming its "
+            "columns (such as columns.text=text)"
         )
-    if values["prompt"] is not None or values["completion"] is not None:
-        missing = "completion" if values["completion"] is None else "prompt"
-        column = columns.get(missing, missing)
-        state = "is null" if column in row else "is missing"
-        raise UserError(
-            f"{where}: {missing} {state}; the columns are {_listed(row)} "
-            f"(columns.{missing}=NAME says which of them to use)"
-        )
+    if not asked and "messages" not in columns and row.get(SHAREGPT) is not None:
+        notes.read_as[SHAREGPT] = "messages"
+        values["messages"] = row[SHAREGPT]
+        return "messages"
+    wanted = [field for form in asked for field in _FORMS[form]]
+    if not asked and (values["prompt"] is not None or values["completion"] is not None):
+        wanted = ["prompt", "completion"]
+    for missing in wanted:
+        if values[missing] is None:
+            column = columns.get(missing, missing)
+            state = "is null" if column in row else "is missing"
+            raise UserError(
+                f"{where}: {missing} {state}; the columns are {_listed(row)} "
+                f"(data.columns={missing}=NAME says which of them to use)"
+            )
     raise UserError(
         f"{where}: holds neither text, nor prompt and completion, nor messages; the columns are "
-        f"{_listed(row)} (columns.FIELD=NAME says which of them to use)"
+        f"{_listed(row)} (data.columns=FIELD=NAME says which of them to use)"
     )
 
 
 def _listed(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(str, row)) or "(none)"
-
-
-def _text(value: Any, field: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {field} is {in_words(value)}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as e:  # JSON can hold such escapes; no tokenizer takes them
-        broken = value[e.start].encode("ascii", "backslashreplace").decode()
-        raise UserError(f"{where}: {field} holds {broken}, which is no character") from e
-    return value
-
-
-def _label(value: Any, field: str, where: str) -> str:
-    """A name or source: text, or a number as data bases give their ids."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return _text(value, field, where)
-
-
-def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
-    """A list of texts, given as a list, as JSON text of a list, or as one text."""
-    if value is None or value == "":
-        return ()
-    if isinstance(value, str):
-        value = _json_list(value) or [value]
-    if not isinstance(value, list):
-        raise UserError(f"{where}: {field} is {in_words(value)}, not a list of texts")
-    for item in value:
-        if not isinstance(item, str):
-            raise UserError(f"{where}: {field} holds {in_words(item)}, not only texts")
-    return tuple(value)
-
-
-def _json_list(value: str, texts: bool = False) -> list[Any] | None:
-    """The list that a text is in JSON; with `texts`, of texts alone."""
-    if not value.lstrip().startswith("["):
-        return None
-    try:
-        held = foreign.parse(value, "")
-    except UserError:
-        return None
-    if not isinstance(held, list) or (texts and not all(isinstance(x, str) for x in held)):
-        return None
-    return held
-
-
-def _is_of(field: str, value: Any) -> bool:
-    """Whether a value can be what an optional field holds."""
-    if field == "answers":
-        listed = isinstance(value, list) and all(isinstance(x, str) for x in value)
-        return value is None or isinstance(value, str) or listed
-    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
-
-
-def _joined(content: Any) -> Any:
-    """The text of a turn that is given in parts, as `{"type": "text", "text": …}`."""
-    if not isinstance(content, list):
-        return content
-    texts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-    return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
-
-
-def _messages(value: Any, where: str) -> tuple[Message, ...]:
-    """The turns of a conversation: each a role of ROLES and text, at least one of the assistant."""
-    if isinstance(value, str):
-        value = _json_list(value)
-    if isinstance(value, Mapping):  # column-wise storage
-        lists: list[Any] = [value.get(key) for key in ("role", "content")]
-        if not all(isinstance(x, list) for x in lists) or len(lists[0]) != len(lists[1]):
-            raise UserError(
-                f"{where}: messages is an object; it must be a list of {{role, content}}, or hold "
-                "lists of both of one length"
-            )
-        value = [{"role": r, "content": c} for r, c in zip(*lists, strict=True)]
-    if not isinstance(value, list) or not value:
-        raise UserError(
-            f"{where}: messages is not a list of {{role, content}} with at least one turn"
-        )
-    turns: list[Message] = []
-    for n, turn in enumerate(value):
-        here = f"{where}, message {n}"
-        if isinstance(turn, Mapping) and {"from", "value"} <= set(turn):  # as ShareGPT has it
-            turn = {"role": turn["from"], "content": turn["value"]}
-        if not isinstance(turn, Mapping) or not {"role", "content"} <= set(turn):
-            raise UserError(f"{here}: needs role and content")
-        role, content = turn["role"], turn["content"]
-        role = CALLED.get(role, role) if isinstance(role, str) else role
-        if role not in ROLES:
-            known = ", ".join((*ROLES, *CALLED))
-            raise UserError(f"{here}: role is {in_words(role)}; the roles are {known}")
-        turns.append((role, _text(_joined(content), "content", here)))
-    if all(role != "assistant" for role, _ in turns):
-        raise UserError(f"{where}: messages has no assistant turn, so there is nothing to learn")
-    return tuple(turns)
+    """The names of a row's columns, for an error's line."""
+    names = [" ".join(str(name).split())[:80] for name in list(row)[:_LISTED]]
+    more = [f"and {len(row) - _LISTED} more"] if len(row) > _LISTED else []
+    return ", ".join(names + more) or "(none)"

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from forget_jax.data.special_tokens import READINGS
 from forget_jax.data.tokenise import TARGETS, TEMPLATES, TOO_LONG
 from forget_jax.settings import names, setting
 
@@ -51,6 +52,12 @@ class Data:
         0,
         "tokens that each further window adds, below the context; 0: half the context",
         least=0,
+    )
+    special_tokens: str = setting(
+        "parse",
+        "special tokens that stand in the texts themselves, such as <s> in a page of HTML: parse "
+        "(they become special tokens, as tokenizers have it) or text (they are read as text)",
+        choices=READINGS,
     )
     context: int = setting(0, "the most tokens of an example; 0: the model's own", least=0)
 

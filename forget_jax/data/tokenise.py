@@ -5,7 +5,8 @@ what stands on its other side. Where a tokenizer puts a space in front of every 
 conversations, the whole is tokenised once, and targets are found by where its tokens lie.
 
 An example longer than the context becomes what `too_long` says, by default one shorter row and with
-`windows` several rows that share its name.
+`windows` several rows that share its name. Of a text of a million characters only as much is
+tokenised as is kept.
 """
 
 import dataclasses
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from forget_jax import stopping
-from forget_jax.data import conversations, windows
+from forget_jax.data import conversations, special_tokens, windows
+from forget_jax.data.encoded import Encoded, stream
 from forget_jax.data.examples import Example
+from forget_jax.data.marking import Marked, Marker, Piece, adds_prefix
 from forget_jax.errors import UserError
 
-Piece = tuple[str | None, bool]  # a stretch of text (None: the EOS token), and whether a target
+__all__ = ["TEMPLATES", "Encoded", "Template", "encode", "prompts", "stream"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Template:
       eos_target: whether that token is a target.
       eos_text: end plain texts with it too, as a target (for pretraining; scores leave it out,
         lowrank.md §1).
+      literal: special tokens that stand in a text are text; else they become special tokens.
     """
 
     prompt: str = "{prompt}\n"
@@ -41,6 +45,7 @@ class Template:
     eos: bool = True
     eos_target: bool = True
     eos_text: bool = False
+    literal: bool = False
 
 
 TEMPLATES = {
@@ -51,36 +56,12 @@ TEMPLATES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """One row of tokens: a whole example, what was kept of it, or one window of it.
-
-    Attributes:
-      ids: int32 (L,).
-      is_target: bool (L,): whether predicting this token from those before it is scored.
-      cut: how many tokens were cut to fit the context.
-      window: which window of a long example this is, from 1; 0 for a row that is all there is.
-    """
-
-    name: str
-    source: str
-    ids: np.ndarray
-    is_target: np.ndarray
-    cut: int = 0
-    window: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Number of target tokens."""
-        return int(self.is_target.sum())
-
-
 AT_A_TIME = 1024  # examples that are tokenised together
 TOO_LONG = ("truncate", "left", "drop", "error", "windows")
 TARGETS = ("completion", "last", "all")
 
 
-def _pieces(example: Example, template: Template, tokenizer: Any, targets: str) -> list[Piece]:
+def _pieces(example: Example, template: Template) -> list[Piece]:
     """The example as stretches of text, each a target or not; None stands for the EOS token."""
     if example.text is not None:
         return [(example.text, True), *([(None, True)] if template.eos_text else [])]
@@ -88,8 +69,6 @@ def _pieces(example: Example, template: Template, tokenizer: Any, targets: str) 
     if example.completion is not None:
         completion = template.completion.format(completion=example.completion.strip())
         return [(_prompt(example, template), False), (completion, True), *eos]
-    if getattr(tokenizer, "chat_template", None):
-        return list(conversations.stretches(example, tokenizer, last=targets == "last"))
     pieces: list[Piece] = []
     for role, text in example.messages:  # as remix.md §1 has it, the newline after a turn included
         if role == "assistant":
@@ -128,6 +107,56 @@ def encode(
       UserError: an example without a single target token, a special token that the tokenizer
         lacks, or an example over the context where `too_long` is `error`.
     """
+    _check(tokenizer, template, context, too_long, targets, stride)
+    bos = tokenizer.bos_token_id if template.bos else None
+    marker, apart = Marker(tokenizer, template.literal), not adds_prefix(tokenizer)
+    fit = _Fit(context, too_long, stride or context // 2)
+    has_chat = bool(getattr(tokenizer, "chat_template", None))
+    result: list[Encoded] = []
+    for start in range(0, len(examples), AT_A_TIME):
+        some = examples[start : start + AT_A_TIME]
+        talks = [e for e in some if e.messages and has_chat]
+        if template.literal:
+            _check_literal(talks, tokenizer)
+        stretches = iter(conversations.stretches(talks, tokenizer, last=targets == "last"))
+        rows = []
+        for example in some:
+            chat = bool(example.messages and has_chat)
+            pieces: list[Piece] = [*next(stretches)] if chat else _pieces(example, template)
+            targeted = _targeted(pieces, targets)
+            rows.append(_Row(example, targeted, apart and not chat, None if chat else bos))
+        stopping.check()
+        for row, (marked, whole) in zip(rows, _marked(rows, marker, fit), strict=True):
+            ids, target = marked
+            if row.bos is not None:
+                ids, target = [row.bos, *ids], [False, *target]
+            result += _fitted(row.example, ids, target, fit, whole)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """What becomes of examples over the context."""
+
+    context: int
+    too_long: str
+    stride: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """An example, its pieces, whether these are tokenised apart, and the token in front of them."""
+
+    example: Example
+    pieces: list[Piece]
+    apart: bool
+    bos: int | None
+
+
+def _check(
+    tokenizer: Any, template: Template, context: int, too_long: str, targets: str, stride: int
+) -> None:
+    """Raises UserError for what does not fit together."""
     for field, value, known in (("too_long", too_long, TOO_LONG), ("targets", targets, TARGETS)):
         if value not in known:
             raise UserError(f"{field} is {value!r}; it must be one of {', '.join(known)}")
@@ -139,88 +168,35 @@ def encode(
         )
     if (template.eos or template.eos_text) and tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token; set data.eos=false")
-    bos = tokenizer.bos_token_id if template.bos else None
-    chat, apart = getattr(tokenizer, "chat_template", None), not adds_prefix(tokenizer)
-    result = []
-    for start in range(0, len(examples), AT_A_TIME):
-        stopping.check()
-        some = examples[start : start + AT_A_TIME]
-        pieces = [_targeted(_pieces(e, template, tokenizer, targets), targets) for e in some]
-        runs = [
-            run
-            for e, parts in zip(some, pieces, strict=True)
-            for run in _runs(parts, apart and not (e.messages and chat))
-        ]
-        tokens = iter(_marked([run for run in runs if run[0][0] is not None], tokenizer))
-        each = iter(runs)
-        for example, parts in zip(some, pieces, strict=True):
-            ids: list[int] = []
-            target: list[bool] = []
-            by_template = bool(example.messages and chat)
-            if bos is not None and not by_template:
-                ids, target = [bos], [False]
-            for _ in _runs(parts, apart and not by_template):
-                run = next(each)
-                if run[0][0] is None:
-                    ids.append(tokenizer.eos_token_id)
-                    target.append(run[0][1])
-                    continue
-                more, marks = next(tokens)
-                ids += more
-                target += marks
-            result += _fitted(example, ids, target, context, too_long, stride or context // 2)
-    return result
 
 
-def adds_prefix(tokenizer: Any) -> bool:
-    """Whether a tokenizer puts something in front of a text, as SentencePiece puts a space.
-
-    Pieces of one text then cannot be tokenised apart: each would get its own.
-    """
-    alone, after = _tokens(["a", "\na"], tokenizer)
-    return after[-len(alone) :] != alone
-
-
-def _runs(parts: Sequence[Piece], apart: bool) -> list[list[Piece]]:
-    """Pieces that are tokenised as one text; each EOS token is a run of its own."""
-    runs: list[list[Piece]] = []
-    for piece in parts:
-        if apart or not runs or None in (piece[0], runs[-1][0][0]):
-            runs.append([piece])
-        else:
-            runs[-1].append(piece)
-    return runs
+def _check_literal(talks: Sequence[Example], tokenizer: Any) -> None:
+    """Refuses special tokens in turns as text: a chat template's own stand in the same text."""
+    finder = special_tokens.pattern(tokenizer)
+    for example in talks:
+        found = special_tokens.found(example, finder)
+        if found:
+            raise UserError(
+                f"{example.name} holds {found[0]}, which the chat template's conversations cannot "
+                "hold as text; take it out, or set data.special_tokens=parse"
+            )
 
 
-def _marked(runs: Sequence[list[Piece]], tokenizer: Any) -> list[tuple[list[int], list[bool]]]:
-    """The tokens of each run, and which are targets: those with a character of a target in them.
-
-    Raises:
-      UserError: pieces that belong to one text, and a tokenizer that cannot say where tokens lie.
-    """
-    texts = ["".join(text or "" for text, _ in run) for run in runs]
-    if all(len(run) == 1 for run in runs):
-        found = _tokens(texts, tokenizer)
-        return [(ids, [run[0][1]] * len(ids)) for ids, run in zip(found, runs, strict=True)]
-    if not tokenizer.is_fast:
-        raise UserError(
-            "the tokenizer cannot say where in a text its tokens lie (it is no fast one), so the "
-            "targets of a conversation cannot be told apart"
-        )
-    coded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    marked = []
-    for run, ids, offsets in zip(runs, coded["input_ids"], coded["offset_mapping"], strict=True):
-        ends = np.cumsum([len(text or "") for text, _ in run])
-        flags = np.array([is_target for _, is_target in run])
-        start_L, end_L = np.array(offsets, int).reshape(-1, 2).T
-        # a token's characters lie in the stretches from `first` to `final`
-        first_L = np.searchsorted(ends, start_L, side="right")
-        final_L = np.searchsorted(ends, np.maximum(end_L, start_L + 1), side="left")
-        counts = np.concatenate([[0], np.cumsum(flags)])
-        most = len(flags)
-        has_L = counts[np.minimum(final_L + 1, most)] > counts[np.minimum(first_L, most)]
-        marked.append((list(ids), has_L.tolist()))
-    return marked
+def _marked(rows: Sequence[_Row], marker: Marker, fit: _Fit) -> list[tuple[Marked, bool]]:
+    """The tokens of each row, and whether they are all it has."""
+    found: list[tuple[Marked, bool] | None] = [None] * len(rows)
+    for i, row in enumerate(rows if fit.too_long != "windows" else ()):
+        end = fit.too_long == "left" or row.example.text is None
+        most = max((n for n, (_, is_target) in enumerate(row.pieces) if is_target), default=-1)
+        part = marker.kept(row.pieces[: most + 1], row.apart, fit.context, end)
+        found[i] = (part, False) if part else None
+    for apart in (True, False):
+        left = [i for i, row in enumerate(rows) if found[i] is None and row.apart == apart]
+        for i, marked in zip(
+            left, marker.whole([rows[i].pieces for i in left], apart), strict=True
+        ):
+            found[i] = marked, True
+    return [f for f in found if f is not None]
 
 
 def prompts(
@@ -233,14 +209,14 @@ def prompts(
       most: tokens of a prompt; a longer one keeps its end.
     """
     bos = [tokenizer.bos_token_id] if template.bos and tokenizer.bos_token_id is not None else []
-    whole = [bos + ids for ids in _tokens([_prompt(e, template) for e in examples], tokenizer)]
-    return [ids[-most:] for ids in whole], sum(len(ids) > most for ids in whole)
-
-
-def _tokens(texts: list[str], tokenizer: Any) -> list[list[int]]:
-    if not texts:
-        return []
-    return tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    marker = Marker(tokenizer, template.literal)
+    found: list[list[int]] = []
+    for start in range(0, len(examples), AT_A_TIME):
+        texts = [_prompt(e, template) for e in examples[start : start + AT_A_TIME]]
+        long = {i: marker.kept([(t, False)], True, most, end=True) for i, t in enumerate(texts)}
+        short = iter(marker.tokens([t for i, t in enumerate(texts) if long[i] is None]))
+        found += [bos + (part[0] if (part := long[i]) else next(short)) for i in range(len(texts))]
+    return [ids[-most:] for ids in found], sum(len(ids) > most for ids in found)
 
 
 def _targeted(pieces: list[Piece], targets: str) -> list[Piece]:
@@ -248,7 +224,7 @@ def _targeted(pieces: list[Piece], targets: str) -> list[Piece]:
     if targets == "all":
         return [(text, is_target or text is not None) for text, is_target in pieces]
     if targets == "last":
-        end = max(i for i, (_, is_target) in enumerate(pieces) if is_target)
+        end = max((i for i, (_, is_target) in enumerate(pieces) if is_target), default=0)
         context = [i for i, (text, is_target) in enumerate(pieces[:end]) if text and not is_target]
         turn = max(context, default=-1)
         return [(text, is_target and i > turn) for i, (text, is_target) in enumerate(pieces)]
@@ -256,48 +232,50 @@ def _targeted(pieces: list[Piece], targets: str) -> list[Piece]:
 
 
 def _fitted(
-    example: Example, ids: list[int], target: list[bool], context: int, too_long: str, stride: int
+    example: Example, ids: list[int], target: list[bool], fit: _Fit, whole: bool
 ) -> list[Encoded]:
-    """The rows of one example: one, or what `too_long` makes of it."""
+    """The rows of one example: one, or what `too_long` makes of it.
+
+    Args:
+      whole: these are all tokens of the example; else there are more than are kept.
+    """
+    context, too_long = fit.context, fit.too_long
     target[:1] = [False]  # nothing stands before the first token
-    if not any(target):
+    if True not in target:
         raise UserError(f"{example.name} has no token to predict; it is empty or a single token")
     n = len(target) - target[::-1].index(True)  # what follows the last target predicts nothing
     ids_L, target_L = np.array(ids[:n], np.int32), np.array(target[:n])
     cut = max(0, n - context)
 
-    def row(start: int, end: int, fresh: int, cut: int = 0) -> Encoded:
-        at_W = np.arange(start, end)
-        is_target_W = target_L[start:end] & (at_W > start) & (at_W >= fresh)
+    def row(start: int, end: int, cut: int = 0) -> Encoded:
+        is_target_W = target_L[start:end].copy()
+        is_target_W[:1] = False
         return Encoded(example.name, example.source, ids_L[start:end], is_target_W, cut)
 
     if not cut:
-        return [row(0, n, 0)]
+        return [row(0, n)]
     if too_long == "error":
+        least = "" if whole else "at least "
         raise UserError(
-            f"{example.name} has {n} tokens, over the context of {context}; "
+            f"{example.name} has {least}{n} tokens, over the context of {context}; "
             "set data.too_long=truncate, left, windows or drop, or a larger data.context"
         )
     if too_long == "drop":
         return []
     if too_long == "windows":
-        rows = [row(*span) for span in windows.spans(n, context, stride)]
-        scored = [r for r in rows if r.tokens]
-        return [dataclasses.replace(r, window=w + 1) for w, r in enumerate(scored)]
+        return _windows(example, ids_L, target_L, fit)
     if too_long == "truncate" and example.text is not None:
-        return [row(0, context, 0, cut)]
-    return [row(cut, n, 0, cut)]
+        return [row(0, context, cut)]
+    return [row(cut, n, cut)]
 
 
-def stream(encoded: Sequence[Encoded], length: int) -> list[Encoded]:
-    """One long row of all examples, cut into blocks of `length` tokens: nothing lost, no padding.
-
-    Every token but a block's first is a target. For pretraining; a last, shorter block is kept
-    where it has at least two tokens.
-    """
-    ids = np.concatenate([e.ids for e in encoded])
-    blocks = [ids[i : i + length] for i in range(0, len(ids) - 1, length)]
-    return [
-        Encoded(f"block{i}", "stream", block, np.arange(len(block)) > 0)
-        for i, block in enumerate(blocks)
-    ]
+def _windows(example: Example, ids_L: np.ndarray, target_L: np.ndarray, fit: _Fit) -> list[Encoded]:
+    """Rows that hold each target once; those without any are left out."""
+    rows: list[Encoded] = []
+    for start, end, fresh in windows.spans(len(ids_L), fit.context, fit.stride):
+        at_W = np.arange(start, end)
+        is_target_W = target_L[start:end] & (at_W > start) & (at_W >= fresh)
+        if is_target_W.any():
+            part = (ids_L[start:end], is_target_W, 0, len(rows) + 1)
+            rows.append(Encoded(example.name, example.source, *part))
+    return rows

@@ -240,11 +240,13 @@ def _sizes(edge_N: Sequence[int], tokens: int, multiple: int) -> list[int]:
     Every microbatch also costs a sixteenth of `tokens`, for what does not grow with it.
     """
     count, few = len(edge_N), sum(edge_N) < FEW * tokens
+    every = 1 << (-(-count // multiple) - 1).bit_length()  # so many hold all rows
     cost = np.full(count + 1, np.inf)
     cost[count] = 0
     size_at = [0] * count
     for i in reversed(range(count)):
-        most = multiple * max(1, _power_of_two(tokens // (edge_N[i] * multiple)))
+        fit = _power_of_two(tokens // (edge_N[i] * multiple))
+        most = multiple * min(every, max(1, fit))
         for size in {most, max(multiple, most // 4)} if few else {most}:
             here = size * edge_N[i] + tokens / 16 + cost[min(count, i + size)]
             if here < cost[i]:

@@ -158,7 +158,7 @@ def test_a_template_that_fails(plain, template, said):
     ],
 )
 def test_a_template_without_end(plain, template, monkeypatch):
-    monkeypatch.setattr(rendering, "SECONDS", 1.0)
+    monkeypatch.setattr(rendering, "SECONDS", 0.3)
     plain.chat_template = template
     with pytest.raises(UserError, match=r"talk#3: .* chat template (takes over|fails)"):
         encode([TALK], plain, Template(), 100)

@@ -27,10 +27,10 @@ def load(tmp_path, name, data, **options):
 
 
 READ = {
-    "jsonl.gz": ("set.jsonl.gz", gzip.compress(JSONL)),
+    "jsonl.gz": ("set.jsonl.gz", gzip.compress(JSONL, mtime=0)),
     "ndjson": ("set.ndjson", JSONL),
     "tsv": ("set.tsv", b"prompt\tcompletion\np0\tc0\np1\tc1\np2\tc2\n"),
-    "csv.gz": ("set.csv.gz", gzip.compress(b"prompt,completion\np0,c0\np1,c1\np2,c2\n")),
+    "csv.gz": ("set.csv.gz", gzip.compress(b"prompt,completion\np0,c0\np1,c1\np2,c2\n", mtime=0)),
     "semicolons": ("set.csv", b"prompt;completion\np0;c0\np1;c1\np2;c2\n"),
     "one object": ("set.json", json.dumps({"version": "1", "data": PAIRS}).encode()),
     "capitals": ("set.JSONL", JSONL),
@@ -148,10 +148,14 @@ def test_parquet_columns_that_nobody_asked_for_stop_nothing(tmp_path):
     [
         ("set.csv", b"text,text\na,b\n", "two columns are called 'text'"),
         ("set.jsonl.gz", b"no gzip", r"not a readable \.gz file"),
-        ("set.jsonl.gz", gzip.compress(JSONL)[:-9], r"not a readable \.gz file"),
+        ("set.jsonl.gz", gzip.compress(JSONL, mtime=0)[:-9], r"not a readable \.gz file"),
         ("set.xlsx", b"", "is neither a file ending in"),
         ("set.gz", b"", "is neither a file ending in"),
-        ("set.json", b'{"a": [{"text": "x"}], "b": [{"text": "y"}]}', "holds neither text"),
+        (
+            "set.json",
+            b'{"a": [{"text": "x"}], "b": [{"text": "y"}]}',
+            "holds several lists of rows",
+        ),
         ("set.jsonl", "[" * 9999, "nested too deep"),
         ("set.jsonl", '{"text": "a"}'.encode("utf-16"), "UTF-16"),
         ("set.jsonl", b'{"text": ' + b"9" * 5000 + b"}", "thousands of digits"),
@@ -199,6 +203,8 @@ def test_paths_that_cannot_be(path, said):
         (["/a/b/train.jsonl.gz", "/c/b/train.csv[3:9]"], ["a/b/train", "c/b/train"]),
         (["x/train.jsonl", "other.v1.json"], ["train", "other.v1"]),
         (["a.jsonl", "a.jsonl"], ["a", "a"]),
+        (["/x/y/a.jsonl[0:3]", "/x/y/a.jsonl[3:6]"], ["a", "a"]),
+        (["/x/y/a.jsonl[:3]", "/x/z/a.jsonl", "/x/y/a.jsonl[3:]"], ["y/a", "z/a", "y/a"]),
         (["NA.jsonl", "007.csv", "builtin:facts/B"], ["NA", "007", "facts/B"]),
     ],
 )

@@ -190,6 +190,16 @@ def test_useful_fraction_counts_padding(random_examples):
     assert ragged.useful_fraction() == 80 / 128
 
 
+@pytest.mark.fault("sizes", "as it should be")
+@pytest.mark.parametrize("lengths", [[20] * 8, [16] * 15 + [256]])
+def test_microbatches_are_no_larger_than_the_step(random_examples, lengths):
+    train = Train(batch_size=len(lengths), microbatch=512, buckets=4)
+    (part, *more) = StepPlan([Task("t", random_examples(0, lengths), 0, 1)], train).microbatches(0)
+    computed = sum(p.shape.rows * p.shape.length for p in (part, *more))
+    assert all(p.shape.rows <= len(lengths) for p in (part, *more))
+    assert computed <= 3 * sum(lengths) and sum(p.real for p in (part, *more)) == sum(lengths)
+
+
 def test_summed_gradients_are_those_of_one_whole_batch(tiny_model, tasks):
     """Against jax.grad of the plain loss: all rows at once, all logits, a mask."""
     task = tasks[1]
