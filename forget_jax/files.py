@@ -13,7 +13,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,45 @@ from forget_jax.errors import UserError
 
 PathLike = str | os.PathLike[str]
 
+# Stores of files beside the local disk, and what reads them.
+_STORES = {"gs": "`pip install 'forget-jax[gcs]'`", "s3": "`pip install s3fs`"}
+
 
 def is_local(path: PathLike) -> bool:
     """Whether the path lies on a file system of this machine rather than in an object store."""
     return "://" not in os.fspath(path)
+
+
+def readable(path: PathLike, endings: Collection[str], what: str) -> Path:
+    """The path of a file to be read, whether it is there yet or not.
+
+    Args:
+      endings: those that have a reader, such as `.csv`.
+      what: the file's content for people, such as `a matrix`.
+
+    Raises:
+      UserError: another ending, a name that no store of files takes, or no regular file.
+    """
+    text = os.fspath(path)
+    scheme, colon, _ = text.partition("://")
+    if colon and scheme not in _STORES:
+        raise UserError(
+            f"{text[:200]}: {scheme[:20]}:// is not read; copy the file here and give its path"
+        )
+    try:
+        place = Path(text)
+        if place.suffix.lower() not in endings:
+            known = ", ".join(endings)
+            raise UserError(f"{text[:200]}: {what} is a {known} file, not {place.suffix[:20]!r}")
+        if place.exists() and not (place.is_file() or place.is_dir()):
+            raise UserError(f"{text}: is no regular file and may never end; copy what it holds")
+    except UserError:
+        raise
+    except Exception as e:  # NUL, too many characters, and what a store's client raises
+        needs = f"; {scheme}:// needs {_STORES[scheme]}" if isinstance(e, ImportError) else ""
+        reason = getattr(e, "strerror", None) or e
+        raise UserError(f"{text[:200]!r} cannot be read: {reason}{needs}") from e
+    return place
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:

@@ -7,17 +7,24 @@ import numpy as np
 
 from forget_jax.errors import UserError
 
+# Squares of larger entries, summed over a matrix, are beyond what 32 bits hold. No loss in nats is
+# near it.
+LARGEST = 1e15
+
 
 def as_matrix(z: Any, what: str = "the matrix") -> np.ndarray:
     """`z` as a float32 or float64 M × N array; NaN means missing, infinities are refused.
 
     Raises:
-      UserError: not two-dimensional, empty, not numeric, infinite, or nothing in it known.
+      UserError: not two-dimensional, empty, not numeric, infinite or beyond `LARGEST`, or nothing
+        in it known.
     """
     try:
         z_MxN = np.asarray(z)
-        if z_MxN.dtype.kind in "USTMm":  # numpy would read numbers out of text
+        if z_MxN.dtype.kind not in "fiubO":  # numpy would read numbers out of text and dates
             raise TypeError(f"but {z_MxN.dtype}")
+        if z_MxN.dtype.kind == "O":
+            _check_numbers(z_MxN)
         if z_MxN.dtype != np.float32:
             z_MxN = z_MxN.astype(np.float64)
     except (TypeError, ValueError) as e:
@@ -26,16 +33,26 @@ def as_matrix(z: Any, what: str = "the matrix") -> np.ndarray:
         raise UserError(
             f"{what} must have tasks as rows and examples as columns, not {z_MxN.shape}"
         )
-    infinite = np.isinf(z_MxN)
-    if infinite.any():
-        i, j = np.argwhere(infinite)[0]
-        raise UserError(
-            f"{what} holds {int(infinite.sum())} infinite entries, the first in row {i}, "
-            f"column {j}: set them to NaN (missing) or drop those columns"
-        )
-    if np.isnan(z_MxN).all():
+    low, high = np.fmin.reduce(z_MxN, axis=None), np.fmax.reduce(z_MxN, axis=None)
+    if np.isnan(low):
         raise UserError(f"{what} holds no known entry: all {z_MxN.size} are missing")
+    if max(-low, high) > LARGEST:
+        infinite = np.isinf(z_MxN)
+        far = infinite if infinite.any() else np.abs(z_MxN) > LARGEST
+        i, j = np.argwhere(far)[0]
+        kind = "infinite entries" if infinite.any() else f"entries beyond {LARGEST:g}"
+        raise UserError(
+            f"{what} holds {int(far.sum())} {kind}, the first in row {i}, column {j}: "
+            "set them to NaN (missing) or drop those columns"
+        )
     return z_MxN
+
+
+def _check_numbers(z_MxN: np.ndarray) -> None:
+    """Raises where an array of objects holds text, which numpy would read numbers out of."""
+    for x in z_MxN.flat:
+        if not (x is None or isinstance(x, int | float | np.number | np.bool_)):
+            raise TypeError(f"but {type(x).__name__}")
 
 
 def as_complete(z: Any, what: str = "the matrix") -> np.ndarray:
@@ -49,6 +66,11 @@ def as_complete(z: Any, what: str = "the matrix") -> np.ndarray:
             "drop those rows or columns, or fill them with forget_jax.associations.complete"
         )
     return z_MxN
+
+
+def is_constant(x: np.ndarray) -> bool:
+    """Whether finite numbers differ by no more than rounding makes of equal ones."""
+    return bool(np.ptp(x) <= 8 * np.finfo(np.float64).eps * np.abs(x).max())
 
 
 def as_known(z_MxN: np.ndarray, observed: Any) -> np.ndarray:

@@ -24,6 +24,8 @@ def observed_columns(n_columns: int, n_observed: int, seeds: Sequence[int]) -> n
     Raises:
       UserError: not 0 < `n_observed` < `n_columns`.
     """
+    if n_columns < 2:
+        raise UserError("a matrix of one column: beside what is observed none is left to predict")
     if not 0 < n_observed < n_columns:
         raise UserError(
             f"{n_observed} observed entries of {n_columns} columns: take 1 to {n_columns - 1}, "
@@ -112,17 +114,23 @@ def evaluate(
       a matrix of zeros and ones.
 
     Raises:
-      UserError: rows outside the matrix or in both splits, too many observed entries, infinities,
-        an unknown method or setting.
+      UserError: rows outside the matrix or in both splits, too many observed entries, no entry left
+        to score, infinities, an unknown method or setting.
     """
     train_MxN, test_TxN = split_rows(z, train_rows, test_rows)
     seeds = range(seeds) if isinstance(seeds, int) else seeds
     if len(seeds) == 0:
         raise UserError("the protocol needs at least one seed")
     columns_GxS = observed_columns(train_MxN.shape[1], n_observed, seeds)
+    known_TxN = ~np.isnan(test_TxN)
+    for columns_S in columns_GxS:
+        if known_TxN[:, columns_S].sum() == known_TxN.sum():
+            raise UserError(
+                f"the {n_observed} observed columns of a seed hold all {known_TxN.sum()} known "
+                "entries of the test rows, so none is left to score: observe fewer"
+            )
     k = max(min(k, (train_MxN.shape[1] - n_observed) // 2), 1)
-    both = np.concatenate([train_MxN.ravel(), test_TxN.ravel()])
-    binary = np.isin(both[~np.isnan(both)], (0, 1)).all()
+    binary = all(_is_binary(row_N) for rows in (train_MxN, test_TxN) for row_N in rows)
     if not isinstance(methods, Mapping):
         methods = {name: {} for name in methods}
     results = {}
@@ -140,6 +148,11 @@ def evaluate(
             rows.append(metrics.score(truth_TxN, predicted_TxN, 0.5 if binary else 0.0, k))
         results[label] = summarise(rows) | {"settings": dict(settings), "seconds": seconds}
     return results
+
+
+def _is_binary(row_N: np.ndarray) -> bool:
+    """Whether all known entries are 0 or 1."""
+    return bool(((row_N == 0) | (row_N == 1) | np.isnan(row_N)).all())
 
 
 def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -178,6 +191,8 @@ def paired_difference(
 def interval(difference_G: np.ndarray) -> dict[str, float]:
     """95 % t interval and two-sided p of the mean of paired differences, G of them.
 
+    Where a difference is not finite, neither is any figure.
+
     Raises:
       UserError: fewer than two differences.
     """
@@ -186,6 +201,8 @@ def interval(difference_G: np.ndarray) -> dict[str, float]:
     n = difference_G.size
     if n < 2:
         raise UserError("an interval needs at least two seeds")
+    if not np.isfinite(difference_G).all():
+        return {**dict.fromkeys(("mean", "low", "high", "p"), float("nan")), "seeds": n}
     mean = float(difference_G.mean())
     error = float(difference_G.std(ddof=1) / np.sqrt(n))
     half = float(t.ppf(0.975, n - 1)) * error

@@ -70,6 +70,15 @@ class Matrix:
         return rows
 
 
+def check_path(path: files.PathLike) -> files.Path:
+    """The path of a matrix, which may not be there yet.
+
+    Raises:
+      UserError: it is the name of something else.
+    """
+    return files.readable(path, matrix_files.READERS, "a matrix")
+
+
 def load(path: files.PathLike) -> Matrix:
     """Reads a matrix from .zarr, .npz, .csv or .json, local or in an object store.
 
@@ -84,15 +93,11 @@ def load(path: files.PathLike) -> Matrix:
     Raises:
       UserError: naming the file and what is wrong with it.
     """
-    readers = matrix_files.READERS
+    where = check_path(path)
     try:
-        where = files.Path(path)
-        if where.suffix not in readers:
-            known = ", ".join(readers)
-            raise UserError(f"{path}: a matrix is a {known} file, not {where.suffix!r}")
         if not where.exists():
             raise UserError(f"{path} does not exist")
-        held = readers[where.suffix](where)
+        held = matrix_files.READERS[where.suffix.lower()](where)
         z_MxN = checks.as_matrix(held.z)
         m, n = z_MxN.shape
         numbered = matrix_files.numbered
@@ -106,8 +111,8 @@ def load(path: files.PathLike) -> Matrix:
     except UserError as e:
         text = str(e)
         raise UserError(text if text.startswith(str(path)) else f"{path}: {text}") from e
-    except (OSError, ValueError) as e:  # a path of NUL or of too many characters is a ValueError
-        raise UserError(f"{path} cannot be read: {getattr(e, 'strerror', '') or e}") from e
+    except OSError as e:
+        raise UserError(f"{path} cannot be read: {e.strerror or e}") from e
     except MemoryError as e:
         raise UserError(f"{path} does not fit into memory") from e
 
@@ -119,6 +124,7 @@ def save(path: files.PathLike, matrix: Matrix) -> None:
       UserError: not a .zarr path, or the disk refuses.
     """
     import xarray as xr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
 
     if files.Path(path).suffix != ".zarr":
         raise UserError(f"{path}: a matrix is written to a .zarr folder")
@@ -133,7 +139,8 @@ def save(path: files.PathLike, matrix: Matrix) -> None:
     attributes = {"metric": matrix.metric} if matrix.metric else {}
     forgetting = (("task", "example"), matrix.z_MxN, attributes)
     data = xr.Dataset({"forgetting": forgetting}, coordinates)
+    encoding = {name: {"compressors": (ZstdCodec(), Crc32cCodec())} for name in data.variables}
     try:
-        data.to_zarr(os.fspath(path), mode="w", consolidated=False)
+        data.to_zarr(os.fspath(path), mode="w", consolidated=False, encoding=encoding)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}") from e

@@ -2,6 +2,11 @@
 
 import numpy as np
 
+METRICS = (
+    *("rmse", "mae", "spearman", "f1", "precision", "recall", "auc", "precision_at_k"),
+    "row_mean_error",
+)
+
 
 def ranks(x_TxN: np.ndarray) -> np.ndarray:
     """Ranks from 1 along the last axis, ties sharing their mean; NaN stays NaN, unranked."""
@@ -18,9 +23,15 @@ def pearson(a_TxN: np.ndarray, b_TxN: np.ndarray) -> np.ndarray:
     b = np.where(both, b_TxN, 0).astype(np.float64)
     a = np.where(both, a - a.sum(-1, keepdims=True) / count, 0)
     b = np.where(both, b - b.sum(-1, keepdims=True) / count, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = (a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.where(np.isfinite(r), r, np.nan)
+    varies = _varies(a, a_TxN, both) & _varies(b, b_TxN, both)
+    power = np.sqrt((a**2).sum(-1)) * np.sqrt((b**2).sum(-1))
+    return np.where(varies, (a * b).sum(-1) / np.where(varies, power, 1), np.nan)
+
+
+def _varies(off_TxN: np.ndarray, x_TxN: np.ndarray, known_TxN: np.ndarray) -> np.ndarray:
+    """Which rows are further from their mean than rounding takes equal entries."""
+    largest = np.abs(np.where(known_TxN, x_TxN, 0)).max(-1)
+    return np.abs(off_TxN).max(-1) > 8 * np.finfo(np.float64).eps * largest
 
 
 def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -67,26 +78,32 @@ def score(
     Returns:
       `rmse`, `mae`, `f1`, `precision`, `recall` and `auc` over all entries of all rows; `spearman`
       and `precision_at_k`, means over rows; `row_mean_error`, the root mean squared error of each
-      row's mean. Errors are in the unit of the rows.
+      row's mean. Errors are in the unit of the rows. All are NaN where nothing is to be scored or
+      a prediction is not finite: no figure is that of a part.
     """
     scored = ~np.isnan(truth_TxN)
-    error = np.where(scored, predicted_TxN - truth_TxN, np.nan)
+    if not scored.any() or not np.isfinite(predicted_TxN[scored]).all():
+        return dict.fromkeys(METRICS, float("nan"))
+    error = np.where(scored, np.subtract(predicted_TxN, truth_TxN, dtype=np.float64), 0)
+    count = scored.sum()
     positive, called = truth_TxN[scored] > threshold, predicted_TxN[scored] > threshold
     hits = int((positive & called).sum())
     precision = hits / called.sum() if called.any() else 0.0
     recall = hits / positive.sum() if positive.any() else 0.0
     correlation = pearson(ranks(truth_TxN), ranks(np.where(scored, predicted_TxN, np.nan)))
     known = correlation[~np.isnan(correlation)]
-    return {
-        "rmse": float(np.sqrt(np.nanmean(error.astype(np.float64) ** 2))),
-        "mae": float(np.nanmean(np.abs(error), dtype=np.float64)),
+    some = scored.any(-1)
+    row_error_T = error[some].sum(-1) / scored[some].sum(-1)
+    found = {
+        "rmse": float(np.sqrt((error**2).sum() / count)),
+        "mae": float(np.abs(error).sum() / count),
         "spearman": float(known.mean()) if known.size else float("nan"),
         "f1": 2 * hits / max(int(positive.sum() + called.sum()), 1),
         "precision": float(precision),
         "recall": float(recall),
         "auc": area_under_curve(predicted_TxN[scored], positive),
         "precision_at_k": precision_at(truth_TxN, predicted_TxN, k),
-        "row_mean_error": float(
-            np.sqrt(np.mean((error.sum(-1, where=scored) / scored.sum(-1).clip(1)) ** 2))
-        ),
+        "row_mean_error": float(np.sqrt(np.mean(row_error_T**2))),
     }
+    assert tuple(found) == METRICS
+    return found

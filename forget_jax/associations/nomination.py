@@ -59,7 +59,9 @@ class Nomination:
 def held_out_errors(
     train_MxN: np.ndarray, n_observed: int, seeds: Sequence[int], method: str, settings: Any
 ) -> np.ndarray:
-    """G × M × N errors of every train row predicted from the others; NaN: known or missing.
+    """G × M × N errors of every train row predicted from the others.
+
+    NaN where the entry is known or missing, infinite where its prediction is not finite.
 
     Args:
       train_MxN: float train rows.
@@ -73,9 +75,19 @@ def held_out_errors(
         predicted = evaluation.predict_split(
             np.delete(train_MxN, i, 0), train_MxN[i : i + 1], columns_GxS, seeds, method, settings
         )
-        errors[:, i] = predicted[:, 0] - train_MxN[i]
+        row_GxN = predicted[:, 0]
+        errors[:, i] = np.where(np.isfinite(row_GxN), row_GxN - train_MxN[i], np.inf)
+    errors[:, np.isnan(train_MxN)] = np.nan
     np.put_along_axis(errors, columns_GxS[:, None, :], np.nan, 2)
     return errors
+
+
+def mean_squares(errors_GxMxN: np.ndarray) -> np.ndarray:
+    """Each train row's mean squared error (K, float64); rows without any error are left out."""
+    scored = ~np.isnan(errors_GxMxN)
+    count_M = scored.sum((0, 2))
+    squares = np.where(scored, errors_GxMxN.astype(np.float64) ** 2, 0).sum((0, 2))
+    return squares[count_M > 0] / count_M[count_M > 0]
 
 
 def nominate(
@@ -91,7 +103,7 @@ def nominate(
       n_observed: S, entries that will be known of a new task.
       seeds: how many draws of the S columns, or the seeds themselves.
       candidates: (method, settings), the simplest of each method first; those whose rank is above
-        M − 3 are passed over.
+        M − 3, or whose error is not finite, are passed over.
 
     Returns:
       The method and settings, for `complete` or `predict_rows`, and the errors they were chosen by.
@@ -99,7 +111,7 @@ def nominate(
     Raises:
       UserError: fewer than four train rows, no candidate that fits them, or as `evaluate` does.
     """
-    train_MxN = checks.as_matrix(train, "the train rows")
+    train_MxN = checks.as_matrix(train, "the matrix of train rows")
     if train_MxN.shape[0] < 4:
         raise UserError(f"nominating a method needs at least 4 train rows, not {len(train_MxN)}")
     # Beside the evaluation's own small seeds, so that no draw is looked at twice.
@@ -107,15 +119,22 @@ def nominate(
     fitting = [c for c in candidates if c[1].get("rank", 1) <= train_MxN.shape[0] - 3]
     if not fitting:
         raise UserError(f"no candidate's rank fits {train_MxN.shape[0]} train rows")
-    squares = []
+    squares: list[np.ndarray] = []
+    finite: list[Candidate] = []
     for method, settings in fitting:
         errors = held_out_errors(train_MxN, n_observed, seeds, method, settings)
-        squares.append(np.nanmean(errors.astype(np.float64) ** 2, axis=(0, 2)))
-    squares_CxM = np.stack(squares)
+        found_M = mean_squares(errors)
+        if found_M.size and np.isfinite(found_M).all():
+            squares.append(found_M)
+            finite.append((method, settings))
+    if not finite:
+        raise UserError("no candidate's error on the train rows is finite")
+    fitting, squares_CxM = finite, np.stack(squares)
     means_C = squares_CxM.mean(1)
     best = int(means_C.argmin())
     excess_CxM = squares_CxM - squares_CxM[best]
-    error_C = excess_CxM.std(1, ddof=1) / np.sqrt(train_MxN.shape[0])
+    rows = excess_CxM.shape[1]
+    error_C = excess_CxM.std(1, ddof=min(1, rows - 1)) / np.sqrt(rows)
     chosen = next(
         c
         for c, (method, _) in enumerate(fitting)

@@ -79,7 +79,7 @@ def fit_predictor(
     Raises:
       UserError: fewer than four train rows, a coverage outside (0, 1), too many observed entries.
     """
-    train_MxN = checks.as_matrix(train, "the train rows")
+    train_MxN = checks.as_matrix(train, "the matrix of train rows")
     if train_MxN.shape[0] < 4:
         raise UserError(f"calibrating intervals needs at least 4 train rows, not {len(train_MxN)}")
     if not 0 < coverage < 1:
@@ -96,10 +96,14 @@ def fit_predictor(
         for columns_S in columns_GxS:
             mean_N, deviation_N = _predict(state, columns_S, row_N[columns_S])
             width_N = np.abs(row_N - mean_N) / np.asarray(deviation_N)
+            width_N[~np.isfinite(width_N)] = np.inf  # a prediction that is no number
             width_N[columns_S] = np.nan
             width_N[missing_MxN[i]] = np.nan
             widths.append(width_N)
-    width = float(np.nanquantile(np.stack(widths), coverage))
+    known = np.stack(widths)
+    known = known[~np.isnan(known)]
+    if not known.size or not np.isfinite(width := float(np.quantile(known, coverage))):
+        raise UserError("no interval can be given: no prediction of the train rows is finite")
     return Predictor(_state(train_MxN, options), width, coverage, train_MxN.shape[1])
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from forget_jax.associations import checks, evaluation, metrics
 from forget_jax.associations.completion import complete, gaussian, resolve
-from forget_jax.associations.nomination import held_out_errors
+from forget_jax.associations.nomination import held_out_errors, mean_squares
 from forget_jax.errors import UserError
 
 Array = jax.Array
@@ -37,8 +37,11 @@ def _greedy(
     n_probes: int,
     aim: str,
     k: int,
-) -> Array:
-    """Numbers of the chosen columns (`n_probes` of them, int32), the most useful first."""
+) -> tuple[Array, Array]:
+    """Numbers of the chosen columns (`n_probes` of them, int32), the most useful first.
+
+    With them, whether all that they were chosen by is finite.
+    """
     state = gaussian.prepare(z_MxN, options)
     load_kxN, noise_N = state.loadings_kxN, state.noise_N
     weight_N = target_N.astype(z_MxN.dtype)
@@ -65,7 +68,8 @@ def _greedy(
         return covariance, free_N.at[best].set(False), chosen.at[i].set(best)
 
     start = (jnp.eye(load_kxN.shape[0]), allowed_N, jnp.zeros(n_probes, jnp.int32))
-    return jax.lax.fori_loop(0, n_probes, step, start)[2]
+    covariance, _, chosen = jax.lax.fori_loop(0, n_probes, step, start)
+    return chosen, jnp.isfinite(covariance).all() & jnp.isfinite(wanted).all()
 
 
 def choose_probes(
@@ -94,7 +98,7 @@ def choose_probes(
     Raises:
       UserError: an unknown aim, more probes than allowed columns, or masks of another length.
     """
-    z_MxN = checks.as_matrix(train, "the train rows")
+    z_MxN = checks.as_matrix(train, "the matrix of train rows")
     if aim not in AIMS:
         raise UserError(f"unknown aim {aim!r}: choose from {', '.join(AIMS)}")
     n = z_MxN.shape[1]
@@ -108,7 +112,7 @@ def choose_probes(
     if np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), "gaussian")
     options = {"rank": min(5, max(z_MxN.shape[0] - 2, 1)), "pooled": 10.0} | options
-    chosen = _greedy(
+    chosen, finite = _greedy(
         jnp.asarray(z_MxN, jnp.float32),
         *map(jnp.asarray, masks),
         resolve("gaussian", options, *z_MxN.shape)[1],
@@ -116,6 +120,11 @@ def choose_probes(
         aim=aim,
         k=min(k, int(masks[1].sum())),
     )
+    if not finite:
+        raise UserError(
+            "probes cannot be chosen from these train rows: look for entries that are far beyond "
+            "the others, and set them to NaN (missing)"
+        )
     return np.asarray(chosen)
 
 
@@ -141,12 +150,12 @@ def expected_errors(
       (the central `confidence` of held-out tasks lie between), and `bound`, which a new task like
       the train tasks stays below with probability `confidence` (the split-conformal quantile over
       tasks; infinite where there are too few train tasks to promise it). Errors are in the unit of
-      the matrix.
+      the matrix; all are NaN where no entry is left to score or a prediction is not finite.
 
     Raises:
       UserError: fewer than four train rows, or a confidence outside (0, 1).
     """
-    train_MxN = checks.as_matrix(train, "the train rows")
+    train_MxN = checks.as_matrix(train, "the matrix of train rows")
     if train_MxN.shape[0] < 4:
         raise UserError(f"expected errors need at least 4 train rows, not {len(train_MxN)}")
     if not 0 < confidence < 1:
@@ -157,7 +166,11 @@ def expected_errors(
         if count >= train_MxN.shape[1]:
             continue
         errors = held_out_errors(train_MxN, count, draws, method, options)
-        square_M = np.nanmean(errors.astype(np.float64) ** 2, axis=(0, 2))
+        square_M = mean_squares(errors)
+        if not np.isfinite(square_M).all() or not square_M.size:
+            nothing = dict.fromkeys(("rmse", "low", "high", "bound"), float("nan"))
+            records.append({"observed": int(count), **nothing})
+            continue
         root_M = np.sort(np.sqrt(square_M))
         m = root_M.size
         place = int(np.ceil((m + 1) * confidence))
@@ -217,7 +230,10 @@ def compare_probes(
       UserError: matrices of different widths, too many probes, one half only, an unknown aim,
         method or setting.
     """
-    train, test = checks.as_matrix(train, "the train rows"), checks.as_matrix(test, "the test rows")
+    train, test = (
+        checks.as_matrix(train, "the matrix of train rows"),
+        checks.as_matrix(test, "the matrix of test rows"),
+    )
     n = train.shape[1]
     if test.shape[1] != n:
         raise UserError(f"train rows of {n} columns, test rows of {test.shape[1]}")

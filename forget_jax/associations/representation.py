@@ -86,7 +86,7 @@ def predict_from_features(
     Raises:
       UserError: shapes that do not agree.
     """
-    z_MxN = checks.as_matrix(train, "the train rows")
+    z_MxN = checks.as_matrix(train, "the matrix of train rows")
     tasks, new, examples = (
         np.asarray(x, np.float32) for x in (train_features, new_features, example_features)
     )

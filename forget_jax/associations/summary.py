@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from forget_jax.associations import checks
 from forget_jax.associations.statistics import additive_r2, column_r2, logistic_f1, rank_r2, row_r2
 from forget_jax.errors import UserError
 
@@ -71,7 +72,7 @@ def retest(z_MxN: Any, again_MxN: Any) -> dict[str, float | None]:
     if not both.any():
         return {"test_retest": None, "seed_rmse": None}
     first, second = z_MxN[both], again_MxN[both]
-    varies = first.std() > 0 and second.std() > 0
+    varies = not (checks.is_constant(first) or checks.is_constant(second))
     return {
         "test_retest": float(np.corrcoef(first, second)[0, 1]) if varies else None,
         "seed_rmse": float(np.sqrt(np.mean((first - second) ** 2))),

@@ -52,6 +52,7 @@ class Run:
 
     def end(self, ended: Ended) -> None:
         """Writes summary and page, and says the last line."""
+        stopping.check()  # of a stopped run nothing says that it has ended
         if ended.summary is None:
             print(ended.line, file=sys.stderr)
             return

@@ -30,6 +30,8 @@ def check(settings: Scaling) -> None:
     """Refuses an empty grid, or no law, before anything is trained."""
     if not settings.points.path and not (settings.ranks and settings.steps):
         raise UserError("ranks and steps name at least one value each")
+    if not settings.points.path and not (settings.task and settings.upstream):
+        raise UserError("give task and upstream (data sets), or points.path (a table to fit)")
     if not settings.laws:
         raise UserError("no law could be fitted; laws is empty")
     values.check_alone(settings.train, "scaling")

@@ -24,7 +24,7 @@ class Replay:
     )
     ratio: float = setting(0.125, "replayed examples per task example", above=0, below=1)
     temperature: float = setting(
-        1.0, "softmax temperature in standard deviations of the row", above=0
+        1.0, "softmax temperature in standard deviations of the row", least=1e-6, most=1e6
     )
     observed: int = setting(
         30, "measured entries of the task's row that the prediction may see", least=1

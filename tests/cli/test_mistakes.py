@@ -68,6 +68,89 @@ def test_in_the_arguments(argv, said, mistake):
     assert re.search(said, mistake(*argv))
 
 
+SIZES = [
+    ("finetune", "train.batch_size=1000000000", "1048576 or less"),
+    ("finetune", "train.batch_size=5000", "reverse has 24 rows; 1024 or less fit"),
+    ("finetune", "train.steps=2147483648", "1000000000 or less"),
+    ("finetune", f"train.seed={2**64}", "takes a whole number of at most 63 bits"),
+    ("finetune", "lora.rank=1000000000", "65536 or less"),
+    ("finetune", "mesh.fsdp=1000000000", "devices, but there are"),
+    ("score", "score.rows=1000000000", "what helps: score.rows of "),
+    ("pretrain", "model.width=1000000000", "65536 or less"),
+    ("pretrain", "model.layers=1000000000", "1024 or less"),
+    ("pretrain", "model.width=65536", "what helps: "),
+    ("pretrain", "model.context=4000000", "what helps: a context of "),
+]
+
+
+@pytest.mark.fault("sizes that no machine holds", "one line")
+@pytest.mark.parametrize(("command", "field", "said"), SIZES)
+def test_a_size_that_does_not_fit(
+    command, field, said, mistake, finetune_arguments, score_arguments, pretrain_arguments
+):
+    argv = {
+        "finetune": finetune_arguments,
+        "score": score_arguments,
+        "pretrain": [*pretrain_arguments, "--config.model.layers=1024"],
+    }[command]
+    assert said in mistake(*argv, f"--config.{field}")
+
+
+@pytest.mark.fault("sizes that no machine holds", "one line")
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["factoids", "--config.train.batch_size=1000000000"], "1048576 or less"),
+        (["factoids", "--config.seeds=1000000000"], "100 or less"),
+        (["replay", "--config.train.steps=1000000000"], "this machine's memory holds"),
+    ],
+)
+def test_a_size_that_does_not_fit_a_comparison(argv, said, mistake):
+    assert said in mistake(*argv, *(["--config.matrix.path=m.csv"] if argv[0] == "replay" else []))
+
+
+@pytest.mark.fault("found before training", "one line")
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["associate", "--config.tasks=base.jsonl"], "a task is called base"),
+        (
+            ["associate", '--config.tasks=a.jsonl,"a, seed 1.jsonl"'],
+            "two tasks are called a, seed 1",
+        ),
+        (["associate", "--config.train.by_task=x.steps=3"], "train.by_task names task 'x'"),
+        (["scaling", "--config.laws=foo"], "config.laws names 'foo'"),
+        (["scaling", "--config.target=lf"], "config.target is 'lf' (did you mean l_f?)"),
+        (["scaling", "--config=scaling:empty"], "give task and upstream"),
+        (["replay"], "give matrix.path"),
+        (["replay", "--config.matrix.path=m", "--config.train.heldout=3"], "no effect in replay"),
+        (["quickstart", "--config.predict.split.test_tasks=none"], "none"),
+        (["quickstart", "--config.scaling.target=lf"], "config.target is 'lf'"),
+    ],
+)
+def test_what_can_be_said_before_a_model_is_read(argv, said, mistake):
+    assert said in mistake(*argv)
+
+
+@pytest.mark.fault("paths of a workdir", "one line")
+@pytest.mark.parametrize(
+    ("workdir", "said"),
+    [
+        ("", "--workdir is empty"),
+        ("a\0b", "holds characters that no path has"),
+        ("a\udcff", "holds characters that no path has"),
+        ("http://x/y", "must be a folder, or a gs:// folder"),
+        ("file:///x", "must be a folder, or a gs:// folder"),
+        ("long" * 100, "File name too long"),
+    ],
+)
+def test_a_workdir_that_is_none(workdir, said, run_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_cli("pretrain", f"--workdir={workdir}")
+    assert status == 2 and said in err.splitlines()[-1] and len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_vocabulary_too_small_for_bytes(mistake, data_files):
     data = f"--config.data.path={data_files.corpus}"
     assert "vocab_size >= 259" in mistake("pretrain", data, "--config.model.vocab_size=100")
@@ -156,9 +239,8 @@ def test_in_the_fields_of_associate(field, said, mistake, associate_arguments):
 
 def test_two_tasks_of_one_name(mistake, associate_arguments, data_files):
     task = data_files.tasks[0]
-    assert "two tasks are called reverse" in mistake(
-        *associate_arguments, f"--config.tasks={task}[0:3],{task}[3:6]"
-    )
+    said = mistake(*associate_arguments, f"--config.tasks={task}[0:3],{task}[3:6]")
+    assert said.startswith("two tasks are called ") and "reverse; rename" in said
 
 
 def test_an_example_over_the_context_is_said_and_counted(

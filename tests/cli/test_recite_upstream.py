@@ -175,12 +175,12 @@ KILL = """
 import os, signal, sys
 from forget_jax import cli, files
 
-write = files.write_text
-def dying(path, text):
+write = files.write_bytes
+def dying(path, data):
     if str(path).endswith("answers/reverse/1.json"):
         os.kill(os.getpid(), signal.SIGKILL)
-    write(path, text)
-files.write_text = dying
+    write(path, data)
+files.write_bytes = dying
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -187,6 +187,18 @@ BEGIN = "from forget_jax.configs import finetune, score\ndef get_config():\n"
         ),
         ("    return score.get_config()", "config.adapters is no field of finetune"),
         ("    return {'train': 3}", "get_config() returns dict, not a ConfigDict"),
+        ("    raise SystemExit('no')", "mine.py: SystemExit: no"),
+        ("    import sys; sys.exit()", "mine.py: SystemExit"),
+        ("    raise ValueError('a\\nb')", "mine.py: ValueError: a b"),
+        ("    c = finetune.get_config(); c.train.steps = 'x'; return c", "mine.py: TypeError: "),
+        (
+            "    c = finetune.get_config(); c.lora.targets = '\\0'; return c",
+            r"config.lora.targets takes a text, not '\x00'",
+        ),
+        (
+            "    c = finetune.get_config(); c.train.seed = 10**5000; return c",
+            "config.train.seed takes a whole number, not a value of type int",
+        ),
         ("    return None", "get_config() returns NoneType, not a ConfigDict"),
         ("    return finetune.get_config().nothing", "mine.py: AttributeError: "),
         ("    return finetune.get_config('a', 'b')", "mine.py: TypeError: "),

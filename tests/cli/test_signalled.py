@@ -3,7 +3,6 @@
 SIGNALS=40 sends more than CI does.
 """
 
-import json
 import os
 import random
 import signal
@@ -75,28 +74,25 @@ def test_none_is_lost(commands, tmp_path, tried):
         _, err = process.communicate()
         assert process.returncode == 0, err
         seconds[name] = time.monotonic() - began
-    ended = []
     for number in range(SIGNALS):
         name = list(commands)[number % len(commands)]
         work = tmp_path / f"{name}-{number}"
         process = started(commands[name], work)
-        after = draw.uniform(0.2, seconds[name])
+        after = draw.uniform(0.2, 0.95 * seconds[name])
         time.sleep(after)
         sent = draw.choice([signal.SIGTERM, signal.SIGINT])
-        came = process.poll() is None
+        had_ended = process.poll() is not None or (work / "summary.json").exists()
         process.send_signal(sent)
         began = time.monotonic()
         _, err = process.communicate(timeout=60)
         waited = time.monotonic() - began
         said = f"{name}, {sent.name} after {after:.1f} s: {process.returncode} in {waited:.1f} s"
-        ended.append(said)
+        print(said)
         assert "ignored in" not in err and "Traceback" not in err, f"{said}\n{err}"
-        has_ended = (work / "report.html").exists()
-        if not came or has_ended:
+        if had_ended:
             assert process.returncode == 0, f"{said}\n{err}"
         elif after > 0.5:
             assert process.returncode == 130 and RESUMES in err.splitlines()[-1], f"{said}\n{err}"
         else:  # the interpreter itself starts
             assert process.returncode in (130, -sent), f"{said}\n{err}"
-    print(json.dumps(ended, indent=1))
     tried(SIGNALS)

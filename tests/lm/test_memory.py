@@ -1,15 +1,19 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from forget_jax.errors import UserError
+from forget_jax.fleet import fitting
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.cost import memory
 from forget_jax.lm.cost.memory import Work
 from forget_jax.lm.logprob import target_logprobs
 from forget_jax.lm.model import Adapters, Batch, Model
+from forget_jax.training.loop import Recipe
+from forget_jax.training.settings import Train
 
 CONFIG = decoder.DecoderConfig(
     vocab_size=512, width=64, layers=6, heads=4, kv_heads=2, head_dim=16, mlp_width=176, context=128
@@ -67,3 +71,28 @@ def test_refusal_names_what_helps():
     with pytest.raises(UserError, match=r"sharding the model over 2 or more devices.*bfloat16"):
         memory.check(plan, large, 16 * 2**30)
     assert memory.available() > 2**28
+
+
+def test_the_numbers_that_fit_are_named_and_do_fit(monkeypatch):
+    recipe = Recipe(Train(microbatch=512, batch_size=512), ADAPTER)
+    wants = fitting.Wants(128, recipe)
+    has = fitting.plan(CONFIG, "float32", wants).total
+    monkeypatch.setattr(memory, "available", lambda: has)
+    with pytest.raises(UserError) as e:
+        fitting.check(CONFIG, "float32", wants)
+    found = re.search(r"train\.microbatch of (\d+) or less", str(e.value))
+    assert found is not None and 256 < int(found[1]) < 512
+
+    def fits(rows):
+        fewer = dataclasses.replace(recipe.train, microbatch=rows)
+        one = dataclasses.replace(wants, recipe=dataclasses.replace(recipe, train=fewer))
+        return memory.fits(fitting.plan(CONFIG, "float32", one))
+
+    assert fits(int(found[1])) and not fits(int(found[1]) + 1)
+
+
+def test_whole_models_that_are_kept_count():
+    whole = fitting.Wants(64, Recipe(Train()))
+    one = fitting.plan(CONFIG, "float32", whole)
+    three = fitting.plan(CONFIG, "float32", dataclasses.replace(whole, kept=2))
+    assert three.trainable == 3 * one.trainable and three.optimizer == one.optimizer

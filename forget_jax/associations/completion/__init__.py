@@ -126,7 +126,7 @@ def predict_rows(
     Raises:
       UserError: as for `complete`.
     """
-    z_MxN = checks.as_matrix(z_MxN, "the train rows")
+    z_MxN = checks.as_matrix(z_MxN, "the matrix of train rows")
     columns_FxS, values_FxS = np.asarray(columns_FxS), np.asarray(values_FxS, z_MxN.dtype)
     if columns_FxS.shape != values_FxS.shape or columns_FxS.ndim != 2:
         raise UserError(
@@ -134,8 +134,8 @@ def predict_rows(
         )
     if columns_FxS.size and not 0 <= columns_FxS.min() <= columns_FxS.max() < z_MxN.shape[1]:
         raise UserError(f"a known column is not among the {z_MxN.shape[1]} columns of the matrix")
-    if np.isinf(values_FxS).any():
-        raise UserError("a known value of a new row is infinite")
+    if (np.abs(values_FxS) > checks.LARGEST).any():  # NaN is not
+        raise UserError(f"a known value of a new row is infinite or beyond {checks.LARGEST:g}")
     chosen, settings = resolve(method, options, *z_MxN.shape)
     if chosen.extend is not None and np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)
