@@ -93,8 +93,8 @@ def task_name(spec: str) -> str:
 def task_names(specs: Sequence[str]) -> list[str]:
     """The names of several tasks: where files share one, with as much of their path as it takes.
 
-    `squad/train` and `piqa/train` rather than twice `train`. One file that is named twice, as by two
-    slices of it, keeps one name.
+    `squad/train` and `piqa/train` rather than twice `train`. One file that is named twice, as by
+    two slices of it, keeps one name.
     """
     found = [task_name(spec) for spec in specs]
     parts = [PurePosixPath(split_slice(spec)[0]).parts for spec in specs]
