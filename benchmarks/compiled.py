@@ -41,7 +41,7 @@ from forget_jax.errors import UserError
 from forget_jax.lm import lora, sharding
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.cost import memory
-from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import layout
 from forget_jax.lm.model import Adapters, Batch, Model
 from forget_jax.scoring import likelihood
 from forget_jax.training import objective
@@ -158,8 +158,8 @@ def _place(tree: Tree, device: Any) -> Tree:
 def _arguments(case: Case, config: DecoderConfig, device: Any) -> tuple[Tree, Tree, Batch]:
     """Shapes of parameters, of a stack of what is trained, and of a batch."""
     params: Tree = {}
-    for path, shape in checkpoint.shapes(config).items():
-        checkpoint.put(params, path, jax.ShapeDtypeStruct(shape, jnp.bfloat16))
+    for path, shape in layout.shapes(config).items():
+        layout.put(params, path, jax.ShapeDtypeStruct(shape, jnp.bfloat16))
     one, adapter = params, case.adapter()
     if adapter is not None:
         one = jax.eval_shape(lambda p: lora.init(adapter, p, jax.random.key(0)), params)

@@ -20,7 +20,7 @@ from forget_jax.benchmarks.waiting import Waiting
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import decoder, lora
 from forget_jax.lm.cost import flops, memory, peak
-from forget_jax.lm.hf import checkpoint, peft
+from forget_jax.lm.hf import checkpoint, layout, peft
 from forget_jax.lm.model import Adapters, Model
 from forget_jax.scoring import likelihood
 from forget_jax.scoring.settings import Score
@@ -56,13 +56,13 @@ def _as_if_trained(adapter: Adapters, k: int) -> Adapters:
 def random_model(config: decoder.DecoderConfig, dtype: str) -> Model:
     """Parameters drawn on the device in their own dtype, one array at a time."""
     tree: Tree = {}
-    for i, (path, shape) in enumerate(checkpoint.shapes(config).items()):
+    for i, (path, shape) in enumerate(layout.shapes(config).items()):
         is_vector = path.rpartition("/")[2] in ("scale", "bias")
         draw = jax.jit(
             lambda key, shape=shape: jax.random.normal(key, shape, dtype) * jnp.asarray(0.02, dtype)
         )
         value = jnp.ones(shape, dtype) if is_vector else draw(jax.random.key(i))
-        checkpoint.put(tree, path, value)
+        layout.put(tree, path, value)
     return Model(config, tree)
 
 

@@ -12,7 +12,7 @@ from forget_jax.commands.settings import Export
 from forget_jax.commands.summaries import Export as Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path
-from forget_jax.lm.hf import checkpoint, families, peft, peft_config, peft_merge
+from forget_jax.lm.hf import about, checkpoint, families, layout, peft, peft_config, peft_merge
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.model import Model
 from forget_jax.runs.workdir import Workdir
@@ -71,10 +71,10 @@ def run(settings: Export, work: Workdir) -> Ended:
         model, dtype = _whole(settings.dtype, base, adapter)
         check_range(model, dtype)
         tokenizer = tokenizers.load(_speaks(model, base, adapter))
-        checkpoint.check_tokenizer(model.config, tokenizer, base)
-        raw = checkpoint.raw_config(base) | _changed(model, base)
+        about.check_tokenizer(model.config, tokenizer, base)
+        raw = about.raw_config(base) | _changed(model, base)
         checkpoint.save(out, model, tokenizer, dtype, raw, settings.shard_mib * 2**20)
-        checkpoint.keep_generation_config(base, out)
+        about.keep_generation_config(base, out)
         size = sum(x.nbytes for x in jax.tree.leaves(model))
     summary = Summary(path=str(out), base=base, format=settings.format, bytes=size)
     return Ended(summary, f"wrote {out}")
@@ -86,7 +86,7 @@ def _whole(dtype: str, base: str, adapter: Path | None) -> tuple[Model, str | No
     It is put together in what holds both the base's precision and the one to be written, so that
     nothing is rounded twice.
     """
-    own = checkpoint.dtype_of(base)
+    own = about.dtype_of(base)
     wide = str(jnp.promote_types(own, dtype)) if dtype else None
     model = checkpoint.load(base, wide)
     if adapter is None:
@@ -107,7 +107,7 @@ def check_range(model: Model, dtype: str | None) -> None:
       UserError: a value that would become infinite; names the tensor.
     """
     names = {w.path: w.name for w in families.FAMILIES[model.config.family].weights}
-    for path, leaf in checkpoint.leaves(model.params):
+    for path, leaf in layout.leaves(model.params):
         kind = jnp.dtype(dtype or leaf.dtype)
         bad = np.flatnonzero(~_finite_by_layer(leaf, kind))
         if len(bad):
@@ -127,7 +127,7 @@ def _finite_by_layer(leaf: jax.Array, kind: Any) -> np.ndarray:
 
 def _changed(model: Model, base: str) -> dict[str, Any]:
     """What config.json must say otherwise than the base's: a head of its own, or more tokens."""
-    raw, config = checkpoint.raw_config(base), checkpoint.config_of(base)
+    raw, config = about.raw_config(base), about.config_of(base)
     found: dict[str, Any] = {}
     if not model.config.tied_head and raw.get("tie_word_embeddings", True):
         found["tie_word_embeddings"] = False
@@ -138,7 +138,7 @@ def _changed(model: Model, base: str) -> dict[str, Any]:
 
 def _speaks(model: Model, base: str, adapter: Path | None) -> str:
     """Where the tokenizer lies: beside an adapter that brings more tokens, if it brings one too."""
-    more = adapter is not None and model.config.vocab_size != checkpoint.config_of(base).vocab_size
+    more = adapter is not None and model.config.vocab_size != about.config_of(base).vocab_size
     if more and adapter is not None and any(adapter.glob("tokenizer*")):
         return str(adapter)
     return base

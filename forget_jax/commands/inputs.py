@@ -12,7 +12,7 @@ from forget_jax.data.reading import split_slice
 from forget_jax.data.settings import Data
 from forget_jax.errors import UserError
 from forget_jax.files import Path
-from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import about
 from forget_jax.runs import inputs, manifest
 from forget_jax.runs.workdir import Workdir
 
@@ -79,7 +79,7 @@ def _of(kind: str, name: str, data: Any) -> str:
             return inputs.of_weights(place)
     if Path(name).exists() or not files.is_local(name):
         return inputs.of_weights(name)
-    return inputs.of_weights(checkpoint.folder(name))  # of the hub
+    return inputs.of_weights(about.folder(name))  # of the hub
 
 
 def _of_rows(rows: list[Example]) -> str:

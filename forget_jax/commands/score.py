@@ -18,7 +18,7 @@ from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.hf import base as bases
-from forget_jax.lm.hf import checkpoint, peft, peft_merge
+from forget_jax.lm.hf import about, peft, peft_merge
 from forget_jax.lm.hf.base import Base
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
@@ -44,7 +44,7 @@ def check(settings: Score) -> None:
     for path in settings.adapters:
         peft.is_plain(path)
     for path in settings.models if settings.model.path else ():
-        _check_shape(path, settings.model.path, checkpoint.config_of(settings.model.path))
+        _check_shape(path, settings.model.path, about.config_of(settings.model.path))
 
 
 def run(settings: Score, work: Workdir) -> Ended:
@@ -125,7 +125,7 @@ def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
 
 def _check_shape(path: str, base: str, shape: DecoderConfig) -> None:
     """Refuses a whole model whose figures would not compare with the base's."""
-    config = checkpoint.config_of(path)
+    config = about.config_of(path)
     if dataclasses.replace(config, context=shape.context, dtype=shape.dtype) != shape:
         raise UserError(f"{path} is a model of another shape than {base}")
 

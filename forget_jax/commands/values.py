@@ -19,7 +19,7 @@ from forget_jax.fleet.fitting import Wants
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.lm.cost import peak
 from forget_jax.lm.hf import base as bases
-from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import about
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.base import Base
 from forget_jax.lm.lora import LoRAConfig
@@ -77,14 +77,14 @@ def load(
     tokenizer = tokenizers.load(path)
     special = tokenizers.special_tokens(tokenizer)
     print(special.line(bos=data.bos, eos=data.eos), file=sys.stderr)
-    config = checkpoint.config_of(path)
-    checkpoint.check_tokenizer(config, tokenizer, path)
+    config = about.config_of(path)
+    about.check_tokenizer(config, tokenizer, path)
     seen = None if work is None else inputs.watcher(work)
     reader = Reader(data, tokenizer, config.context, config.vocab_size, seen)
     wants = Wants(min(data.context or config.context, config.context), recipe, score, kept)
-    fitting.check(config, checkpoint.dtype_of(path), wants, together)
+    fitting.check(config, about.dtype_of(path), wants, together)
     read = bases.read(path).computing(dtype=model.dtype)
-    return Base(path, read, tokenizer, checkpoint.eos_ids(path)), reader
+    return Base(path, read, tokenizer, about.eos_ids(path)), reader
 
 
 def fleet(settings: Tasks, work: Workdir, count: int) -> tuple[Fleet, Reader]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from forget_jax import files
 from forget_jax.errors import UserError
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.lm.hf import checkpoint, families, hf_config, hf_values
+from forget_jax.lm.hf import about, families, hf_config, hf_values
 from forget_jax.lm.hf import tokenizer as tokenizers
 from tests.lm.conftest import golden_cases
 
@@ -121,7 +121,7 @@ def test_configs(tmp_path, tried, capfd):
 
 @pytest.mark.fault("fuzzed ends of answers", "one line")
 def test_generation_configs(tmp_path, tried):
-    file = tmp_path / checkpoint.GENERATION
+    file = tmp_path / about.GENERATION
 
     @RUN
     @given(VALUE, st.lists(NUMBER, max_size=3), st.data())
@@ -130,7 +130,7 @@ def test_generation_configs(tmp_path, tried):
         held = [value, {"eos_token_id": value}, {"eos_token_id": ids}][kind]
         file.write_text(json.dumps(held))
         with one_line(str(file)):
-            assert all(0 <= i < 2**31 for i in checkpoint.eos_ids(tmp_path))
+            assert all(0 <= i < 2**31 for i in about.eos_ids(tmp_path))
 
     one()
     tried(EXAMPLES)

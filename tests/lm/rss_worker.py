@@ -20,11 +20,11 @@ def main():
     import jax
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-    from forget_jax.lm.hf import checkpoint
+    from forget_jax.lm.hf import about, checkpoint, layout
 
     mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
     specs = {3: PartitionSpec(None, "fsdp", None), 2: PartitionSpec("fsdp", None)}
-    ranks = {p: len(s) for p, s in checkpoint.shapes(checkpoint.config_of(sys.argv[1])).items()}
+    ranks = {p: len(s) for p, s in layout.shapes(about.config_of(sys.argv[1])).items()}
 
     def sharding(path):
         small = ranks[path] < (3 if path.startswith("layers/") else 2)

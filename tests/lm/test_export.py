@@ -9,7 +9,7 @@ from forget_jax.commands import driver, report
 from forget_jax.commands.settings import Export
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
-from forget_jax.lm.hf import checkpoint, fingerprint, peft, peft_config
+from forget_jax.lm.hf import about, checkpoint, fingerprint, peft, peft_config
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.model import Adapters, Model
 
@@ -39,7 +39,7 @@ def test_merged_checkpoint_is_base_plus_adapter_with_its_tokenizer(finetuned, ti
     run, merged = finetuned
     export(run, tmp_path / "out", shard_mib=1)
     model = checkpoint.load(tmp_path / "out" / "model")
-    assert model.config == checkpoint.config_of(tiny_base)
+    assert model.config == about.config_of(tiny_base)
     jax.tree.map(np.testing.assert_array_equal, model.params, merged)
     a, b = tokenizers.load(tiny_base), tokenizers.load(tmp_path / "out" / "model")
     assert a("the old sailor 42")["input_ids"] == b("the old sailor 42")["input_ids"]
@@ -50,7 +50,7 @@ def test_other_dtype_and_adapter_format(finetuned, tmp_path):
     export(run, tmp_path / "half", dtype="bfloat16")
     half = checkpoint.load(tmp_path / "half" / "model")
     assert {str(x.dtype) for x in jax.tree.leaves(half.params)} == {"bfloat16"}
-    assert checkpoint.raw_config(tmp_path / "half" / "model")["dtype"] == "bfloat16"
+    assert about.raw_config(tmp_path / "half" / "model")["dtype"] == "bfloat16"
     export(run / "adapter", tmp_path / "adapter", format="adapter")
     assert (tmp_path / "adapter" / "adapter" / peft.CONFIG).exists()
     export(tmp_path / "half" / "model", tmp_path / "whole", dtype="float32")
@@ -120,7 +120,7 @@ def test_a_head_and_tokens_of_an_adapter(finetuned, tiny_base, tmp_path):
     tokenizers.save(tokenizer, adapter)
     export(finetuned[0], tmp_path / "out")
     out = tmp_path / "out" / "model"
-    raw = checkpoint.raw_config(out)
+    raw = about.raw_config(out)
     assert (raw["tie_word_embeddings"], raw["vocab_size"]) == (False, count + 1)
     made = checkpoint.load(out)
     np.testing.assert_array_equal(made.params["embed"], rows[0])

@@ -9,7 +9,7 @@ import pytest
 
 from forget_jax.errors import UserError
 from forget_jax.lm import decoder, generate
-from forget_jax.lm.hf import checkpoint, families, hf_config
+from forget_jax.lm.hf import about, checkpoint, families, hf_config
 from forget_jax.lm.hf.tokenizer import transformers
 from forget_jax.lm.logprob import logits
 from forget_jax.lm.model import Batch
@@ -66,7 +66,7 @@ def test_hf_to_us_to_hf_is_bit_identical(name, golden, checkpoint_of, tmp_path):
     a, b = (load_file(f / "model.safetensors") for f in (source, tmp_path / "back"))
     assert a.keys() == b.keys()
     assert all(a[k].tobytes() == b[k].tobytes() for k in a)
-    assert checkpoint.config_of(tmp_path / "back") == model.config
+    assert about.config_of(tmp_path / "back") == model.config
 
 
 @pytest.mark.parametrize("name", sorted(families.FAMILIES))

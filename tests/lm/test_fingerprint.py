@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
-from forget_jax.lm.hf import checkpoint, fingerprint, peft
+from forget_jax.lm.hf import about, checkpoint, fingerprint, peft
 from forget_jax.lm.model import Adapters, Model
 
 LORA = lora.LoRAConfig(rank=2, alpha=4)
@@ -68,7 +68,7 @@ def test_precision_and_shape_change_it(base, tmp_path):
     heads = shutil.copytree(base, tmp_path / "heads")
     raw = json.loads((heads / "config.json").read_text())
     many = raw["num_attention_heads"] // 2
-    raw |= {"num_attention_heads": many, "head_dim": checkpoint.config_of(base).head_dim * 2}
+    raw |= {"num_attention_heads": many, "head_dim": about.config_of(base).head_dim * 2}
     raw["num_key_value_heads"] //= 2
     (heads / "config.json").write_text(json.dumps(raw))
     assert fingerprint.of(heads) != fingerprint.of(base)

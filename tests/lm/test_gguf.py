@@ -9,7 +9,7 @@ from gguf.quants import dequantize, quantize
 from tokenizers import pre_tokenizers
 
 from forget_jax.errors import UserError
-from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import about, checkpoint
 from forget_jax.lm.hf import gguf as ours
 from forget_jax.lm.hf import tokenizer as tokenizers
 
@@ -102,7 +102,7 @@ def test_the_tokenizer_cuts_digits_and_knows_its_ends(tmp_path):
     ids = tokenizer("x a  12<s>", add_special_tokens=False)["input_ids"]
     assert [TOKENS[i] for i in ids] == ["x", "Ġa", "Ġ", "Ġ", "1", "2", "<s>"]
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
-    assert checkpoint.eos_ids(tmp_path / "m.gguf") == (1,)
+    assert about.eos_ids(tmp_path / "m.gguf") == (1,)
     talk = [{"role": "user", "content": "hi"}]
     assert tokenizer.apply_chat_template(talk, tokenize=False) == "hi"
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
-from forget_jax.lm.hf import checkpoint, fingerprint, peft, peft_config, peft_merge
+from forget_jax.lm.hf import about, checkpoint, fingerprint, peft, peft_config, peft_merge
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.model import Adapters
 
@@ -150,7 +150,7 @@ def test_vocabulary_that_disagrees_with_the_tokenizer(folder):
     tokenizer = tokenizers.train(["some text"] * 3, 300)
     model = checkpoint.load(folder)
     refused(
-        lambda: checkpoint.check_tokenizer(model.config, tokenizer, "m"),
+        lambda: about.check_tokenizer(model.config, tokenizer, "m"),
         "tokenizer knows .* vocab_size=61",
     )
 
@@ -364,8 +364,47 @@ def test_a_head_of_its_own_under_a_tied_flag(golden, tmp_path):
     model = checkpoint.load(folder)
     assert not model.config.tied_head
     np.testing.assert_array_equal(model.params["head"], embed.T * 2)
-    checkpoint.save(tmp_path / "again", model, hf_config=checkpoint.raw_config(folder))
+    checkpoint.save(tmp_path / "again", model, hf_config=about.raw_config(folder))
     np.testing.assert_array_equal(checkpoint.load(tmp_path / "again").params["head"], embed.T * 2)
+
+
+EMBED_TOKENS, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.mark.fault("heads and files that disagree", "one line")
+@pytest.mark.parametrize(
+    ("embed", "head", "says"),
+    [
+        (None, (61, 32), f"{EMBED_TOKENS} is missing"),
+        ((), (), rf"{EMBED_TOKENS} has shape \(\), but config.json asks for \(61, 32\)"),
+        ((61, 32), (), rf"{LM_HEAD} has shape \(\)"),
+        ((), (61, 32), rf"{EMBED_TOKENS} has shape \(\)"),
+        ((61,), (61,), rf"{EMBED_TOKENS} has shape \(61,\)"),
+        ((61, 32), (61,), rf"{LM_HEAD} has shape \(61,\)"),
+        ((61, 32), (32, 61), rf"{LM_HEAD} has shape \(32, 61\)"),
+        ((0, 32), (0, 32), rf"{EMBED_TOKENS} has shape \(0, 32\)"),
+        ((61, 0), (61, 0), rf"{EMBED_TOKENS} has shape \(61, 0\)"),
+        ((61, 32), "int8", f"{LM_HEAD} is I8, not floating point"),
+        ((61, 32), "nan", f"{LM_HEAD} holds NaN"),
+    ],
+)
+def test_a_tied_head_that_can_be_none(golden, tmp_path, embed, head, says):
+    from tests.lm.conftest import write_checkpoint
+
+    folder = write_checkpoint(golden["llama_tied_llama3_rope"], tmp_path / "model")
+    odd = {"int8": np.ones((61, 32), np.int8), "nan": np.full((61, 32), np.nan, np.float32)}
+    given = odd[head] if isinstance(head, str) else np.ones(head, np.float32)
+
+    def change(tensors):
+        tensors[LM_HEAD] = given
+        if embed != (61, 32):
+            del tensors[EMBED_TOKENS]
+        if embed not in (None, (61, 32)):
+            tensors[EMBED_TOKENS] = np.ones(embed, np.float32)
+
+    edit(folder, change)
+    about.config_of(folder)  # which a command asks for before it loads
+    refused(lambda: checkpoint.load(folder), says)
 
 
 @pytest.mark.fault("heads and files that disagree", "one line")
@@ -449,13 +488,13 @@ def test_saving_over_a_checkpoint_leaves_none_of_it(folder, tmp_path):
 def test_ends_come_from_the_generation_config_first(folder):
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": 7}))
-    assert checkpoint.eos_ids(folder) == (7,)
+    assert about.eos_ids(folder) == (7,)
     (folder / "generation_config.json").write_text('{"eos_token_id": [3, 1, 2]}')
-    assert checkpoint.eos_ids(folder) == (3, 1, 2)
+    assert about.eos_ids(folder) == (3, 1, 2)
 
 
 @pytest.mark.fault("ends of answers", "one line")
 @pytest.mark.parametrize("value", ['"a"', "[true]", "[1.5]", "-1", "{}", '["a"]'])
 def test_ends_that_are_no_ids(folder, value):
     (folder / "generation_config.json").write_text(f'{{"eos_token_id": {value}}}')
-    refused(lambda: checkpoint.eos_ids(folder), "eos_token_id is .* a token's id or a list")
+    refused(lambda: about.eos_ids(folder), "eos_token_id is .* a token's id or a list")

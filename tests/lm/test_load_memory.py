@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.hf import families, hf_config
-from forget_jax.lm.hf.checkpoint import shapes
+from forget_jax.lm.hf.layout import shapes
 
 CONFIG = DecoderConfig(
     vocab_size=32000,

@@ -16,7 +16,7 @@ import numpy as np
 
 from forget_jax.lm import lora
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.lm.hf.checkpoint import shapes
+from forget_jax.lm.hf.layout import shapes
 
 
 @dataclasses.dataclass(frozen=True)

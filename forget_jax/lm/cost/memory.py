@@ -22,7 +22,7 @@ from forget_jax.lm import lora
 from forget_jax.lm.attention import fused
 from forget_jax.lm.causal import BLOCK, kept
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.lm.hf.checkpoint import shapes
+from forget_jax.lm.hf.layout import shapes
 from forget_jax.lm.logprob import CHUNK_LOGITS
 
 USABLE = 0.9  # of a device's memory; the rest goes to the runtime and to fragmentation

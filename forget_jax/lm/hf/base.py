@@ -6,7 +6,7 @@ from typing import Any
 
 from forget_jax.files import PathLike
 from forget_jax.lm import sharding
-from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import about, checkpoint, layout
 from forget_jax.lm.model import Model
 
 
@@ -31,7 +31,7 @@ def read(path: PathLike) -> Model:
     """A checkpoint, laid out over the entered mesh; errors as for `checkpoint.load`."""
     if sharding.current() is None:
         return checkpoint.load(path)
-    shapes = checkpoint.shapes(checkpoint.config_of(path))
+    shapes = layout.shapes(about.config_of(path))
     if uncut := sharding.whole(shapes):
         print(f"whole on every device, for the mesh does not divide it: {', '.join(uncut)}",
               file=sys.stderr)  # fmt: skip

@@ -6,26 +6,20 @@ formats are pickles, which can run code. Writing puts config.json last: a folder
 unfinished.
 """
 
-import dataclasses
-import functools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path as LocalPath
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax import files, foreign
+from forget_jax import files
 from forget_jax.errors import UserError
-from forget_jax.lm.config import MOST
-from forget_jax.lm.decoder import DecoderConfig, init
-from forget_jax.lm.hf import families, gguf
+from forget_jax.lm.hf import about, families, layout
 from forget_jax.lm.hf import tokenizer as tokenizers
-from forget_jax.lm.hf.hf_config import read as read_config
 from forget_jax.lm.hf.hf_config import write as write_config
 from forget_jax.lm.hf.tensor_files import (
     FLOATS,
@@ -33,126 +27,15 @@ from forget_jax.lm.hf.tensor_files import (
     SINGLE,
     Tensors,
     check_finite,
+    own_dtype,
     write_tensors,
 )
 from forget_jax.lm.model import Model
 from forget_jax.types import Tree
 
 SHARD_BYTES = 2**31
-HEAD_ROWS = 8192  # of a head that are compared with the embedding's at a time
-EMBEDDING = re.compile(r"(^|\.)(embed_tokens|embed_in|wte)\.weight$")
 
 Sharding = Callable[[str], jax.sharding.Sharding]
-
-
-def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths such as `layers/attn/q/kernel` and their leaves, sorted.
-
-    Args:
-      tree: nested dicts.
-      prefix: in front of every path; ends with a slash where it is not empty.
-    """
-    for name, value in sorted(tree.items()):
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}/")
-        else:
-            yield prefix + name, value
-
-
-def put(tree: Tree, path: str, value: Any) -> None:
-    """Sets the leaf at a path of nested dicts in place, making the dicts on its way."""
-    *parents, last = path.split("/")
-    for name in parents:
-        tree = tree.setdefault(name, {})
-    tree[last] = value
-
-
-@functools.lru_cache(maxsize=16)  # tracing the decoder takes a tenth of a second or more
-def shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Path and shape of every parameter, the layer axis first, without allocating any."""
-    tree = jax.eval_shape(lambda: init(config, jax.random.key(0)))
-    return {path: leaf.shape for path, leaf in leaves(tree)}
-
-
-def folder(path: files.PathLike) -> LocalPath:
-    """A local folder for a local path, a `gs://` folder (copied) or a hub name (downloaded).
-
-    A GGUF file's is in the cache, where it is made at first (`gguf`).
-
-    Raises:
-      UserError: nothing there that is a folder, or no such model on the hub.
-    """
-    name = os.fspath(path)
-    if not files.is_local(name):
-        return tokenizers.fetch(name, lambda f: f.endswith((".json", ".safetensors")))
-    local = LocalPath(name)
-    if local.is_dir():
-        return local
-    if name.endswith(gguf.ENDING):
-        return gguf.folder(name)
-    if local.exists() or tokenizers.is_folder_name(name):
-        raise UserError(f"{name} is not a folder with a checkpoint")
-    import huggingface_hub
-
-    try:
-        return LocalPath(
-            huggingface_hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors"])
-        )
-    except Exception as e:
-        reason = " ".join(str(e).split())[:200]
-        raise UserError(f"{name} is neither a folder nor a model on the hub: {reason}") from e
-
-
-def names(
-    config: DecoderConfig, tensors: dict[str, Any], where: str
-) -> dict[str, tuple[families.Weight, list[str]]]:
-    """For every parameter path, its entry and tensor names (one per layer).
-
-    Args:
-      tensors: what the files hold, by tensor name; the values do not matter.
-      where: the checkpoint's name for people.
-
-    Raises:
-      UserError: a missing tensor, or one that the decoder would leave out.
-    """
-    family = families.FAMILIES[config.family]
-    entries = {w.path: w for w in family.weights}
-    bare = entries["embed"].name not in tensors
-    prefix = family.prefix if bare and family.prefix else ""
-    found = {}
-    for path in shapes(config):
-        entry = entries[path]
-        name = entry.name.removeprefix(prefix)
-        count = config.layers if "{}" in name else 1
-        found[path] = entry, [name.format(i) for i in range(count)]
-    wanted = {n for _, ns in found.values() for n in ns}
-    if missing := sorted(wanted - set(tensors)):
-        raise UserError(f"{where}: tensor {missing[0]} is missing ({len(missing)} in all)")
-    ignored = re.compile(family.ignored)
-    extra = [n for n in sorted(set(tensors) - wanted) if not ignored.fullmatch(n)]
-    if config.tied_head:
-        extra = [n for n in extra if n != entries["head"].name]
-    if extra:
-        raise UserError(
-            f"{where}: tensor {extra[0]} has no place in a {config.family} model of this "
-            f"config.json ({len(extra)} such in all): the model would not be the same without it"
-        )
-    return found
-
-
-def blocked(x: np.ndarray, heads: int) -> np.ndarray:
-    """Rows in the order (head, q/k/v, head_dim) to (q/k/v, head, head_dim).
-
-    Args:
-      x: its first axis has 3·heads·head_dim rows.
-      heads: query heads, of which there are as many key and value heads.
-    """
-    return np.swapaxes(x.reshape(heads, 3, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
-
-
-def interleaved(x: np.ndarray, heads: int) -> np.ndarray:
-    """The inverse of `blocked`, whose arguments it takes."""
-    return np.swapaxes(x.reshape(3, heads, -1, *x.shape[1:]), 0, 1).reshape(x.shape)
 
 
 def _cut(entry: families.Weight, tensor: Any, index: tuple[slice, ...], heads: int) -> np.ndarray:
@@ -160,97 +43,10 @@ def _cut(entry: families.Weight, tensor: Any, index: tuple[slice, ...], heads: i
     if entry.transposed:
         index = index[::-1]
     if entry.interleaved:
-        out = blocked(tensor[(slice(None), *index[1:])], heads)[index[0]]
+        out = layout.blocked(tensor[(slice(None), *index[1:])], heads)[index[0]]
     else:
         out = tensor[index]
     return out.T if entry.transposed else out
-
-
-def config_of(path: files.PathLike) -> DecoderConfig:
-    """The configuration of a checkpoint, without its weights; errors as for `load`."""
-    return _config(folder(path), os.fspath(path))
-
-
-def dtype_of(path: files.PathLike) -> str:
-    """The dtype of the embedding, such as `bfloat16`; errors as for `load`.
-
-    It stands for most of a checkpoint's parameters.
-    """
-    local = folder(path)
-    config, tensors = _config(local, os.fspath(path)), Tensors(local)
-    _, found = names(config, tensors.where, os.fspath(path))["embed"]
-    return str(_own_dtype([tensors.slice(n) for n in found]))
-
-
-def raw_config(path: files.PathLike) -> dict[str, Any]:
-    """The `config.json` of a checkpoint as it stands, to keep beside changed weights.
-
-    Raises:
-      UserError: no such folder, or a file that is missing or no JSON.
-    """
-    file = folder(path) / "config.json"
-    return foreign.record(files.read_json(file), os.fspath(file))
-
-
-GENERATION = "generation_config.json"
-
-
-def eos_ids(path: files.PathLike) -> tuple[int, ...]:
-    """The tokens that end what a checkpoint says: its generation_config.json may list several.
-
-    Raises:
-      UserError: no checkpoint there, or ids that are none.
-    """
-    local = folder(path)
-    for name in (GENERATION, "config.json"):
-        file = local / name
-        held = foreign.record(files.read_json(file), str(file)) if file.exists() else {}
-        value = held.get("eos_token_id")
-        if value is not None:
-            ids = value if isinstance(value, list) else [value]
-            if any(type(i) is not int or not 0 <= i < MOST["vocab_size"] for i in ids):
-                said = foreign.in_words(value)
-                raise UserError(
-                    f"{file}: eos_token_id is {said}; it must be a token's id or a list"
-                )
-            return tuple(ids)
-    return ()
-
-
-def keep_generation_config(path: files.PathLike, target: files.PathLike) -> None:
-    """Puts a checkpoint's generation_config.json beside weights made of it, if it has one."""
-    file = folder(path) / GENERATION
-    if file.is_file():
-        files.write_bytes(files.Path(target) / GENERATION, file.read_bytes())
-
-
-def _config(local: LocalPath, where: str) -> DecoderConfig:
-    if not (local / "config.json").exists():
-        raise UserError(f"{where} holds no config.json: not a checkpoint, or an unfinished one")
-    config = read_config(files.read_json(local / "config.json"), f"{where}/config.json")
-    head = next(w for w in families.FAMILIES[config.family].weights if w.path == "head")
-    if config.tied_head and has_own_head(local, head.name):
-        return dataclasses.replace(config, tied_head=False)
-    return config
-
-
-def has_own_head(local: LocalPath, head: str) -> bool:
-    """Whether a checkpoint that calls its head tied holds another one all the same.
-
-    transformers loads that one, untied.
-    """
-    if not any((local / name).exists() for name in (SINGLE, INDEX)):
-        return False
-    tensors = Tensors(local)
-    if head not in tensors.where:
-        return False
-    embed = next(n for n in tensors.where if EMBEDDING.search(n))
-    one, other = tensors.slice(head), tensors.slice(embed)
-    if one.get_shape() != other.get_shape():
-        return True
-    rows = one.get_shape()[0]
-    blocks = (slice(i, min(rows, i + HEAD_ROWS)) for i in range(0, rows, HEAD_ROWS))
-    return any(not np.array_equal(one[b], other[b]) for b in blocks)
 
 
 def load(path: files.PathLike, dtype: str | None = None, sharding: Sharding | None = None) -> Model:
@@ -263,13 +59,13 @@ def load(path: files.PathLike, dtype: str | None = None, sharding: Sharding | No
     Raises:
       UserError: anything wrong with the checkpoint, in one line that names the file and tensor.
     """
-    local = folder(path)
+    local = about.folder(path)
     where = os.fspath(path)
-    config = _config(local, where)
+    config = about.config(local, where)
     tensors = Tensors(local)
     params: Tree = {}
-    all_shapes = shapes(config)
-    for leaf, (entry, tensor_names) in names(config, tensors.where, where).items():
+    all_shapes = layout.shapes(config)
+    for leaf, (entry, tensor_names) in layout.names(config, tensors.where, where).items():
         slices = [tensors.slice(n) for n in tensor_names]
         shape = all_shapes[leaf]
         expected = shape[1:] if leaf.startswith("layers/") else shape
@@ -286,9 +82,9 @@ def load(path: files.PathLike, dtype: str | None = None, sharding: Sharding | No
                     "(a quantised checkpoint?); load the unquantised original instead"
                 )
         stored = _Stored(entry, tensor_names, slices, config.heads, where)
-        kind = np.dtype(jnp.dtype(dtype)) if dtype else _own_dtype(slices)
+        kind = np.dtype(jnp.dtype(dtype)) if dtype else own_dtype(slices)
         target = None if sharding is None else sharding(leaf)
-        put(params, leaf, _leaf(stored, shape, kind, target))
+        layout.put(params, leaf, _leaf(stored, shape, kind, target))
     return Model(config, params)
 
 
@@ -341,12 +137,6 @@ def _copy(source: np.ndarray, target: np.ndarray) -> None:
         target[:, i : i + 16] = source[:, i : i + 16]
 
 
-def _own_dtype(slices: list[Any]) -> np.dtype:
-    """The dtype of a parameter's tensors; where layers differ, the one that holds them all."""
-    kinds = [np.dtype(kind) for kind in sorted({FLOATS[s.get_dtype()] for s in slices})]
-    return np.dtype(functools.reduce(jnp.promote_types, kinds))
-
-
 def save(
     path: files.PathLike,
     model: Model,
@@ -373,7 +163,7 @@ def save(
     stale = _shards(target)
     entries = {w.path: w for w in families.FAMILIES[config.family].weights}
     plan: list[tuple[str, str, int]] = []  # tensor name, our path, layer
-    flat = dict(leaves(model.params))
+    flat = dict(layout.leaves(model.params))
     kind = {p: np.dtype(jnp.dtype(dtype or x.dtype)) for p, x in flat.items()}
     for leaf in flat:
         name = entries[leaf].name
@@ -389,7 +179,7 @@ def save(
         x = flat[leaf][layer] if leaf.startswith("layers/") else flat[leaf]
         out = np.asarray(jax.device_get(x))
         out = out.T if entries[leaf].transposed else out
-        out = interleaved(out, config.heads) if entries[leaf].interleaved else out
+        out = layout.interleaved(out, config.heads) if entries[leaf].interleaved else out
         stored = np.empty(out.shape, kind[leaf])
         _copy(out, stored)
         return stored
@@ -434,25 +224,3 @@ def _shards(target: files.Path) -> set[str]:
         return set()
     found = (file.name for file in target.iterdir())
     return {name for name in found if re.fullmatch(r"model(-\d{5}-of-\d{5})?\.safetensors", name)}
-
-
-def check_tokenizer(config: DecoderConfig, tokenizer: Any, where: str) -> None:
-    """A tokenizer may know fewer tokens than the model has rows for (padding), never more.
-
-    But for a lone token of padding, which people add to train and no text holds.
-
-    Args:
-      config: of the model.
-      tokenizer: of transformers.
-      where: the checkpoint's name for people.
-
-    Raises:
-      UserError: a token id beyond the embedding.
-    """
-    vocabulary = set(tokenizer.get_vocab().values())
-    largest = max(vocabulary - {tokenizer.pad_token_id}, default=-1)
-    if largest >= config.vocab_size:
-        raise UserError(
-            f"{where}: the tokenizer knows {max(vocabulary) + 1} tokens, but config.json has "
-            f"vocab_size={config.vocab_size}: tokenizer and weights are of different models"
-        )

@@ -17,7 +17,7 @@ from typing import Any
 
 from forget_jax import files, foreign
 from forget_jax.errors import UserError
-from forget_jax.lm.hf import checkpoint, families, hf_config
+from forget_jax.lm.hf import about, families, hf_config, layout
 from forget_jax.lm.hf.tensor_files import INDEX, SINGLE, Entry, header, weight_map
 
 FILE = "base_fingerprint.json"  # beside an adapter: which base it belongs to
@@ -33,7 +33,7 @@ def of(base: files.PathLike) -> str:
       UserError: no checkpoint there, one of an unknown family, or files that cannot be read.
     """
     name = os.fspath(base)
-    folder = files.Path(checkpoint.folder(name) if files.is_local(name) else name)
+    folder = files.Path(about.folder(name) if files.is_local(name) else name)
     try:
         shards = _shards(folder)
         return _of(os.fspath(folder), name, shards, tuple(_stamp(folder / s) for s in shards))
@@ -67,11 +67,11 @@ def _of(
             for tensor, entry in header(f, size, f"{name}/{shard}").items():
                 digests[tensor] = _digest(f, entry)
     model = hf_config.read(files.read_json(files.Path(folder) / "config.json"), name)
-    called = {w.path: w.name for w in families.FAMILIES[model.family].weights}
-    head = digests.get(called["head"])
-    if head not in (None, digests.get(called["embed"])):  # then it is loaded, tied or not
+    family = families.FAMILIES[model.family]
+    head, embed = (digests.get(layout.name(family, p, digests)) for p in ("head", "embed"))
+    if head not in (None, embed):  # then it is loaded, tied or not
         model = dataclasses.replace(model, tied_head=False)
-    used = checkpoint.names(model, digests, name)
+    used = layout.names(model, digests, name)
     tensors = sorted((path, [digests[n] for n in names]) for path, (_, names) in used.items())
     whole = json.dumps([[getattr(model, field) for field in SHAPE], tensors])
     return hashlib.sha256(whole.encode()).hexdigest()[:32]

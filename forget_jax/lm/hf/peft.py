@@ -17,7 +17,7 @@ import numpy as np
 from forget_jax import files
 from forget_jax.errors import UserError
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.lm.hf import checkpoint, families, fingerprint, peft_config, peft_merge
+from forget_jax.lm.hf import families, fingerprint, layout, peft_config, peft_merge
 from forget_jax.lm.hf.peft_config import CONFIG, TENSORS, PeftConfig
 from forget_jax.lm.hf.tensor_files import Tensors
 from forget_jax.lm.lora import LoRAConfig, kernels
@@ -68,7 +68,7 @@ def save(
     lora_config, modules = adapter.config, _modules(config)
     weights = {w.path: w for w in families.FAMILIES[config.family].weights}
     tensors, ranks, alphas = {}, {}, {}
-    for leaf, x in checkpoint.leaves(adapter.tree):
+    for leaf, x in layout.leaves(adapter.tree):
         kernel, _, which = leaf.rpartition("/")
         if np.ndim(x) != 3:
             raise ValueError(f"{leaf} has shape {np.shape(x)}: give one adapter, no task axis")
@@ -78,7 +78,7 @@ def save(
         for layer, matrix in enumerate(np.asarray(x, np.float32)):
             stored = matrix.T
             if which == "b" and weights[f"{kernel}/kernel"].interleaved:
-                stored = checkpoint.interleaved(stored, config.heads)
+                stored = layout.interleaved(stored, config.heads)
             name = f"base_model.model.{modules[kernel].format(layer)}.lora_{which.upper()}.weight"
             tensors[name] = np.ascontiguousarray(stored)
     hf = {
@@ -193,10 +193,10 @@ def _stack(
         b_out = np.zeros((count, rank, F), np.float32)
         for layer, (a, b, own) in layers.items():
             if f"{kernel}/kernel" in interleaved:
-                b = checkpoint.blocked(b, config.heads)
+                b = layout.blocked(b, config.heads)
             a_out[layer, :, : a.shape[0]] = a.T
             b_out[layer, : a.shape[0]] = b.T * (own / scale if own != scale else 1)
-        checkpoint.put(tree, kernel, {"a": jnp.asarray(a_out), "b": jnp.asarray(b_out)})
+        layout.put(tree, kernel, {"a": jnp.asarray(a_out), "b": jnp.asarray(b_out)})
         alpha = scale * (rank**0.5 if peft.rslora else rank)
         ranks += [(re.escape(kernel), rank)] if rank != peft.rank else []
         alphas += [(re.escape(kernel), alpha)] if not np.isclose(alpha, peft.alpha) else []

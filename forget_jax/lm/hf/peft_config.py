@@ -14,7 +14,7 @@ from typing import Any
 
 from forget_jax import files, foreign
 from forget_jax.errors import UserError
-from forget_jax.lm.hf import checkpoint
+from forget_jax.lm.hf import about
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 LARGEST = 2**16  # of a rank
@@ -95,7 +95,7 @@ def folder(path: files.PathLike) -> LocalPath:
     where = os.fspath(path)
     if files.is_local(where) and not (LocalPath(where) / CONFIG).exists():
         raise UserError(f"{where} holds no {CONFIG}: not a PEFT adapter, or an unfinished one")
-    local = checkpoint.folder(path)
+    local = about.folder(path)
     if not (local / TENSORS).exists():
         raise UserError(f"{where} holds no {TENSORS} (.bin adapters are pickles: convert them)")
     return local

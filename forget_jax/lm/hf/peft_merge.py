@@ -15,7 +15,7 @@ import numpy as np
 from forget_jax import files
 from forget_jax.errors import UserError
 from forget_jax.lm import sharding
-from forget_jax.lm.hf import checkpoint, families, fingerprint, peft_config
+from forget_jax.lm.hf import families, fingerprint, layout, peft_config
 from forget_jax.lm.hf.tensor_files import Tensors, check_finite
 from forget_jax.lm.model import Model
 from forget_jax.types import Tree
@@ -141,7 +141,7 @@ def _places(model: Model) -> dict[str, Place]:
     """Every tensor's name in a checkpoint of this model's family, and where it lies here."""
     config = model.config
     found = {}
-    have = dict(checkpoint.leaves(model.params))
+    have = dict(layout.leaves(model.params))
     for weight in families.FAMILIES[config.family].weights:
         if weight.path in have or weight.path == "head":
             stacked = weight.path.startswith("layers/")
@@ -156,7 +156,7 @@ class _Tree:
     def __init__(self, model: Model, where: str):
         self.base, self.where = model, where
         self.places = _places(model)
-        self.have = dict(checkpoint.leaves(model.params))
+        self.have = dict(layout.leaves(model.params))
         self.changed: dict[str, np.ndarray] = {}
 
     def refused(self, name: str) -> UserError:
@@ -180,7 +180,7 @@ class _Tree:
         x = self._leaf(weight.path)
         x = x if layer is None else x[layer]
         x = x.T if weight.transposed else x
-        return checkpoint.interleaved(x, self.base.config.heads) if weight.interleaved else x
+        return layout.interleaved(x, self.base.config.heads) if weight.interleaved else x
 
     def replace(self, name: str, x: np.ndarray) -> None:
         """Puts a tensor in the place of the base's."""
@@ -192,7 +192,7 @@ class _Tree:
                 f"{self.where}: {name} has shape {x.shape}, the base {shape}: another model"
             )
         check_finite(x, name, self.where)
-        x = checkpoint.blocked(x, self.base.config.heads) if weight.interleaved else x
+        x = layout.blocked(x, self.base.config.heads) if weight.interleaved else x
         x = x.T if weight.transposed else x
         if layer is None:
             self.changed[weight.path] = np.ascontiguousarray(x)
@@ -214,10 +214,10 @@ class _Tree:
         vocab_size = self._vocab_size()
         new: Tree = {}
         for path, value in self.changed.items():
-            checkpoint.put(new, path, value)
+            layout.put(new, path, value)
         params: Tree = {}
-        for path, value in (self.have | dict(checkpoint.leaves(sharding.put(new)))).items():
-            checkpoint.put(params, path, value)
+        for path, value in (self.have | dict(layout.leaves(sharding.put(new)))).items():
+            layout.put(params, path, value)
         config = dataclasses.replace(
             self.base.config, tied_head="head" not in params, vocab_size=vocab_size
         )

@@ -3,11 +3,13 @@
 Only safetensors are read: the other formats are pickles, which can run code.
 """
 
+import functools
 import os
 import tempfile
 from pathlib import Path as LocalPath
 from typing import Any, BinaryIO, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from forget_jax import distributed, files, foreign
@@ -187,6 +189,12 @@ def check_finite(x: np.ndarray, name: str, where: str) -> None:
     """
     if not np.isfinite(x).all():
         raise UserError(f"{where}: tensor {name} holds NaN or infinite weights")
+
+
+def own_dtype(slices: list[Any]) -> np.dtype:
+    """The dtype of a parameter's tensors; where layers differ, the one that holds them all."""
+    kinds = [np.dtype(kind) for kind in sorted({FLOATS[s.get_dtype()] for s in slices})]
+    return np.dtype(functools.reduce(jnp.promote_types, kinds))
 
 
 def write_tensors(file: files.Path, tensors: dict[str, np.ndarray]) -> None:
