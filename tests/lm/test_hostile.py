@@ -94,6 +94,25 @@ def test_index_that_is_wrong_about_a_shard(sharded):
     refused(lambda: checkpoint.load(sharded), "not valid JSON")
 
 
+@pytest.mark.fault("heads and files that disagree", "one line")
+def test_a_tensor_in_two_shards(sharded):
+    first, second = sorted(sharded.glob("*.safetensors"))[:2]
+    name, tensor = next(iter(load_file(first).items()))
+    save_file(load_file(second) | {name: tensor * 2}, second)
+    refused(lambda: checkpoint.load(sharded), f"{first.name} and {second.name} both hold .* {name}")
+
+
+@pytest.mark.fault("heads and files that disagree", "as it should be")
+def test_tensors_that_the_index_does_not_list(sharded, folder):
+    """As transformers does, all that the shards hold is loaded."""
+    index = sharded / "model.safetensors.index.json"
+    raw = json.loads(index.read_text())
+    del raw["weight_map"]["lm_head.weight"]
+    index.write_text(json.dumps(raw))
+    a, b = checkpoint.load(folder), checkpoint.load(sharded)
+    jax.tree.map(np.testing.assert_array_equal, a.params, b.params)
+
+
 def test_missing_and_extra_tensors(folder):
     name = "model.layers.1.mlp.up_proj.weight"
     edit(folder, lambda t: t.pop(name))

@@ -70,16 +70,24 @@ class Tensors:
         return dict.fromkeys(self._open(file).keys(), file)
 
     def _index(self) -> dict[str, LocalPath]:
+        """What the shards hold, whether the index lists it or not: transformers loads it all."""
         found = weight_map(self.path / INDEX)
-        held = {}
-        for name in sorted(set(found.values())):
-            if not (self.path / name).exists():
-                raise UserError(f"{self.path}: shard {name} is missing; download it again")
-            held[name] = set(self._open(self.path / name).keys())
-        for tensor, name in found.items():
-            if tensor not in held[name]:
-                raise UserError(f"{self.path / name}: tensor {tensor} is missing from the shard")
-        return {tensor: self.path / name for tensor, name in found.items()}
+        held: dict[str, LocalPath] = {}
+        for shard in sorted(set(found.values())):
+            file = self.path / shard
+            if not file.exists():
+                raise UserError(f"{self.path}: shard {shard} is missing; download it again")
+            for tensor in self._open(file).keys():  # noqa: SIM118 - not a dict
+                if tensor in held:
+                    raise UserError(
+                        f"{self.path}: {held[tensor].name} and {shard} both hold tensor {tensor}; "
+                        "download it again"
+                    )
+                held[tensor] = file
+        for tensor, shard in found.items():
+            if held.get(tensor) != self.path / shard:
+                raise UserError(f"{self.path / shard}: tensor {tensor} is missing from the shard")
+        return held
 
     def _open(self, file: LocalPath) -> Any:
         from safetensors import safe_open
