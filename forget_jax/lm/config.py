@@ -56,7 +56,7 @@ class DecoderConfig:
       window: keys a query sees, itself included (sliding window); None means all before it.
       local: of every layer, whether the window holds there (Gemma 3, OLMo 3); empty: in all.
       local_theta: rotary base of the layers where it does, without scaling; None: as elsewhere.
-      embed_scale: what embeddings are multiplied by.
+      scaled_embed: embeddings are multiplied by sqrt(width), rounded to their own dtype (Gemma).
       clip_qkv: queries, keys and values are clipped to ± this.
       fused_qkv: one kernel for queries, keys and values (and so one adapter).
       gated: MLP down(act(gate) · up) rather than down(act(up)).
@@ -95,7 +95,7 @@ class DecoderConfig:
     window: int | None = None
     local: tuple[bool, ...] = ()
     local_theta: float | None = None
-    embed_scale: float = 1.0
+    scaled_embed: bool = False
     clip_qkv: float | None = None
     fused_qkv: bool = False
     qkv_bias: bool = False
@@ -118,6 +118,8 @@ class DecoderConfig:
             raise UserError(f"kv_heads={self.kv_heads} does not divide heads={self.heads}")
         if self.position == "rotary" and self.rotary_fraction == 1 and self.head_dim % 2:
             raise UserError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs")
+        if len(self.local) not in (0, self.layers):
+            raise UserError(f"local names {len(self.local)} layers, but layers={self.layers}")
         layer = max(3 * self.heads * self.head_dim, self.mlp_width)
         if self.width * max(self.vocab_size, self.layers * layer) > MOST_PARAMETERS:
             raise UserError(

@@ -279,8 +279,8 @@ class Decoder(nn.Module):
             position_BxL = jnp.broadcast_to(jnp.arange(ids_BxL.shape[1]), ids_BxL.shape)
         embedding = self.param("embed", normal, (c.vocab_size, c.width), jnp.float32)
         h_BxLxD = embedding[ids_BxL].astype(jnp.float32)
-        if c.embed_scale != 1.0:
-            h_BxLxD *= c.embed_scale
+        if c.scaled_embed:
+            h_BxLxD *= jnp.asarray(c.width**0.5, embedding.dtype).astype(jnp.float32)
         if c.position == "learned":
             table = self.param("embed_position", normal, (c.context, c.width), jnp.float32)
             h_BxLxD += table[position_BxL].astype(jnp.float32)

@@ -55,6 +55,11 @@ YARN = {
     "original_max_position_embeddings": 32,
     "rope_theta": 1e4,
 }
+WINDOWS = GQA | {
+    "num_hidden_layers": 3,
+    "sliding_window": 7,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
 CASES = {
     "llama": ("llama", GQA | {"rms_norm_eps": 1e-3}),
     "llama_biases": ("llama", GQA | {"attention_bias": True, "mlp_bias": True, "head_dim": 12}),
@@ -77,6 +82,28 @@ CASES = {
     "qwen3": ("qwen3", GQA | {"head_dim": 16}),
     "olmo": ("olmo", GQA | {"clip_qkv": 0.9}),
     "olmo2": ("olmo2", GQA | {"rms_norm_eps": 1e-6}),
+    "gemma3_text": (
+        "gemma3_text",
+        WINDOWS
+        | {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 24,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e4},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+            },
+        },
+    ),
+    "olmo3": (
+        "olmo3",
+        WINDOWS
+        | {
+            "rope_parameters": {
+                "full_attention": YARN,
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            }
+        },
+    ),
     "gpt_neox": (
         "gpt_neox",
         SMALL

@@ -12,7 +12,7 @@ from forget_jax.lm import decoder, generate
 from forget_jax.lm.hf import about, checkpoint, families, hf_config
 from forget_jax.lm.hf.tokenizer import transformers
 from forget_jax.lm.logprob import logits
-from forget_jax.lm.model import Batch
+from forget_jax.lm.model import Batch, Model
 
 CASES = sorted(f.stem for f in (Path(__file__).parents[1] / "golden").glob("*.json"))
 
@@ -45,7 +45,9 @@ def test_log_probabilities_and_greedy_choices_are_transformers(name, golden, che
         assert best[i, n - 1 : n + 63].tolist() == case["continuation"][i]
 
 
-@pytest.mark.parametrize("name", ["mistral_sliding_window", "mpt", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize(
+    "name", ["mistral_sliding_window", "gemma3_text", "olmo3", "mpt", "gpt2", "gpt_neox"]
+)
 def test_generation_from_the_cache_is_transformers(name, golden, checkpoint_of):
     case = golden[name]
     model = checkpoint.load(checkpoint_of(name))
@@ -107,6 +109,11 @@ def test_every_setting_that_transformers_knows_is_accounted_for(name):
         ("mpt", {"logit_scale": 0.5}, "logit_scale=0.5"),
         ("mpt", {"expansion_ratio": 2}, "expansion_ratio=2"),
         ("olmo2", {"head_dim": 12}, "head_dim=12"),
+        ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping=30.0"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ("gemma3_text", {"sliding_window": None}, "sliding_window=None"),
+        ("olmo3", {"layer_types": ["chunked_attention"] * 3}, "layer_types=.'chunked_attention'"),
         ("llama", {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}, "evil.Model"),
         ("llama", {"quantization_config": {"bits": 4}}, "quantised"),
         ("llama", {"vocab_size": "many"}, "vocab_size"),
@@ -132,6 +139,75 @@ def test_old_and_new_spellings_mean_the_same(golden):
         "rotary_pct": 0.25,
     }
     assert hf_config.read(old, "") == hf_config.read(neox, "")
+
+
+def test_spellings_of_alternating_layers_mean_the_same(golden):
+    for name in ("gemma3_text", "olmo3"):
+        new = golden[name]["config"]
+        rope = dict(new["rope_parameters"]["full_attention"])
+        old = {k: v for k, v in new.items() if k != "rope_parameters"} | {
+            "rope_theta": rope.pop("rope_theta"),
+            "rope_scaling": rope,
+            "rope_local_base_freq": 1e3,
+        }
+        if name == "olmo3":  # whose old spelling has one base, transformers' own default
+            old |= {"rope_theta": 5e5}
+            for of in new["rope_parameters"].values():
+                of["rope_theta"] = 5e5
+        assert hf_config.read(old, "") == hf_config.read(new, "")
+    layers = {"num_hidden_layers": 7, "layer_types": None}
+    read = hf_config.read(golden["gemma3_text"]["config"] | layers, "")
+    assert read.local == (True,) * 5 + (False, True)
+    layers["sliding_window_pattern"] = 3
+    read = hf_config.read(golden["gemma3_text"]["config"] | layers, "")
+    assert read.local == (True, True, False) * 2 + (True,)
+    assert (
+        hf_config.read(golden["olmo3"]["config"] | layers, "").local
+        == (True,) * 3 + (False,) + (True,) * 3
+    )
+
+
+def test_local_layers_turn_by_a_base_that_no_scaling_stretches(golden):
+    read = hf_config.read(golden["gemma3_text"]["config"], "")
+    assert (read.rope_theta, read.local_theta, read.window) == (5e4, 1e3, 7)
+    assert dict(read.rope_scaling) == {"rope_type": "linear", "factor": 8.0}
+    assert read.attention_scale == 24**-0.5 and read.scaled_embed and read.norm_offset == 1
+
+
+def test_embeddings_are_scaled_in_their_own_dtype(golden, checkpoint_of):
+    """Sqrt(32) is 5.656 in fp32 and 5.65625 in bfloat16, as transformers' buffer is."""
+    model = checkpoint.load(checkpoint_of("gemma3_text"))
+    half = checkpoint.load(checkpoint_of("gemma3_text"), dtype="bfloat16")
+    whole = {"embed": half.params["embed"].astype(jnp.float32) * (5.65625 / 32**0.5)}
+    batch = Batch(np.array([golden["gemma3_text"]["prompts"][5]], np.int32))
+    rest = jax.tree.map(lambda x: x.astype(jnp.float32), half.params)
+    expected = decoder.hidden(Model(model.config, rest | whole), None, batch)
+    np.testing.assert_allclose(decoder.hidden(half, None, batch), expected, atol=1e-4)
+    plain = decoder.hidden(Model(model.config, rest), None, batch)
+    assert np.abs(plain - expected).max() > 5e-4
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "olmo3"])
+def test_packed_rows_of_alternating_layers_score_like_rows_of_their_own(
+    name, golden, checkpoint_of
+):
+    """The window and both rotary bases start again with each example."""
+    model = checkpoint.load(checkpoint_of(name))
+    prompts = golden[name]["prompts"][3:7]
+    packed = decoder.hidden(
+        model,
+        None,
+        Batch(
+            np.concatenate(prompts)[None].astype(np.int32),
+            np.concatenate([np.arange(len(p)) for p in prompts])[None],
+            np.concatenate([[i + 1] * len(p) for i, p in enumerate(prompts)])[None],
+        ),
+    )[0]
+    at = 0
+    for prompt in prompts:
+        alone = decoder.hidden(model, None, Batch(np.array([prompt], np.int32)))[0]
+        np.testing.assert_allclose(packed[at : at + len(prompt)], alone, atol=1e-4)
+        at += len(prompt)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -202,6 +278,40 @@ def test_sizes_that_no_model_has(name, field, golden):
 )
 def test_settings_of_wrong_types_are_named(change, says, golden):
     one_line(golden["llama"]["config"] | change, says)
+
+
+NEAR = {"rope_type": "default", "rope_theta": 1e4}
+
+
+@pytest.mark.fault("models' configs", "one line")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is a number"),
+        ({"query_pre_attn_scalar": -1}, "query_pre_attn_scalar is a number"),
+        ({"query_pre_attn_scalar": "256"}, "query_pre_attn_scalar is the text"),
+        ({"query_pre_attn_scalar": None}, "query_pre_attn_scalar"),
+        ({"layer_types": ["full_attention"]}, "layer"),
+        ({"layer_types": None, "sliding_window_pattern": 0}, "sliding_window_pattern is"),
+        ({"layer_types": None, "sliding_window_pattern": None}, "sliding_window_pattern is null"),
+        ({"rope_parameters": NEAR}, "rope_parameters holds 'rope_theta'"),
+        ({"rope_parameters": {"full_attention": 3}}, "full_attention is a number"),
+        (
+            {"rope_parameters": {"full_attention": NEAR | {"rope_theta": "x"}}},
+            "rope_parameters.full_attention.rope_theta is the text 'x'",
+        ),
+        (
+            {"rope_parameters": {"sliding_attention": NEAR | {"rope_type": "linear", "factor": 2}}},
+            "sliding_attention.rope_type=.*supported: default",
+        ),
+        ({"rope_parameters": None, "rope_local_base_freq": -3}, "rope_local_base_freq is a number"),
+    ],
+)
+@pytest.mark.parametrize("name", ["gemma3_text", "olmo3"])
+def test_settings_of_alternating_layers_are_named(name, change, says, golden):
+    if name == "olmo3" and {"query_pre_attn_scalar", "rope_local_base_freq"} & change.keys():
+        return
+    one_line(golden[name]["config"] | change, says)
 
 
 @pytest.mark.fault("models' configs", "one line")

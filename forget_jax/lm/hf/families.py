@@ -77,6 +77,9 @@ SPELLINGS: dict[str, dict[Any, Any]] = {
     },
     "residual": {True: "parallel", False: "pre"},
 }
+# What is written where it is not the first: some that load exports insist on it.
+OWN_SPELLINGS = {("hidden_activation", "gelu_tanh"): "gelu_pytorch_tanh"}
+LAYER_TYPES = {"full_attention": False, "sliding_attention": True}  # kind of layer -> local
 
 
 def _linear(path: str, name: str, conv1d: bool = False, interleaved: bool = False) -> list[Weight]:
@@ -125,6 +128,7 @@ RMS_EPS: dict[str, str | tuple[str, ...]] = {"rms_norm_eps": "norm_eps"}
 ATTN_BIAS: dict[str, str | tuple[str, ...]] = {"attention_bias": ("qkv_bias", "o_bias")}
 PRE_NORM = _llama_weights("input_layernorm", "post_attention_layernorm")
 FULL_WINDOW = {"use_sliding_window": (False,)}
+WINDOWS: dict[str, str | tuple[str, ...]] = {"sliding_window": "window", "layer_types": "local"}
 LAYER_NORM = {"norm": "layer", "norm_bias": True, "gated": False, "fused_qkv": True}
 
 LLAMA = Family(
@@ -161,6 +165,28 @@ QWEN3 = Family(
     weights=PRE_NORM,
     harmless=QWEN2.harmless,
 )
+GEMMA3 = Family(
+    model_type="gemma3_text",
+    architecture="Gemma3ForCausalLM",
+    fields={k: v for k, v in LLAMA_FIELDS.items() if k != "hidden_act"}
+    | HEAD_DIM
+    | RMS_EPS
+    | ATTN_BIAS
+    | WINDOWS
+    | {"hidden_activation": "activation", "query_pre_attn_scalar": "attention_scale"},
+    required={
+        "final_logit_softcapping": (None,),
+        "attn_logit_softcapping": (None,),
+        "use_bidirectional_attention": (False, None),
+    },
+    fixed={"residual": "sandwich", "qk_norm": "head", "norm_offset": 1.0, "scaled_embed": True},
+    weights=(
+        *_llama_weights("input_layernorm", "pre_feedforward_layernorm"),
+        *_norm("layers/attn_post_norm", "model.layers.{}.post_attention_layernorm"),
+        *_norm("layers/mlp_post_norm", "model.layers.{}.post_feedforward_layernorm"),
+    ),
+    harmless=frozenset({"_sliding_window_pattern"}),  # of which transformers makes layer_types
+)
 OLMO = Family(
     model_type="olmo",
     architecture="OlmoForCausalLM",
@@ -176,6 +202,12 @@ OLMO2 = Family(
     required={},
     fixed={"residual": "post", "qk_norm": "full"},
     weights=_llama_weights("post_attention_layernorm", "post_feedforward_layernorm"),
+)
+OLMO3 = dataclasses.replace(
+    OLMO2,
+    model_type="olmo3",
+    architecture="Olmo3ForCausalLM",
+    fields=OLMO2.fields | WINDOWS,
 )
 GPT_NEOX = Family(
     model_type="gpt_neox",
@@ -289,5 +321,17 @@ GPT2 = Family(
 
 FAMILIES = {
     family.model_type: family
-    for family in (LLAMA, MISTRAL, QWEN2, QWEN3, OLMO, OLMO2, GPT_NEOX, MPT, GPT2)
+    for family in (
+        LLAMA,
+        MISTRAL,
+        QWEN2,
+        QWEN3,
+        GEMMA3,
+        OLMO,
+        OLMO2,
+        OLMO3,
+        GPT_NEOX,
+        MPT,
+        GPT2,
+    )
 }

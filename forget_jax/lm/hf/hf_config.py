@@ -5,6 +5,7 @@ spellings first, so a key means here what it means there.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,25 @@ from forget_jax import foreign
 from forget_jax.errors import UserError, one_line
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.hf import hf_values
-from forget_jax.lm.hf.families import FAMILIES, HARMLESS, SPELLINGS, Family
+from forget_jax.lm.hf.families import (
+    FAMILIES,
+    HARMLESS,
+    LAYER_TYPES,
+    OWN_SPELLINGS,
+    SPELLINGS,
+    Family,
+)
 from forget_jax.lm.hf.tokenizer import transformers
 from forget_jax.lm.positions import ROPE_TYPES, frequencies
+
+# Settings whose value is another one in DecoderConfig: how it is made, and the way back.
+TURNED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "layer_types": (
+        lambda kinds: tuple(LAYER_TYPES[kind] for kind in kinds),
+        lambda local: [next(k for k, v in LAYER_TYPES.items() if v == here) for here in local],
+    ),
+    "query_pre_attn_scalar": (lambda scalar: scalar**-0.5, lambda scale: round(scale**-2)),
+}
 
 
 def flat(hf: dict[str, Any]) -> dict[str, Any]:
@@ -91,8 +108,9 @@ def read(raw: Any, where: str) -> DecoderConfig:
                 raise refuse(key, hf[key], " or ".join(map(repr, family.required[key])))
         elif key not in family.fields and key not in HARMLESS | family.harmless:
             raise UserError(f"{where}: setting {key}={hf[key]!r} of {family.model_type} is unknown")
-    if any(kind != "full_attention" for kind in hf.get("layer_types") or []):
-        raise refuse("layer_types", sorted(set(hf["layer_types"])), "full_attention only")
+    kinds = LAYER_TYPES if "layer_types" in family.fields else ("full_attention",)
+    if not set(hf.get("layer_types") or ()) <= set(kinds):
+        raise refuse("layer_types", sorted(set(hf["layer_types"])), " and ".join(kinds))
     values: dict[str, Any] = {}
     for key, fields in family.fields.items():
         first = hf_values.first(fields)
@@ -101,6 +119,8 @@ def read(raw: Any, where: str) -> DecoderConfig:
             if value not in SPELLINGS[first]:
                 raise refuse(key, value, ", ".join(map(str, SPELLINGS[first])))
             value = SPELLINGS[first][value]
+        elif key in TURNED:
+            value = TURNED[key][0](value)
         values |= dict.fromkeys((fields,) if isinstance(fields, str) else fields, value)
     heads, width = values["heads"], values["width"]
     values["kv_heads"] = values.get("kv_heads") or heads
@@ -108,8 +128,17 @@ def read(raw: Any, where: str) -> DecoderConfig:
         raise refuse("head_dim", hf["head_dim"], f"{width // heads}")
     values["head_dim"] = values.get("head_dim") or width // heads
     values["mlp_width"] = values.get("mlp_width") or 4 * width
+    rope = hf.get("rope_parameters") or {}
+    if "local" in values:
+        if any(values["local"]) and values["window"] is None:
+            raise refuse("sliding_window", None, "a number of tokens")
+        near = _read_rope(rope["sliding_attention"], family, where, refuse)
+        if near["rope_scaling"]:
+            raise refuse("sliding_attention.rope_type", near["rope_scaling"], "default")
+        values["local_theta"] = near["rope_theta"]
+        rope = rope["full_attention"]
     if "rope_parameters" in known:
-        values |= _read_rope(hf["rope_parameters"] or {}, family, where, refuse)
+        values |= _read_rope(rope, family, where, refuse)
     try:
         config = DecoderConfig(family=family.model_type, **(family.fixed | values))
     except ValueError as e:
@@ -166,7 +195,10 @@ def write(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         field = fields if isinstance(fields, str) else fields[0]
         value = getattr(config, field)
         if field in SPELLINGS:
-            value = next(k for k, v in SPELLINGS[field].items() if v == value)
+            first = next(k for k, v in SPELLINGS[field].items() if v == value)
+            value = OWN_SPELLINGS.get((key, value), first)
+        elif key in TURNED:
+            value = TURNED[key][1](value)
         values[key] = value
     for key, value in values.items():
         node, _, last = key.rpartition(".")
@@ -184,4 +216,8 @@ def _write_rope(config: DecoderConfig) -> dict[str, Any]:
     if config.family == "gpt_neox":
         rope["partial_rotary_factor"] = config.rotary_fraction
         old = {"rotary_emb_base": config.rope_theta, "rotary_pct": config.rotary_fraction}
+    if config.local:
+        near = config.rope_theta if config.local_theta is None else config.local_theta
+        local = {"rope_type": "default", "rope_theta": near}
+        return {"rope_parameters": {"full_attention": rope, "sliding_attention": local}} | old
     return {"rope_parameters": rope} | old

@@ -12,10 +12,13 @@ from typing import Any
 from forget_jax import foreign
 from forget_jax.errors import UserError
 from forget_jax.lm.config import MOST, DecoderConfig
-from forget_jax.lm.hf.families import HARMLESS, SPELLINGS, Family
+from forget_jax.lm.hf.families import HARMLESS, LAYER_TYPES, SPELLINGS, Family
 
 # Spellings that no class lists, which transformers understands all the same.
-LEGACY = ("rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_emb_base", "rotary_pct")
+LEGACY = (
+    *("rope_theta", "rope_scaling", "partial_rotary_factor", "rotary_emb_base", "rotary_pct"),
+    *("rope_local_base_freq", "sliding_window_pattern"),
+)
 SMALLEST, LARGEST = 1e-30, 3e38  # of numbers that float32 can calculate with
 # Bounds of fields, where any other whole number is 1 or more and any other fraction is finite.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -26,6 +29,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "window": (1, MOST["context"]),
     "rope_theta": (SMALLEST, LARGEST),
     "rotary_fraction": (0, 1),
+    "query_pre_attn_scalar": (1, 2**31 - 1),  # whose own bounds are not its field's
 }
 # Settings that may be null: what the class makes of it is then what counts.
 NULLABLE = {"kv_heads", "head_dim", "mlp_width", "window", "clip_qkv", "attention_scale"}
@@ -58,7 +62,8 @@ def typed(held: dict[str, Any], key: str, name: str, field: str, where: str) -> 
     if KINDS[field] not in (int, float, bool, str):
         return held[key]
     default = {"default": None} if field in NULLABLE else {}
-    least, most = BOUNDS.get(field, (-LARGEST, LARGEST) if KINDS[field] is float else (None, None))
+    own = BOUNDS.get(key, BOUNDS.get(field))
+    least, most = own or ((-LARGEST, LARGEST) if KINDS[field] is float else (None, None))
     named = {name: held[key]}
     value = foreign.field(named, name, KINDS[field], where, **default, least=least, most=most)
     return value if KINDS[field] is int else held[key]  # 8 stays 8 where the class has it so
@@ -100,9 +105,26 @@ def given(raw: dict[str, Any], family: Family, made: Any, where: str) -> dict[st
         raise UserError(f"{where}: layer_types must be a list of names")
     for key in ("rope_parameters", "rope_scaling"):
         if key in kept:
-            kept[key] = _rope_numbers(foreign.field(kept, key, dict, where, {}), where, f"{key}.")
+            by_layer = key == "rope_parameters" and "layer_types" in family.fields
+            read = _rope_of_layers if by_layer else _rope_numbers
+            kept[key] = read(foreign.field(kept, key, dict, where, {}), where, f"{key}.")
+    if "sliding_window_pattern" in kept and "layer_types" in family.fields:
+        foreign.field(kept, "sliding_window_pattern", int, where, least=1, most=MOST["layers"])
     _rope_numbers({key: kept[key] for key in LEGACY if key in kept}, where)
     return kept
+
+
+def _rope_of_layers(rope: dict[str, Any], where: str, before: str) -> dict[str, Any]:
+    """A copy of rotary settings that are given for each kind of layer."""
+    if other := sorted(set(rope) - set(LAYER_TYPES)):
+        raise UserError(
+            f"{where}: {before[:-1]} holds {other[0][:60]!r}; it must give the settings of "
+            f"{' and of '.join(LAYER_TYPES)}"
+        )
+    return {
+        kind: _rope_numbers(foreign.field(rope, kind, dict, where, {}), where, f"{before}{kind}.")
+        for kind in rope
+    }
 
 
 def _rope_numbers(rope: dict[str, Any], where: str, before: str = "") -> dict[str, Any]:
@@ -110,7 +132,7 @@ def _rope_numbers(rope: dict[str, Any], where: str, before: str = "") -> dict[st
     kinds = {
         **SCALING,
         **dict.fromkeys(("rope_type", "type"), str),
-        **dict.fromkeys(("rope_theta", "rotary_emb_base"), float),
+        **dict.fromkeys(("rope_theta", "rope_local_base_freq", "rotary_emb_base"), float),
         **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), float),
     }
     shares = ("partial_rotary_factor", "rotary_pct")
