@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.errors import UserError
+from forget_jax.lm.hf import tokenizer as tokenizers
 
 Piece = tuple[str | None, bool]  # a stretch of text (None: the EOS token), and whether a target
 Marked = tuple[list[int], list[bool]]  # token ids, and which of them are targets
@@ -83,7 +84,7 @@ class Marker:
     def _coded(self, texts: Sequence[str], **options: Any) -> Any:
         if self.literal:
             options["split_special_tokens"] = True
-        return self.tokenizer(list(texts), add_special_tokens=False, verbose=False, **options)
+        return tokenizers.encode(self.tokenizer, texts, **options)
 
     def _marked(self, runs: Sequence[list[Piece]]) -> list[Marked]:
         """The tokens of each run, and which are targets."""
@@ -106,7 +107,10 @@ def adds_prefix(tokenizer: Any) -> bool:
 
     Pieces of one text then cannot be tokenised apart: each would get its own.
     """
-    alone, after = Marker(tokenizer).tokens(["a", "\na"])
+    try:
+        alone, after = Marker(tokenizer).tokens(["a", "\na"])
+    except tokenizers.Unreadable:  # its few words cannot show it, and one text is always right
+        return True
     return after[-len(alone) :] != alone
 
 

@@ -6,6 +6,8 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+from forget_jax.lm.hf import tokenizer as tokenizers
+
 # Where an answer ends, beside EOS and the most tokens (lowrank.md §1: at the first blank line).
 CUTS: dict[str, tuple[str, ...]] = {"blank_line": ("\n\n",), "newline": ("\n",), "none": ()}
 
@@ -38,7 +40,7 @@ def spoken(tokenizer: Any, accepted: Sequence[str]) -> tuple[str, ...]:
     A tokenizer that normalises (NFC, NFKC) never gives back another form of a character, and
     special tokens inside an answer are dropped from what is said.
     """
-    ids = tokenizer(list(accepted), add_special_tokens=False, verbose=False)["input_ids"]
+    ids = tokenizers.encode(tokenizer, accepted)["input_ids"]
     said = [tokenizer.decode(x, skip_special_tokens=True) for x in ids]
     return tuple(dict.fromkeys((*accepted, *said)))
 

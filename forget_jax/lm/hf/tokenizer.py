@@ -1,8 +1,8 @@
 """Tokenizers: train a small one, load any other through `AutoTokenizer`, save beside a checkpoint.
 
-Which special tokens are put on is never left to the tokenizer: callers tokenise with
-`add_special_tokens=False` and put BOS and EOS on themselves. `SpecialTokens` says what exists and
-what the tokenizer would have done by itself, so that a run can print both.
+Which special tokens are put on is never left to the tokenizer: callers tokenise with `encode`,
+which puts on none, and put BOS and EOS on themselves. `SpecialTokens` says what exists and what the
+tokenizer would have done by itself, so that a run can print both.
 """
 
 import atexit
@@ -134,8 +134,8 @@ def _load(name: str, shown: str) -> Any:
         special = {*loaded.all_special_tokens, *loaded.get_added_vocab()}
         empty = not set(loaded.get_vocab()) - special
         broken = None
-    except BaseException as e:  # transformers raises a dozen kinds, tokenizers its panic
-        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+    except BaseException as e:
+        if not _is_broken(e):
             raise
         broken = e
     if broken is not None:
@@ -148,7 +148,54 @@ def _load(name: str, shown: str) -> Any:
         raise UserError(f"the tokenizer of {shown} is empty: no text has tokens; copy the base's")
     for key in ("is_local", "local_files_only"):  # how it was loaded: no part of what it is
         loaded.init_kwargs.pop(key, None)
+    loaded.name_or_path = shown  # and no copy's place
     return loaded
+
+
+def _is_broken(e: BaseException) -> bool:
+    """Whether a tokenizer has failed; transformers raises a dozen kinds, tokenizers its panic."""
+    return isinstance(e, Exception) or type(e).__name__ == "PanicException"
+
+
+class Unreadable(UserError):
+    """A text that a tokenizer cannot read.
+
+    Attributes:
+      text: the whole of it, by which callers know whose it is.
+    """
+
+    def __init__(self, tokenizer: Any, text: str, reason: str):
+        named = getattr(tokenizer, "name_or_path", "")
+        super().__init__(
+            f"the tokenizer{f' of {named}' if named else ''} cannot read "
+            f"{foreign.in_words(text)}: {one_line(reason, 200)}"
+        )
+        self.text = text
+
+
+def encode(tokenizer: Any, texts: Iterable[str], **options: Any) -> Any:
+    """What a tokenizer makes of texts, without special tokens around them.
+
+    Args:
+      tokenizer: of transformers.
+      options: further ones of its call.
+
+    Raises:
+      Unreadable: the tokenizer fails, as one does that knows no token for unknown words; names the
+        first text for which it does.
+    """
+    texts = list(texts)
+    try:
+        return tokenizer(texts, add_special_tokens=False, verbose=False, **options)
+    except BaseException as e:
+        if not _is_broken(e):
+            raise
+        if len(texts) == 1:
+            raise Unreadable(tokenizer, texts[0], str(e)) from e
+        broken = e
+    for text in texts:
+        encode(tokenizer, [text], **options)
+    raise broken  # each by itself is read, so no text is at fault
 
 
 def _diagnose(folder: LocalPath, shown: str) -> None:
