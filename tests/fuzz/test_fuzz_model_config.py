@@ -195,6 +195,11 @@ def test_tokenizers(small, tmp_path, tried):
             tokenizer = tokenizers.load(tmp_path)
             tokenizers.special_tokens(tokenizer)
             assert tokenizer.get_vocab()
+            ids = tokenizers.encode(tokenizer, data.draw(st.lists(TEXT, min_size=1, max_size=3)))[
+                "input_ids"
+            ]
+            assert all(isinstance(tokenizer.decode(row), str) for row in ids)
+            tokenizers.save(tokenizer, tmp_path / "again")
 
     one()
     tried(EXAMPLES)

@@ -99,6 +99,23 @@ def test_a_tokenizer_that_is_none(tmp_path, model, more, says):
     assert str(e.value).isprintable() and len(str(e.value)) < 500
 
 
+@pytest.mark.fault("tokenizers that fail", "one line")
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"chat_template": 7}, "a chat template is a number"),
+        ({"chat_template": [{"name": "default", "template": ["x"]}]}, "a chat template is a list"),
+        ({"chat_template": "\ud800"}, r"hold half a character \(\\ud800\)"),
+        ({"\ud800": None}, r"hold half a character \(\\ud800\)"),
+    ],
+)
+def test_settings_that_could_not_be_saved(tmp_path, more, says):
+    file = saved(tmp_path / "m", LETTERS) / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    with pytest.raises(UserError, match=rf"{tmp_path}/m: .*{says}"):
+        tk.load(tmp_path / "m")
+
+
 def test_what_is_no_fault_of_a_text_is_raised_as_it_is():
     class Busy:
         def __call__(self, texts, **options):

@@ -7,6 +7,7 @@ tokenizer would have done by itself, so that a run can print both.
 
 import atexit
 import dataclasses
+import json
 import os
 import shutil
 import tempfile
@@ -146,10 +147,28 @@ def _load(name: str, shown: str) -> Any:
         raise UserError(f"cannot load a tokenizer from {shown}: {reason}") from broken
     if empty:
         raise UserError(f"the tokenizer of {shown} is empty: no text has tokens; copy the base's")
+    _check_kept(loaded, shown)
     for key in ("is_local", "local_files_only"):  # how it was loaded: no part of what it is
         loaded.init_kwargs.pop(key, None)
     loaded.name_or_path = shown  # and no copy's place
     return loaded
+
+
+def _check_kept(loaded: Any, shown: str) -> None:
+    """Refuses what could not be saved again beside a model, which is after its training."""
+    held = loaded.chat_template
+    templates = list(held.values()) if isinstance(held, dict) else [held or ""]
+    if wrong := [t for t in templates if not isinstance(t, str)]:
+        said = foreign.in_words(wrong[0])
+        raise UserError(f"{shown}: a chat template is {said}; it must be text, or be taken out")
+    try:
+        json.dumps([loaded.init_kwargs, held], default=str, ensure_ascii=False).encode()
+    except UnicodeEncodeError as e:
+        half = e.object[e.start].encode("ascii", "backslashreplace").decode()
+        raise UserError(
+            f"{shown}: the tokenizer's settings hold half a character ({half}); take it out of "
+            "tokenizer_config.json"
+        ) from e
 
 
 def _is_broken(e: BaseException) -> bool:
