@@ -52,6 +52,8 @@ def test_work_counts_the_pairs_that_attention_sees():
     window = dataclasses.replace(LLAMA, window=3)
     pairs = sum(min(q, 3) for n in lengths for q in range(1, n + 1))
     assert flops.work(window, lengths, 7).pairs == pairs
+    some = dataclasses.replace(window, local=(True, False, True))
+    assert flops.work(some, lengths, 7).pairs == (2 * pairs + 1 + 15 + 36) // 3
     parts = [flops.work(LLAMA, [n], n - 1) for n in lengths]
     assert sum(parts, flops.Work()) == flops.work(LLAMA, lengths, sum(lengths) - 3)
 

@@ -1,5 +1,7 @@
 """GGUF files: weights as the file's own blocks give them, the tokenizer, and what is refused."""
 
+import dataclasses
+
 import gguf
 import jax
 import numpy as np
@@ -9,9 +11,12 @@ from gguf.quants import dequantize, quantize
 from tokenizers import pre_tokenizers
 
 from forget_jax.errors import UserError
+from forget_jax.lm import decoder
 from forget_jax.lm.hf import about, checkpoint
 from forget_jax.lm.hf import gguf as ours
 from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.lm.logprob import logits
+from forget_jax.lm.model import Batch
 
 WIDTH, LAYERS, HEADS, GROUPS, INNER = 64, 2, 4, 2, 96
 HEAD = WIDTH // HEADS
@@ -30,6 +35,50 @@ SHAPES = {
 KINDS = (Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1)
 
 
+WIDE = 256  # of a head, which transformers takes for granted where it reads Gemma's files
+EXTRA = {  # beside those of Llama, or instead
+    "gemma3": {
+        "attn_q": (HEADS * WIDE, WIDTH),
+        "attn_k": (GROUPS * WIDE, WIDTH),
+        "attn_v": (GROUPS * WIDE, WIDTH),
+        "attn_output": (WIDTH, HEADS * WIDE),
+        "attn_q_norm": (WIDE,),
+        "attn_k_norm": (WIDE,),
+        "post_attention_norm": (WIDTH,),
+        "post_ffw_norm": (WIDTH,),
+    }
+}
+PIECES = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{i:02X}>" for i in range(256))]
+PIECES += ["\n\n", "  ", "▁a", "▁ab", "▁", "a", "b", "c", "ab", "\n", "x"]
+
+
+def sentencepiece(writer):
+    """The vocabulary as Gemma's files have it: no merges, scores, spaces and lines as they are."""
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(PIECES)
+    writer.add_token_scores([-1000.0] * 260 + [-float(i) for i in range(len(PIECES) - 260)])
+    writer.add_token_types([3] * 4 + [6] * 256 + [4, 4] + [1] * (len(PIECES) - 262))
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(1)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(False)
+    writer.add_sliding_window(8)
+    writer.add_key_length(WIDE)
+    writer.add_value_length(WIDE)
+
+
+def byte_level(writer):
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([3, 3] + [1] * (len(TOKENS) - 2))
+    writer.add_token_merges(["Ġ a", "Ġ b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_chat_template("{% for m in messages %}{{ m.content }}{% endfor %}")
+
+
 def permuted(x, heads):
     """As llama.cpp turns query and key rows: the halves of each head are interleaved."""
     return x.reshape(heads, 2, -1, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
@@ -39,7 +88,8 @@ def write(path, kind=Kind.F32, architecture="llama", change=lambda writer: None,
     """A small model in a GGUF file; gives its tensors as the file's blocks hold them."""
     rng = np.random.default_rng(0)
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_block_count(LAYERS)
+    layers, tokens = (7, len(PIECES)) if architecture == "gemma3" else (LAYERS, len(TOKENS))
+    writer.add_block_count(layers)
     writer.add_context_length(64)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(INNER)
@@ -47,17 +97,11 @@ def write(path, kind=Kind.F32, architecture="llama", change=lambda writer: None,
     writer.add_head_count_kv(GROUPS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(5000.0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(TOKENS)
-    writer.add_token_types([3, 3] + [1] * (len(TOKENS) - 2))
-    writer.add_token_merges(["Ġ a", "Ġ b"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_chat_template("{% for m in messages %}{{ m.content }}{% endfor %}")
-    names = {"token_embd.weight": (len(TOKENS), WIDTH), "output_norm.weight": (WIDTH,)}
-    for layer in range(LAYERS):
-        names |= {f"blk.{layer}.{name}.weight": shape for name, shape in SHAPES.items()}
+    (sentencepiece if architecture == "gemma3" else byte_level)(writer)
+    names = {"token_embd.weight": (tokens, WIDTH), "output_norm.weight": (WIDTH,)}
+    shapes = SHAPES | EXTRA.get(architecture, {})
+    for layer in range(layers):
+        names |= {f"blk.{layer}.{name}.weight": shape for name, shape in shapes.items()}
     held = {}
     for name, shape in names.items():
         x = rng.normal(size=shape).astype(np.float32)
@@ -96,6 +140,54 @@ def test_weights_are_the_blocks_own_bit_by_bit(tmp_path, kind):
     np.testing.assert_array_equal(model.params["embed"], held["token_embd.weight"])
 
 
+def test_a_gemma_has_windows_and_norms_that_are_counted_from_one(tmp_path):
+    held = write(tmp_path / "m.gguf", Kind.Q8_0, "gemma3")
+    model = checkpoint.load(tmp_path / "m.gguf")
+    c = model.config
+    assert (c.family, c.local, c.window) == ("gemma3_text", (True,) * 5 + (False, True), 8)
+    assert (c.rope_theta, c.local_theta, c.attention_scale) == (5000.0, 1e4, WIDE**-0.5)
+    layers = jax.device_get(model.params["layers"])
+    norms = {
+        "attn_norm": layers["attn_norm"],
+        "post_attention_norm": layers["attn_post_norm"],
+        "ffn_norm": layers["mlp_norm"],
+        "post_ffw_norm": layers["mlp_post_norm"],
+        "attn_q_norm": layers["attn"]["q_norm"],
+        "attn_k_norm": layers["attn"]["k_norm"],
+    }
+    for name, of in norms.items():
+        stored = np.stack([held[f"blk.{layer}.{name}.weight"] for layer in range(7)])
+        np.testing.assert_array_equal(of["scale"], stored - 1)
+    q = np.stack([held[f"blk.{layer}.attn_q.weight"].T for layer in range(7)])
+    np.testing.assert_array_equal(layers["attn"]["q"]["kernel"], q)
+    scaled = {"change": lambda w: w.add_string("gemma3.rope.scaling.type", "linear")}
+    write(tmp_path / "s.gguf", architecture="gemma3", **scaled)
+    assert dict(checkpoint.load(tmp_path / "s.gguf").config.rope_scaling)["rope_type"] == "linear"
+
+
+def test_a_sentencepiece_vocabulary_without_merges(tmp_path):
+    write(tmp_path / "m.gguf", architecture="gemma3")
+    tokenizer = tokenizers.load(tmp_path / "m.gguf")
+    ids = tokenizer("ab ab  c\n\n\né<eos>", add_special_tokens=False)["input_ids"]
+    shown = ["ab", "▁ab", "  ", "c", "\n\n", "\n", "<0xC3>", "<0xA9>", "<eos>"]
+    assert [PIECES[i] for i in ids] == shown
+    assert tokenizers.special_tokens(tokenizer).adds_bos
+    assert tokenizer.decode(ids[:5]) == "ab ab  c\n\n"
+
+
+def test_the_stretching_of_llama_3_is_known_by_its_factors(tmp_path):
+    from forget_jax.lm.positions import frequencies
+
+    rope = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
+    rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    write(tmp_path / "plain.gguf")
+    plain = checkpoint.load(tmp_path / "plain.gguf").config
+    stretched = dataclasses.replace(plain, rope_scaling=tuple(sorted(rope.items())))
+    factors = frequencies(plain)[0] / frequencies(stretched)[0]
+    write(tmp_path / "m.gguf", change=lambda w: w.add_tensor("rope_freqs.weight", factors))
+    assert checkpoint.load(tmp_path / "m.gguf").config == stretched
+
+
 def test_the_tokenizer_cuts_digits_and_knows_its_ends(tmp_path):
     write(tmp_path / "m.gguf")
     tokenizer = tokenizers.load(tmp_path / "m.gguf")
@@ -118,7 +210,17 @@ def test_it_is_made_once_for_each_content(tmp_path):
     assert ours.folder(str(tmp_path / "other.gguf")) != made
 
 
+def without_layers(writer):
+    writer.kv_data[0]["llama.block_count"].value = 0
+
+
+def none_of_layers(writer):
+    del writer.kv_data[0]["llama.block_count"]
+
+
 REFUSED = {
+    "no layers": ({"change": without_layers}, r"llama\.block_count is a number .*1 or more"),
+    "no number of layers": ({"change": none_of_layers}, r"llama\.block_count is missing"),
     "an architecture": ({"architecture": "mamba"}, "architecture 'mamba' is not covered"),
     "a setting": (
         {"change": lambda w: w.add_float32("llama.attention.foo", 1.0)},
@@ -128,6 +230,17 @@ REFUSED = {
     "a stretched rope": (
         {"change": lambda w: w.add_string("llama.rope.scaling.type", "longrope")},
         "rope.scaling.type='longrope' is not covered",
+    ),
+    "how a rope is stretched": (
+        {"change": lambda w: w.add_float32("llama.rope.scaling.attn_factor", 0.5)},
+        r"setting llama\.rope\.scaling\.attn_factor=0\.5 is not covered",
+    ),
+    "soft caps": (
+        {
+            "architecture": "gemma3",
+            "change": lambda w: w.add_float32("gemma3.final_logit_softcapping", 30.0),
+        },
+        r"setting gemma3\.final_logit_softcapping=30\.0 is not covered",
     ),
     "a tensor": (
         {"change": lambda w: w.add_tensor("blk.0.extra", np.ones(4, np.float32))},
@@ -165,3 +278,36 @@ def test_damaged_files(tmp_path):
             assert "\n" not in str(e)
     with pytest.raises(UserError, match="cannot read"):
         checkpoint.load(tmp_path / "none.gguf")
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_transformers_reads_the_same_bits_tokens_and_scores(tmp_path, architecture, kind):
+    """Of rows longer than the window; against transformers' own reading of the same file."""
+    torch = pytest.importorskip("torch", reason="the parity extra is not installed")
+    library = tokenizers.transformers()
+    from safetensors.numpy import load_file
+
+    write(tmp_path / "m.gguf", kind, architecture)
+    options = {"gguf_file": "m.gguf", "dtype": torch.float32, "attn_implementation": "eager"}
+    theirs = library.AutoModelForCausalLM.from_pretrained(tmp_path, **options).eval()
+    held = load_file(ours.folder(str(tmp_path / "m.gguf")) / "model.safetensors")
+    wanted = theirs.state_dict()
+    assert set(wanted) - set(held) <= {"lm_head.weight"}
+    for name, x in held.items():
+        assert x.astype(np.float32).tobytes() == wanted[name].numpy().tobytes(), name
+
+    model = checkpoint.load(tmp_path / "m.gguf")
+    ids = np.random.default_rng(1).integers(0, model.config.vocab_size, (2, 24)).astype(np.int32)
+    h = decoder.hidden(model, None, Batch(ids))
+    here = jax.nn.log_softmax(logits(h, decoder.head(model.params)))
+    with torch.no_grad():
+        there = theirs(torch.tensor(ids.astype(np.int64))).logits.log_softmax(-1).numpy()
+    np.testing.assert_allclose(here, there, atol=2e-3)
+
+    reads = library.AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    tokenizer = tokenizers.load(tmp_path / "m.gguf")
+    for text in ("ab ab  c\n\n\né", "x a  12", " a", "<eos>a</s>", "b\ta\x00"):
+        assert tokenizer(text)["input_ids"] == reads(text)["input_ids"], text

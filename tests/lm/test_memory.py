@@ -37,10 +37,16 @@ def compilers_figure(config, rows, length, train):
     return f.lower(zeros, params, ids).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("remat", ["none", "dots", "full"])
-@pytest.mark.parametrize("train", [False, True])
-def test_activation_estimate_is_near_the_compilers(remat, train):
-    config = dataclasses.replace(CONFIG, remat=remat)
+GEMMA3 = {"residual": "sandwich", "qk_norm": "head", "window": 16, "local": (True,) * 5 + (False,)}
+
+
+@pytest.mark.parametrize(
+    ("train", "remat", "switches"),
+    [(t, r, {}) for t in (False, True) for r in ("none", "dots", "full")]
+    + [(True, "none", GEMMA3)],
+)
+def test_activation_estimate_is_near_the_compilers(remat, train, switches):
+    config = dataclasses.replace(CONFIG, remat=remat, **switches)
     plan = memory.plan(config, Work(16, 128, adapter=ADAPTER, train=train))
     ratio = (plan.activations + plan.logits) / compilers_figure(config, 16, 128, train)
     assert 0.75 < ratio < 1.35

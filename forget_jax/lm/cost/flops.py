@@ -25,7 +25,8 @@ class Work:
 
     Attributes:
       tokens: real tokens.
-      pairs: (query, key) pairs that attention looks at, in one head of one layer.
+      pairs: (query, key) pairs that attention looks at, in one head of one layer; the mean of
+        layers where some are local.
       targets: positions whose next token is predicted.
     """
 
@@ -47,10 +48,15 @@ def work(config: DecoderConfig, lengths: Iterable[int], targets: int) -> Work:
       targets: of all examples together.
     """
     n = np.asarray(list(lengths), np.int64)
-    seen = n if config.window is None else np.minimum(n, config.window)
-    # the first `seen` queries look at 1, 2, …, seen keys; each one after them at `seen`
-    pairs = seen * (seen + 1) // 2 + (n - seen) * seen
-    return Work(int(n.sum()), int(pairs.sum()), int(targets))
+    near = n if config.window is None else np.minimum(n, config.window)
+
+    def pairs(seen: np.ndarray) -> int:
+        # the first `seen` queries look at 1, 2, …, seen keys; each one after them at `seen`
+        return int((seen * (seen + 1) // 2 + (n - seen) * seen).sum())
+
+    local = sum(config.local) if config.local else config.layers
+    mean = (local * pairs(near) + (config.layers - local) * pairs(n)) // config.layers
+    return Work(int(n.sum()), mean, int(targets))
 
 
 def _kernels(config: DecoderConfig) -> dict[str, tuple[int, ...]]:

@@ -158,7 +158,7 @@ def activation_bytes_per_token(
 ) -> int:
     """What one token keeps alive: all layers' saved values in training, one layer's in scoring.
 
-    Of each layer the backward pass wants the fp32 residual stream at both norms, the rounded inputs
+    Of each layer the backward pass wants the fp32 values that norms are given, the rounded inputs
     of products, queries, keys and values, attention's output (twice: as its own backward pass and
     as the next product wants it), the MLP's inner values rounded, and on the XLA path the attention
     weights, which grow with the row.
@@ -179,7 +179,7 @@ def activation_bytes_per_token(
         return 4 * c.width + inside + (16 * c.width if adapted else 0)
     rounded = half * (wide + inner)
     layer = (
-        4 * 2 * c.width
+        4 * (4 if c.residual == "sandwich" else 2) * c.width
         + half * 2 * c.width
         + half * (qkv + 2 * heads * c.head_dim)
         + (0 if fused(c) else half * heads * (kept(length) // length))

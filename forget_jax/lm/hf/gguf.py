@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax import files
+from forget_jax import files, foreign
 from forget_jax.errors import UserError
+from forget_jax.lm.config import MOST
 from forget_jax.lm.hf import families, gguf_tokenizer
 from forget_jax.lm.hf.tensor_files import INDEX, SINGLE, write_tensors
 
 ENDING = ".gguf"
+FORMAT = 2  # of the folders in the cache; another conversion is another number
 SHARD_BYTES = 2**31
 HEADER_BYTES = 24  # magic, version, and how many tensors and entries follow
 # Entries about a file that do not change what its model computes.
 HARMLESS = (
     *("vocab_size", "rope.dimension_count", "expert_count", "expert_used_count"),
     *("attention.causal", "attention.key_length", "attention.value_length", "tensor_data_layout"),
+    "rope.scaling.finetuned",
 )
 
 
@@ -64,7 +67,21 @@ ARCHITECTURES = {
     "llama": Architecture("llama", permuted=True, fixed={"hidden_act": "silu"}),
     "qwen2": Architecture("qwen2", fixed={"hidden_act": "silu"}),
     "qwen3": Architecture("qwen3", fixed={"hidden_act": "silu"}),
+    "gemma3": Architecture(
+        "gemma3_text",
+        fixed={"hidden_activation": "gelu_pytorch_tanh", "sliding_window_pattern": 6},
+        norm_offset=1.0,
+        entries={
+            "attention.sliding_window": "sliding_window",
+            "attention.sliding_window_pattern": "sliding_window_pattern",
+            "rope.freq_base_swa": "rope_local_base_freq",
+        },
+    ),
 }
+FRACTIONS = {"attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.freq_base_swa"}
+OPTIONAL = {"rope.freq_base", "rope.freq_base_swa", "attention.sliding_window_pattern"}
+STRETCH = {f"rope.scaling.{key}" for key in ("type", "factor", "original_context_length")}
+GEMMA3_27B = 62  # layers of the one size whose queries are not scaled by the width of a head
 # Llama 3.1 and 3.2 stretch their rotary bases; a file holds the factors, a config how they are made
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA3_FACTORS = (8.0, 32.0)
@@ -87,7 +104,7 @@ def folder(path: str) -> LocalPath:
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror or e}") from e
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    made = LocalPath(cache) / "forget_jax" / "gguf" / digest
+    made = LocalPath(cache) / "forget_jax" / "gguf" / f"{digest}-{FORMAT}"
     if not (made / "config.json").exists():
         _make(source, path, made)
     return made
@@ -124,11 +141,10 @@ def convert(source: LocalPath, shown: str, target: LocalPath) -> None:
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UserError(f"{shown}: architecture {name!r} is not covered; covered: {known}")
-    architecture = ARCHITECTURES[name]
     stored = {tensor.name: tensor for tensor in reader.tensors}
     config = _config(metadata, stored, name, shown)
     tokenizer = gguf_tokenizer.build(name, metadata, shown)
-    _write_weights(target, _tensors(stored, config, architecture, shown))
+    _write_weights(target, _tensors(stored, config, name, shown))
     tokenizer.save_pretrained(target)
     stops = gguf_tokenizer.stops(metadata)
     ends = {"bos_token_id": config.get("bos_token_id"), "eos_token_id": stops or None}
@@ -179,10 +195,11 @@ def _config(
     for key, value in own.items():
         if key in entries:
             config[entries[key]] = value
-        elif key not in HARMLESS and not key.startswith("rope.scaling."):
+        elif key not in STRETCH and key not in HARMLESS:
             raise UserError(f"{shown}: setting {name}.{key}={value!r} is not covered")
-    if missing := [f"{name}.{k}" for k in ENTRIES if k not in own and k != "rope.freq_base"]:
-        raise UserError(f"{shown}: {missing[0]} is missing; a damaged GGUF file")
+    for key in entries:
+        if key in own or key not in OPTIONAL:
+            _check_number(name, key, own, shown)
     if own.get("expert_count"):
         raise UserError(f"{shown}: a mixture of experts, which is not covered")
     config["head_dim"] = own.get("attention.key_length") or (
@@ -191,24 +208,39 @@ def _config(
     turned = own.get("rope.dimension_count", config["head_dim"])
     if turned != config["head_dim"] or own.get("attention.value_length", turned) != turned:
         raise UserError(f"{shown}: heads of {config['head_dim']} with other widths are not covered")
-    config["rope_parameters"] = {
-        "rope_theta": config.pop("rope_theta", 10000.0),
-        **_rope(own, stored, config, shown),
-    }
+    base = config.pop("rope_theta", 10000.0)
+    rope = {"rope_theta": base} | _rope(own, stored, base, turned, shown)
+    config["rope_parameters"] = rope
+    if architecture.model_type == "gemma3_text":
+        near = {"rope_type": "default", "rope_theta": config.pop("rope_local_base_freq", 10000.0)}
+        config["rope_parameters"] = {"full_attention": rope, "sliding_attention": near}
+        shared = config["hidden_size"] // config["num_attention_heads"]
+        largest = config["num_hidden_layers"] == GEMMA3_27B
+        config["query_pre_attn_scalar"] = shared if largest else config["head_dim"]
     for kind in ("bos", "eos", "padding"):
         token = metadata.get(f"tokenizer.ggml.{kind}_token_id")
         config[f"{'pad' if kind == 'padding' else kind}_token_id"] = token
     return config
 
 
+def _check_number(name: str, key: str, own: dict[str, Any], shown: str) -> None:
+    """Refuses a setting that is missing, or no number of its kind."""
+    held = {f"{name}.{key}": own[key]} if key in own else {}
+    if key in FRACTIONS:
+        foreign.field(held, f"{name}.{key}", float, shown, least=0)
+    else:
+        most = MOST["layers" if key == "block_count" else "context"]
+        foreign.field(held, f"{name}.{key}", int, shown, least=1, most=most)
+
+
 def _rope(
-    own: dict[str, Any], stored: dict[str, Any], config: dict[str, Any], shown: str
+    own: dict[str, Any], stored: dict[str, Any], base: float, width: int, shown: str
 ) -> dict[str, Any]:
-    """How the rotary bases are stretched."""
+    """How the rotary bases of heads of this width are stretched."""
     kind = own.get("rope.scaling.type", "none")
     original = own.get("rope.scaling.original_context_length")
     if "rope_freqs.weight" in stored:
-        return _llama3_rope(np.asarray(stored["rope_freqs.weight"].data), config, shown)
+        return _llama3_rope(np.asarray(stored["rope_freqs.weight"].data), base, width, shown)
     if kind == "none":
         return {"rope_type": "default"}
     scaling = {"rope_type": kind, "factor": own.get("rope.scaling.factor", 1.0)}
@@ -219,9 +251,9 @@ def _rope(
     raise UserError(f"{shown}: rope.scaling.type={kind!r} is not covered")
 
 
-def _llama3_rope(factors: np.ndarray, config: dict[str, Any], shown: str) -> dict[str, Any]:
+def _llama3_rope(factors: np.ndarray, base: float, width: int, shown: str) -> dict[str, Any]:
     """The settings of Llama 3's stretching that give the factors in the file."""
-    base, width, original = config["rope_theta"], config["head_dim"], 8192
+    original = 8192
     wave = 2 * np.pi * base ** (np.arange(0, width, 2) / width)
     low, high = (original / LLAMA3_ROPE[f"{end}_freq_factor"] for end in ("low", "high"))
     smooth = (original / wave - 1.0) / 3.0  # 0 at the longest waves that change, 1 at the shortest
@@ -239,13 +271,13 @@ def _llama3_rope(factors: np.ndarray, config: dict[str, Any], shown: str) -> dic
 
 
 def _tensors(
-    stored: dict[str, Any], config: dict[str, Any], architecture: Architecture, shown: str
+    stored: dict[str, Any], config: dict[str, Any], name: str, shown: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Names and values of the tensors as `transformers` has them."""
     import gguf
 
-    layers = config["num_hidden_layers"]
-    arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == architecture.model_type)
+    architecture, layers = ARCHITECTURES[name], config["num_hidden_layers"]
+    arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == name)
     names = gguf.get_tensor_name_map(arch, layers)
     left = set(stored) - {"rope_freqs.weight"}
     for weight in families.FAMILIES[architecture.model_type].weights:
@@ -263,7 +295,7 @@ def _tensors(
                 x = x - np.float32(architecture.norm_offset)
             yield wanted, np.ascontiguousarray(x)
     if left:
-        raise UserError(f"{shown}: tensor {min(left)} has no place in a {config['model_type']}")
+        raise UserError(f"{shown}: tensor {min(left)} has no place in a {name}")
 
 
 def unpermuted(x: np.ndarray, heads: int) -> np.ndarray:

@@ -53,7 +53,11 @@ def build(architecture: str, metadata: dict[str, Any], shown: str) -> Any:
         if metadata.get(f"tokenizer.ggml.{theirs}_token_id") is not None
     }
     made = transformers().PreTrainedTokenizerFast(
-        tokenizer_object=backend, clean_up_tokenization_spaces=False, **special
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
+        add_bos_token=bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")),
+        add_eos_token=bool(metadata.get("tokenizer.ggml.add_eos_token", False)),
+        **special,
     )
     template = metadata.get("tokenizer.chat_template")
     if template:
