@@ -258,8 +258,12 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Quickstart:
-    """The settings of its stages, in the order they run."""
+    """The settings of its stages, in the order they run, and what they start from."""
 
+    base: str = names(
+        "model",
+        setting("", "checkpoint that all stages start from (`model.path`); empty pretrains one"),
+    )
     pretrain: Pretrain = Pretrain()
     associate: Associate = Associate()
     predict: Predict = Predict()
