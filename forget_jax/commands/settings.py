@@ -251,8 +251,9 @@ class Bench:
     quick: bool = setting(False, "end within five minutes on two cores")
     shape: str = setting(
         "small",
-        "the model on CPU: small (5.3 M parameters) or tiny (to try the command)",
-        choices=("tiny", "small"),
+        "the model on CPU: small (5.3 M parameters), smollm2 (135 M; `builtin:smollm2`) or tiny "
+        "(to try the command)",
+        choices=("tiny", "small", "smollm2"),
     )
 
 
