@@ -1,6 +1,6 @@
 """Fine-tuning with LoRA against torch and PEFT, in one run, taking turns.
 
-    python benchmarks/finetune.py [--quick] [--json PATH] [--cases NAME,NAME]
+    python benchmarks/finetune.py [--quick] [--json PATH] [--cases NAME,NAME] [--shape NAME]
 
 Both sides train the same adapter on the same base, data, batch size and optimizer. forget_jax is
 measured as its users get it: the `finetune` command's defaults. On CPU, a model of 5.3 M parameters
@@ -13,6 +13,9 @@ and rows of real tasks:
     identical   the same padded batches on both sides, all of one shape (`peft_identical`)
     tasks       eight tasks in batches of 4: together, or in one PEFT run after the other
                 (`peft_tasks`)
+
+`--shape=smollm2` takes SmolLM2-135M with its own weights and words instead (`builtin:smollm2`),
+rows of at most 256 tokens and fewer of them.
 
 On an accelerator, random weights in bfloat16: `1b` and `7b`, full rows of 1,024 tokens, against
 PEFT with PyTorch's fused attention and with torch.compile; `tasks` at 1 B; and `memory`, the plan
@@ -28,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.benchmarks import table, world
-from forget_jax.benchmarks.shapes import SHAPES
+from forget_jax.benchmarks.shapes import CPU_SHAPES, FEWER, SHAPES
 from forget_jax.benchmarks.side import Side, missing
 from forget_jax.benchmarks.table import Row
 from forget_jax.data.batches import Buckets
@@ -55,6 +58,7 @@ class Comparison:
         self.model = SHAPES[ours.loading["shape"]]
         self.peak = ours.ask("matmul_peak")["flops"]
         self.found: dict[str, Any] = {"rows": [], "ratio": {}, "notes": []}
+        self.first: dict[Turn, float] = {}  # seconds to the first step of a turn's first round
 
     def turn(self, side: Side, orders: Orders, close: bool, **given: Any) -> Turn:
         """Training on the orders of a round; `close` gives the device back after it."""
@@ -62,6 +66,7 @@ class Comparison:
         def take(number: int) -> Row:
             side.forget_peak()
             found = side.ask("train", orders=orders(number), **given)
+            self.first.setdefault(take, found["first_seconds"])
             found["peak_bytes"] = found["peak_bytes"] or side.peak()
             if close:
                 side.close()
@@ -86,7 +91,9 @@ class Comparison:
                 turns[peer] = self.turn(self.peer, orders, close, rows=rows, **given)
         done = table.alternate(turns, self.rounds, warm=not close)
         for system, rounds in done.items():
-            self.found["rows"].append(table.summarise(system, setting, rounds, self.peak))
+            row = table.summarise(system, setting, rounds, self.peak)
+            row["first_seconds"] = self.first[turns[system]]
+            self.found["rows"].append(row)
             if system != name:
                 self.found["ratio"][system] = table.ratio(done[name], rounds)
         return done
@@ -196,7 +203,8 @@ def no_peer() -> str | None:
 
 def _on_cpu(c: Comparison, case: str, quick: bool) -> None:
     where, rows = _mixed(c.ours.loading["shape"])
-    count = min(len(rows), COUNT[not quick])
+    shape = c.ours.loading["shape"]
+    count = min(len(rows), COUNT[not quick] // FEWER.get(shape, 1))
     if where not in c.found["notes"]:
         c.found["notes"].append(where)
     if case in ("ragged", "batch32"):
@@ -279,4 +287,4 @@ def _case(
 
 
 if __name__ == "__main__":
-    table.main(__doc__, run, cases="only these cases, by commas")
+    table.main(__doc__, run, cases="only these cases, by commas", shape=CPU_SHAPES)

@@ -14,7 +14,7 @@ import numpy as np
 
 from forget_jax import cli
 from forget_jax.benchmarks import world
-from forget_jax.benchmarks.shapes import ADAPTERS, SHAPES, SKIPPED
+from forget_jax.benchmarks.shapes import ADAPTERS, PRETRAINED, SHAPES, SKIPPED
 from forget_jax.benchmarks.side import serve
 from forget_jax.benchmarks.waiting import Waiting
 from forget_jax.data.batches import Buckets
@@ -30,9 +30,13 @@ from forget_jax.training.settings import Train
 from forget_jax.types import Tree
 
 
-def make(folder: Path, config: decoder.DecoderConfig, adapter: lora.LoRAConfig) -> None:
-    """Writes a model and adapters with random weights, for both sides to load."""
-    model = Model(config, decoder.init(config, jax.random.key(0)))
+def make(folder: Path, shape: str, adapter: lora.LoRAConfig) -> None:
+    """Writes a model, with random weights or its own, and random adapters, for both sides."""
+    config = SHAPES[shape]
+    if shape in PRETRAINED:
+        model = Model(config, checkpoint.load(PRETRAINED[shape]).params)
+    else:
+        model = Model(config, decoder.init(config, jax.random.key(0)))
     checkpoint.save(folder / "model", model)
     base = str((folder / "model").resolve())
     for k in range(ADAPTERS):
@@ -82,7 +86,7 @@ class Ours:
             self.model = random_model(config, "bfloat16")
         else:
             if not (self.folder / "model" / "config.json").exists():
-                make(self.folder, config, self.lora)
+                make(self.folder, shape, self.lora)
             self.model = Model(config, checkpoint.load(self.folder / "model").params)
         self.random = random
         return {}
@@ -160,6 +164,7 @@ class Ours:
             "tokens": done.tokens,
             "cpu_seconds": cpu_seconds,
             "useful": plan.useful_fraction(len(records)),
+            "first_seconds": records[0]["seconds"],
             "losses": [float(np.mean(list(r["loss"].values()))) for r in records],
             "flops": flops.training(config, done, self.lora),
             "peak_bytes": peak.memory(),

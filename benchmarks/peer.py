@@ -115,6 +115,7 @@ class Peer:
         losses: list[float] = []
         seconds = cpu_seconds = 0.0
         tokens = real = computed = 0
+        started, first_seconds = time.perf_counter(), 0.0
         for number, order in enumerate(orders):
             if grouped:
                 torch.manual_seed(int(order[0]))
@@ -143,6 +144,9 @@ class Peer:
                 optimizer.step()
                 optimizer.zero_grad()
                 losses.append(loss)
+                if len(losses) == 1:
+                    self._synchronise()
+                    first_seconds = time.perf_counter() - started
                 here = sum(len(row.ids) for row in chosen)
                 real += here
                 tokens += here if step >= SKIPPED else 0
@@ -154,6 +158,7 @@ class Peer:
             "tokens": tokens,
             "cpu_seconds": cpu_seconds,
             "useful": real / computed,
+            "first_seconds": first_seconds,
             "losses": [float(x) for x in losses],
             "peak_bytes": self._peak(),
         }

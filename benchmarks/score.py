@@ -1,6 +1,6 @@
 """Scoring examples against transformers, in one run, taking turns.
 
-    python benchmarks/score.py [--quick] [--json PATH]
+    python benchmarks/score.py [--quick] [--json PATH] [--shape NAME]
 
 Both sides give the negative log-likelihood of every example of real rows: C4 documents, whose
 tokens are all targets, and task rows, whose completions are. forget_jax runs with the defaults of
@@ -11,8 +11,9 @@ the `score` command. The peers sort the rows by length and batch as many tokens 
     transformers_targets  logits only where there is a target
 
 Then eight adapters three ways, first that of the commands: in one pass, one at a time, and each
-merged into the base. On CPU the model has 5.3 M parameters; on an accelerator it is Llama's 1 B,
-random weights in bfloat16.
+merged into the base. On CPU the model has 5.3 M parameters, or is SmolLM2-135M with its own weights
+and words (`--shape=smollm2`: fewer rows, of at most 256 tokens, and two adapters); on an
+accelerator it is Llama's 1 B, random weights in bfloat16.
 """
 
 import tempfile
@@ -24,7 +25,7 @@ import numpy as np
 
 from forget_jax.benchmarks import table, world
 from forget_jax.benchmarks.finetune import no_peer
-from forget_jax.benchmarks.shapes import ADAPTERS, SHAPES
+from forget_jax.benchmarks.shapes import ADAPTERS, CPU_SHAPES, FEWER, SHAPES
 from forget_jax.benchmarks.side import Side
 from forget_jax.benchmarks.table import Row
 from forget_jax.data.tokenise import Encoded
@@ -76,7 +77,7 @@ def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
         model = SHAPES[str(loading["shape"])]
         where, tasks, documents = world.encode(model)
         found["notes"] += [f"{about['device']}, {about['system']}", f"rows of {where}"]
-        count = COUNT[not quick] * (1 if on_cpu else 8)
+        count = COUNT[not quick] * (1 if on_cpu else 8) // FEWER.get(str(loading["shape"]), 1)
         data = {"documents": documents[:count], "tasks": tasks[: 4 * count]}
         with Side("ours", loading) as ours, Side("peer", loading) as peer:
             peak = ours.ask("matmul_peak")["flops"]
@@ -95,12 +96,13 @@ def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
             if why is None:
                 found["notes"].append(peer.ask("about")["system"])
             peer.close()
+            adapters = 2 if loading["shape"] in FEWER else ADAPTERS
             turns = {
-                f"forget_jax_{how}": _turn(ours, rows="tasks", adapters=ADAPTERS, how=how)
+                f"forget_jax_{how}": _turn(ours, rows="tasks", adapters=adapters, how=how)
                 for how in sorted(WAYS, key=lambda how: how != about["way"])
             }
             done = table.alternate(turns, rounds)
-            _add(found, done, f"tasks, {ADAPTERS} adapters", peak)
+            _add(found, done, f"tasks, {adapters} adapters", peak)
     return found
 
 
@@ -118,4 +120,4 @@ def _add(found: dict[str, Any], done: Mapping[str, list[Row]], setting: str, pea
 
 
 if __name__ == "__main__":
-    table.main(__doc__, run)
+    table.main(__doc__, run, shape=CPU_SHAPES)

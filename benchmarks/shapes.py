@@ -24,6 +24,17 @@ SMALL = DecoderConfig(  # 5.3 M parameters
     context=512,
     tied_head=False,
 )
+SMOLLM2 = DecoderConfig(  # SmolLM2 135M, with rows of at most 256 tokens
+    vocab_size=49152,
+    width=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    mlp_width=1536,
+    context=256,
+    rope_theta=100000.0,
+)
 LLAMA_1B = DecoderConfig(  # Llama 3.2 1B
     vocab_size=128256,
     width=2048,
@@ -48,6 +59,9 @@ LLAMA_7B = DecoderConfig(  # Llama 2 7B
     tied_head=False,
     dtype="bfloat16",
 )
-SHAPES = {"tiny": TINY, "small": SMALL, "1b": LLAMA_1B, "7b": LLAMA_7B}
+SHAPES = {"tiny": TINY, "small": SMALL, "smollm2": SMOLLM2, "1b": LLAMA_1B, "7b": LLAMA_7B}
+PRETRAINED = {"smollm2": "builtin:smollm2"}  # shapes of models whose weights and words are at hand
+FEWER = {"smollm2": 8}  # how many times fewer rows a slow model takes
+CPU_SHAPES = "the model on CPU: small (the default), tiny or smollm2"
 ADAPTERS = 8  # how many are made, to be scored together
 SKIPPED = 2  # steps of training before the clock starts: they may compile

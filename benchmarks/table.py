@@ -19,6 +19,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key: heading, how it
     "mfu": ("of matmul peak", lambda x: f"{x:.1%}"),
     "seconds": ("seconds", lambda x: f"{x:,.3f}"),
     "cpu_seconds": ("CPU-seconds", lambda x: f"{x:,.3f}"),
+    "first_seconds": ("first step after, s", lambda x: f"{x:,.1f}"),
     "compile_seconds": ("compiling", lambda x: f"{x:,.1f}"),
     "rmse": ("RMSE", lambda x: f"{x:.5f}"),
     "rmse_of_sample": ("RMSE of the sample", lambda x: f"{x:.5f}"),
@@ -117,7 +118,7 @@ def main(doc: str, run: Callable[..., dict[str, Any]], **extra: Any) -> None:
     parser.add_argument("--json", type=Path, help="write rows and ratios there")
     for name, meaning in extra.items():
         parser.add_argument(f"--{name}", help=meaning)
-    options = vars(parser.parse_args())
+    options = {k: v for k, v in vars(parser.parse_args()).items() if v is not None or k == "json"}
     target = options.pop("json")
     try:
         found = run(**options)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from forget_jax.benchmarks.shapes import PRETRAINED, SHAPES
 from forget_jax.data import sources, tokenise
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import TEMPLATES, Encoded
@@ -34,9 +35,13 @@ def examples() -> tuple[str, list[Example], list[Example]]:
 def encode(model: DecoderConfig) -> tuple[str, list[Encoded], list[Encoded]]:
     """The same, tokenised for a model, in an order drawn once."""
     where, tasks, documents = examples()
-    texts = [e.text or f"{e.prompt}\n{e.completion}" for e in [*tasks, *documents]]
-    size = min(model.vocab_size, 4096)  # few texts cannot fill a large vocabulary
-    tokenizer = tokenizers.train(texts, size)
+    own = [path for shape, path in PRETRAINED.items() if SHAPES[shape] == model]
+    if own:
+        tokenizer = tokenizers.load(own[0])
+    else:
+        texts = [e.text or f"{e.prompt}\n{e.completion}" for e in [*tasks, *documents]]
+        size = min(model.vocab_size, 4096)  # few texts cannot fill a large vocabulary
+        tokenizer = tokenizers.train(texts, size)
     draw = np.random.default_rng(0)
 
     def shuffled(part: list[Example]) -> list[Encoded]:

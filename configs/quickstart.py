@@ -7,7 +7,7 @@ from forget_jax.configs import associate, factoids, predict, pretrain, replay, s
 
 def get_config() -> ConfigDict:
     """One config a stage, in the order they run."""
-    c = ConfigDict()
+    c = ConfigDict({"base": ""})  # one is trained
     context = 128
 
     c.pretrain = pretrain.get_config()

@@ -1,6 +1,7 @@
 """`forget-jax quickstart`: every command in turn, small and offline, and one page of it all."""
 
 import dataclasses
+import math
 import sys
 from typing import Any
 
@@ -13,6 +14,7 @@ from forget_jax.commands.settings import Quickstart
 from forget_jax.commands.summaries import Quickstart as Summary
 from forget_jax.data.reading import task_names
 from forget_jax.files import Path
+from forget_jax.lm.hf import about, layout
 from forget_jax.runs.workdir import Workdir
 
 STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
@@ -20,10 +22,10 @@ STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
 
 def check(settings: Quickstart) -> None:
     """Refuses what a later stage would, before the first one begins."""
-    for stage in STAGES:
+    for stage in _stages(settings):
         further = getattr(module_of(stage), "check", None)
         if further is not None:
-            further(_joined(getattr(settings, stage), Path("quickstart")))
+            further(_joined(settings, stage, Path("quickstart")))
     tasks = task_names(settings.associate.tasks)
     made = Matrix(np.zeros((len(tasks), 1)), tuple(tasks), ("",), ("",))
     made.rows((*settings.predict.split.test_tasks, *settings.predict.split.train_tasks))
@@ -32,20 +34,27 @@ def check(settings: Quickstart) -> None:
 
 def run(settings: Quickstart, work: Workdir) -> Ended:
     """Runs the stages, each in a folder of its own, and resumes at the first that has not ended."""
-    for number, stage in enumerate(STAGES):
-        print(f"\n== {number + 1} of {len(STAGES)}: {stage} ==", file=sys.stderr)
-        drive(stage, _joined(getattr(settings, stage), work.path), work / stage)
+    stages = _stages(settings)
+    for number, stage in enumerate(stages):
+        print(f"\n== {number + 1} of {len(stages)}: {stage} ==", file=sys.stderr)
+        drive(stage, _joined(settings, stage, work.path), work / stage)
         work.tick()
-    summary = _summary(work)
+    summary = _summary(work, settings.base)
     shown = [f"{stage:>28} {seconds:6.1f} s" for stage, seconds in summary.seconds.items()]
     print("\n" + "\n".join(shown))
     return Ended(summary, "\nall stages have ended")
 
 
-def _joined(settings: Any, folder: Path) -> Any:
+def _stages(settings: Quickstart) -> tuple[str, ...]:
+    """The stages that run: a base that is given need not be trained first."""
+    return tuple(stage for stage in STAGES if stage != "pretrain" or not settings.base)
+
+
+def _joined(whole: Quickstart, stage: str, folder: Path) -> Any:
     """A stage's settings with the base and the matrix that the stages before it made."""
+    settings = getattr(whole, stage)
     made = {
-        "model": ("path", str(folder / "pretrain" / "model")),
+        "model": ("path", whole.base or str(folder / "pretrain" / "model")),
         "matrix": ("path", str(folder / "associate" / "forgetting.zarr")),
     }
     for group, (field, value) in made.items():
@@ -56,26 +65,26 @@ def _joined(settings: Any, folder: Path) -> Any:
     return settings
 
 
-def _summary(work: Workdir) -> Summary:
+def _summary(work: Workdir, base: str) -> Summary:
     """The headlines of all stages."""
 
     def ended(kind: type[Any]) -> Any:
         return summaries.read(kind, work / kind.command / "summary.json")
 
-    pretrain: summaries.Pretrain = ended(summaries.Pretrain)
+    pretrain: summaries.Pretrain | None = None if base else ended(summaries.Pretrain)
     associate: summaries.Associate = ended(summaries.Associate)
     predict: summaries.Predict = ended(summaries.Predict)
     replay: summaries.Replay = ended(summaries.Replay)
     scaling: summaries.Scaling = ended(summaries.Scaling)
     factoids: summaries.Factoids = ended(summaries.Factoids)
     stages = (pretrain, associate, predict, replay, scaling, factoids)
-    seconds = {stage.command: stage.seconds for stage in stages}
+    seconds = {stage.command: stage.seconds for stage in stages if stage is not None}
     total = work.seconds()
     seconds["imports, pages and the rest"] = total - sum(seconds.values())
     return Summary(
-        parameters=pretrain.parameters,
-        heldout_loss=pretrain.heldout_loss,
-        unigram_loss=pretrain.unigram_loss,
+        parameters=_parameters(base) if pretrain is None else pretrain.parameters,
+        heldout_loss=None if pretrain is None else pretrain.heldout_loss,
+        unigram_loss=None if pretrain is None else pretrain.unigram_loss,
         tasks=associate.tasks,
         examples=associate.examples,
         mean_z=associate.mean_z,
@@ -96,3 +105,8 @@ def _summary(work: Workdir) -> Summary:
         facts_b=factoids.facts_b,
         seconds={**seconds, summaries.TOTAL: total},
     )
+
+
+def _parameters(base: str) -> int:
+    """How many numbers a checkpoint holds."""
+    return sum(math.prod(shape) for shape in layout.shapes(about.config_of(base)).values())

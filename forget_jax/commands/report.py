@@ -217,6 +217,8 @@ STORY = ("associate", "predict", "replay", "scaling", "factoids", "pretrain")
 def _quickstart(folder: Path, summary: summaries.Quickstart) -> list[Section]:
     found = []
     for stage in STORY:
+        if stage not in summary.seconds:
+            continue  # no base was trained
         found += sections(folder / stage, summaries.load(folder / stage / "summary.json"))
     found.sort(key=lambda section: section.key.endswith("-training"))  # stable: training last
     seconds = {k: v for k, v in summary.seconds.items() if k != summaries.TOTAL}

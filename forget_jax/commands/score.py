@@ -17,8 +17,8 @@ from forget_jax.commands.summaries.codec import decode
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.lm.config import DecoderConfig
-from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import about, peft, peft_merge
+from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf.base import Base
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk

@@ -251,15 +251,20 @@ class Bench:
     quick: bool = setting(False, "end within five minutes on two cores")
     shape: str = setting(
         "small",
-        "the model on CPU: small (5.3 M parameters) or tiny (to try the command)",
-        choices=("tiny", "small"),
+        "the model on CPU: small (5.3 M parameters), smollm2 (135 M; `builtin:smollm2`) or tiny "
+        "(to try the command)",
+        choices=("tiny", "small", "smollm2"),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Quickstart:
-    """The settings of its stages, in the order they run."""
+    """The settings of its stages, in the order they run, and what they start from."""
 
+    base: str = names(
+        "model",
+        setting("", "checkpoint that all stages start from (`model.path`); empty pretrains one"),
+    )
     pretrain: Pretrain = Pretrain()
     associate: Associate = Associate()
     predict: Predict = Predict()

@@ -18,8 +18,8 @@ from forget_jax.fleet import fitting
 from forget_jax.fleet.fitting import Wants
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.lm.cost import peak
-from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import about
+from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.base import Base
 from forget_jax.lm.lora import LoRAConfig

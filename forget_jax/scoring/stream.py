@@ -84,6 +84,7 @@ def stream(
     chunks: Sequence[tuple[int, Sequence[Encoded]]],
     layout: Layout,
     on_batch: Callable[[int], None] = lambda examples: None,
+    told: Callable[[str], None] = lambda what: None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Runs all chunks through a compiled function, without a pause between them.
 
@@ -93,6 +94,7 @@ def stream(
       arrays: what it takes before the batch, such as a model and a stack of adapters.
       chunks: a number and the examples of each.
       on_batch: called with the number of examples done so far.
+      told: how far compilation is, in words (`Programs`).
 
     Yields:
       The number of each chunk and its figures, in order: (K, C) in float64, and `logp`
@@ -102,7 +104,7 @@ def stream(
     done = 0
     found: dict[str, np.ndarray] = {}
     makers = {shape: functools.partial(_compiled, fn, arrays, shape) for shape in shapes}
-    with Programs(makers) as programs:
+    with Programs(makers, told) as programs:
         dispatched = _dispatched(programs, arrays, chunks, layout)
         for number, examples, rows, is_last, out in _ahead(dispatched, AHEAD):
             _place(found, {name: np.asarray(x) for name, x in out.items()}, examples, rows)

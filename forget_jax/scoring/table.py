@@ -176,7 +176,7 @@ class Table:
             concurrent.futures.ThreadPoolExecutor(1, "write") as writer,
         ):
             moved = functools.partial(_moved, progress, before)
-            for c, found in stream(fn, arrays, chunks, self.layout, moved):
+            for c, found in stream(fn, arrays, chunks, self.layout, moved, progress.doing):
                 figures = self._figures(fn, arrays, c, found, len(rows))
                 bad += [(rows[k], self._at(c).start + j) for k, j in _not_finite(figures[NLL])]
                 if c % distributed.count() == distributed.index():

@@ -1,6 +1,7 @@
 """Compiling ahead: every program that the coming steps need, before the first of them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,11 +19,12 @@ from forget_jax.training.state import TrainState
 LOOK_AHEAD = 200  # steps whose shapes are compiled; a shape first met later is compiled then
 
 
-def compile_ahead(run: Run, end: int) -> None:
+def compile_ahead(run: Run, end: int, told: Callable[[str], None] = lambda what: None) -> None:
     """Compiles every shape of the coming steps before the first of them, two at a time.
 
     Args:
       end: the step before which the run is to end.
+      told: how far it is, in words (`Programs`).
     """
     wanted: dict[tuple[int, Any], Microbatch] = {}
     for step in range(run.number, min(end, run.number + LOOK_AHEAD)):
@@ -49,7 +51,7 @@ def compile_ahead(run: Run, end: int) -> None:
         key: functools.partial(one_part, key[0], part) for key, part in wanted.items()
     }
     makers |= {count: functools.partial(one_update, count) for count in seated}
-    with Programs(makers) as programs:
+    with Programs(makers, told) as programs:
         programs.wait()
 
 

@@ -23,6 +23,9 @@ from forget_jax.types import Tree
 __all__ = ["Interrupted", "Listener", "Outcome", "Recipe", "StepPlan", "Task", "train"]
 
 
+SLOW = 4.0  # seconds of a step within which people want to see something move
+
+
 class Outcome(NamedTuple):
     """What training gives.
 
@@ -93,13 +96,16 @@ def train(
 
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress(listener.what, end(), run.number))
-        compile_ahead(run, end())
+        compile_ahead(run, end(), progress.doing)
         stop = stack.enter_context(StopSignal())  # from now on there is something to save
         while run.number < end():
-            for batch, seats, key in run.microbatches():
+            for number, (batch, seats, key) in enumerate(run.microbatches(), 1):
                 run.sums = accumulate(
                     recipe.objective.row, *run.values(), run.sums, batch, seats, key
                 )
+                if report.first is None or report.seconds > SLOW:
+                    jax.block_until_ready(run.sums.tokens_S)
+                    progress.doing(f"{number} of {len(run.parts)} batches of the next step done")
             now = run.update(stop.came)
             if pending is not None:
                 progress.at(*report(pending))
@@ -135,6 +141,7 @@ class Reporter:
         self.run, self.log = run, log
         self.asked = False  # whether any process was asked to stop
         self.before = time.monotonic()
+        self.seconds = 0.0  # that the last step took
         self.first: float | None = None  # when the first step was done: compilation lies before it
         self.tokens = 0  # done since then
 
@@ -142,7 +149,7 @@ class Reporter:
         """Logs a step; returns what `Progress.at` takes."""
         values = {name: np.asarray(x) for name, x in step.values.items()}
         now = time.monotonic()
-        seconds, self.before = max(now - self.before, 1e-6), now
+        self.seconds, self.before = max(now - self.before, 1e-6), now
         self.asked |= bool(values["stop"] > 0)
         run, losses, norms = self.run, {}, {}
         running = set(run.plan.running(step.number - 1).tolist())
@@ -161,7 +168,7 @@ class Reporter:
             "tokens": step.tokens,
             "computed": step.computed,
             "flops": step.flops,
-            "seconds": round(seconds, 6),
+            "seconds": round(self.seconds, 6),
         }
         self.log(record if heldout is None else record | {"heldout": heldout})
         note = f"loss {np.mean(list(losses.values())):.3f}" if losses else "no task is left"

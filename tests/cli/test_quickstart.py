@@ -92,3 +92,18 @@ def test_a_kill_in_every_stage_changes_no_figure(command, tmp_path, figures):
             one.pop("curves", None)
         assert ours == theirs, stage
     assert all(name in (broken / "report.html").read_text() for name in ("skill/", "seed"))
+
+
+def test_a_base_that_is_given_is_not_trained(command, tiny_base, tmp_path):
+    work = tmp_path / "run"
+    base = [f"--config.base={tiny_base}", "--config.scaling.data.context=64"]
+    base += [f"--config.{stage}.data.context=64" for stage in ("associate", "replay")]
+    done = subprocess.run(
+        [*command, *base, f"--workdir={work}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 of 5: associate" in done.stderr and not (work / "pretrain").exists()
+    summary = json.loads((work / "summary.json").read_text())
+    assert summary["heldout_loss"] is None and summary["parameters"] > 0
+    assert "pretrain" not in summary["seconds"]
+    assert json.loads((work / "associate/config.json").read_text())

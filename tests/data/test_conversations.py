@@ -5,7 +5,7 @@ import pytest
 
 from forget_jax.data import rendering
 from forget_jax.data.examples import Example
-from forget_jax.data.tokenise import Template, adds_prefix, encode
+from forget_jax.data.tokenise import TEMPLATES, Template, adds_prefix, encode, prompts
 from forget_jax.errors import UserError
 
 INST = (
@@ -191,3 +191,37 @@ def test_a_tokenizer_that_cannot_say_where_tokens_lie(plain):
 
     with pytest.raises(UserError, match="no fast one"):
         encode([TALK], Slow(), Template(), 500)
+
+
+@pytest.mark.fault("pairs through a chat template", "as it should be")
+@pytest.mark.parametrize("template", [INST, CHATML, MARKED])
+def test_a_pair_becomes_two_turns(tokenizer, template):
+    tokenizer.chat_template = template
+    pair = Example("p#0", "p", prompt=" the cat\n", completion=" on a mat ")
+    (row,) = encode([pair], tokenizer, TEMPLATES["chat"], 500)
+    talk = (("user", "the cat"), ("assistant", "on a mat"))
+    (same,) = encode([Example("p#0", "p", messages=talk)], tokenizer, Template(), 500)
+    assert row.ids.tolist() == same.ids.tolist()
+    assert row.is_target.tolist() == same.is_target.tolist()
+    turns = [{"role": "user", "content": "the cat"}]
+    start = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    (prompt,), cut = prompts([pair], tokenizer, TEMPLATES["chat"], 500)
+    assert prompt == tokenizer(start, add_special_tokens=False)["input_ids"] and not cut
+
+
+def test_a_pair_without_a_prompt_is_one_turn(tokenizer):
+    tokenizer.chat_template = CHATML
+    (row,) = encode(
+        [Example("p#0", "p", prompt="", completion="a")], tokenizer, TEMPLATES["chat"], 500
+    )
+    assert tokenizer.decode(row.ids).count("<|im_start|>") == 1
+
+
+@pytest.mark.fault("pairs through a chat template", "one line")
+def test_a_tokenizer_without_a_chat_template(tokenizer):
+    tokenizer.chat_template = None
+    pair = Example("p#0", "p", prompt="a", completion="b")
+    with pytest.raises(UserError, match=r"no chat template; set data\.template=plain"):
+        encode([pair], tokenizer, TEMPLATES["chat"], 100)
+    with pytest.raises(UserError, match="no chat template"):
+        prompts([pair], tokenizer, TEMPLATES["chat"], 100)

@@ -65,7 +65,7 @@ def test_targets_are_completion_and_eos_only(tokenizer, prompt, completion):
     assert found.tokens == found.is_target.sum() and found.is_target[-found.tokens :].all()
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"chat"}))
 def test_templates_put_the_prompt_where_they_say(tokenizer, name):
     found = one(PAIR, tokenizer, TEMPLATES[name])
     before = tokenizer.decode(found.ids[~found.is_target][1:])

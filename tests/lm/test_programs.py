@@ -77,3 +77,16 @@ def test_what_has_not_begun_when_the_run_ends_is_not_compiled(monkeypatch):
     with pytest.raises(concurrent.futures.CancelledError):
         programs[2]
     assert made == ["first"]
+
+
+def test_who_waits_is_told_how_far_it_is():
+    gate, said = threading.Event(), []
+
+    def told(what):
+        said.append(what)
+        gate.set()
+
+    with Programs({"a": gate.wait, "b": lambda: 2}, told) as programs:
+        programs.wait()
+    assert said[0].startswith("compiling, ") and said[0].endswith(" of 2 programs ready")
+    assert said[-1] == ""

@@ -120,3 +120,17 @@ def test_the_thread_itself_moves_the_line(monkeypatch):
 
 def test_durations():
     assert [duration(s) for s in (0, 9.6, 125, 3723)] == ["0:00", "0:10", "2:05", "1:02:03"]
+
+
+def test_what_goes_on_before_the_next_step_is_said_until_it_is_done(clock):
+    stream = Stream(tty=False)
+    line = Progress("train", 10, stream=stream)
+    line._stop = Beats(clock, 1)
+    line.doing("compiling, 1 of 4 programs ready")
+    line._beat()
+    line.at(1, "loss 2.000")
+    line._stop = Beats(clock, 1)
+    line._beat()
+    before, after = stream.getvalue().splitlines()
+    assert before == "train: step 0/10 · compiling, 1 of 4 programs ready · 0:04"
+    assert "compiling" not in after and "step 1/10 · loss 2.000" in after

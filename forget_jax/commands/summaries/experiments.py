@@ -188,13 +188,14 @@ class Quickstart:
     """Headlines of all stages; the fields are those of the stages' own summaries.
 
     Attributes:
+      heldout_loss, unigram_loss: None where the base was given.
       seconds: by stage, of what lies between them, and the `TOTAL`.
     """
 
     command: ClassVar[str] = "quickstart"
     parameters: int
-    heldout_loss: float
-    unigram_loss: float
+    heldout_loss: float | None
+    unigram_loss: float | None
     tasks: int
     examples: int
     mean_z: float

@@ -11,7 +11,7 @@ from forget_jax import files, foreign
 from forget_jax.errors import UserError
 from forget_jax.lm.config import MOST
 from forget_jax.lm.decoder import DecoderConfig
-from forget_jax.lm.hf import families, gguf, layout
+from forget_jax.lm.hf import families, gguf, layout, shipped
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.hf_config import read as read_config
 from forget_jax.lm.hf.tensor_files import FLOATS, INDEX, SINGLE, Tensors, own_dtype
@@ -23,7 +23,8 @@ HEAD_ROWS = 8192  # of a head that are compared with the embedding's at a time
 def folder(path: files.PathLike) -> LocalPath:
     """A local folder for a local path, a `gs://` folder (copied) or a hub name (downloaded).
 
-    A GGUF file's is in the cache, where it is made at first (`gguf`).
+    A GGUF file's is in the cache, where it is made at first (`gguf`); so is that of a model that a
+    Python package holds (`shipped`).
 
     Raises:
       UserError: nothing there that is a folder, or no such model on the hub.
@@ -34,8 +35,8 @@ def folder(path: files.PathLike) -> LocalPath:
     local = LocalPath(name)
     if local.is_dir():
         return local
-    if name.endswith(gguf.ENDING):
-        return gguf.folder(name)
+    if (source := shipped.located(name)).endswith(gguf.ENDING):
+        return gguf.folder(source)
     if local.exists() or tokenizers.is_folder_name(name):
         raise UserError(f"{name} is not a folder with a checkpoint")
     import huggingface_hub

