@@ -21,6 +21,7 @@ from forget_jax.data.encoded import Encoded, stream
 from forget_jax.data.examples import Example, Message
 from forget_jax.data.marking import Marked, Marker, Piece, adds_prefix
 from forget_jax.errors import UserError
+from forget_jax.lm.hf.tokenizer import Unreadable
 
 __all__ = ["TEMPLATES", "Encoded", "Template", "encode", "prompts", "stream"]
 
@@ -144,12 +145,22 @@ def encode(
             targeted = _targeted(pieces, targets)
             rows.append(_Row(example, targeted, apart and not chat, None if chat else bos))
         stopping.check()
-        for row, (marked, whole) in zip(rows, _marked(rows, marker, fit), strict=True):
+        try:
+            marked_rows = _marked(rows, marker, fit)
+        except Unreadable as e:
+            raise UserError(f"{_with(e.text, rows)}: {e}") from e
+        for row, (marked, whole) in zip(rows, marked_rows, strict=True):
             ids, target = marked
             if row.bos is not None:
                 ids, target = [row.bos, *ids], [False, *target]
             result += _fitted(row.example, ids, target, fit, whole)
     return result
+
+
+def _with(text: str, rows: "Sequence[_Row]") -> str:
+    """The name of the example that a text is of, or of the first of them."""
+    names = (r.example.name for r in rows if text in "".join(t or "" for t, _ in r.pieces))
+    return next(names, rows[0].example.name)
 
 
 @dataclasses.dataclass(frozen=True)

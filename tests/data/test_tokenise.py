@@ -252,3 +252,16 @@ def test_nothing_in_gives_nothing_out(tokenizer):
 def test_arrays_are_what_batches_want(tokenizer):
     found = one(PAIR, tokenizer)
     assert found.ids.dtype == np.int32 and found.is_target.dtype == bool
+
+
+@pytest.mark.fault("texts that a tokenizer cannot read", "one line")
+def test_a_text_that_the_tokenizer_cannot_read_is_named():
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"a": 0, "b": 1, "</s>": 2}))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    words = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")
+    rows = [Example(f"r#{i}", "r", text=text) for i, text in enumerate(["a b", "b a", "a word"])]
+    with pytest.raises(UserError, match=r"^r#2: the tokenizer cannot read the text 'a word'"):
+        encode(rows, words, TEMPLATES["plain"], 50)
