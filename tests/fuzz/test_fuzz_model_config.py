@@ -41,6 +41,7 @@ MORE = (
     *("quantization_config", "per_layer_config", "layer_types", "attribute_map", "to_dict"),
     *("self", "_attn_implementation", "attn_implementation", "output_attentions", "__class__"),
     *("head_dim", "sliding_window", "text_config", "rope_parameters", "hidden_size", "n_inner"),
+    *("rope_local_base_freq", "sliding_window_pattern", "_sliding_window_pattern"),
     *("original_max_position_embeddings", "num_hidden_layers", "model_type", "architectures"),
 )
 ROPE = st.dictionaries(
@@ -51,6 +52,7 @@ ROPE = st.dictionaries(
     NUMBER | TEXT | VALUE,
     max_size=4,
 )
+ROPES = ROPE | st.dictionaries(st.sampled_from(list(families.LAYER_TYPES)), ROPE, max_size=2)
 
 
 def places(value, path=()):
@@ -104,7 +106,7 @@ def test_configs(tmp_path, tried, capfd):
         for _ in range(data.draw(st.integers(1, 3))):
             key = data.draw(st.sampled_from([*sorted(good), *MORE, *names]) | TEXT)
             rope = key in ("rope_parameters", "rope_scaling")
-            raw = raw | {key: data.draw(ROPE | VALUE if rope else VALUE)}
+            raw = raw | {key: data.draw(ROPES | VALUE if rope else VALUE)}
         text = json.dumps(raw).encode()
         file.write_bytes(broken(data, text) if data.draw(st.integers(0, 5)) == 0 else text)
         with one_line(str(file)):

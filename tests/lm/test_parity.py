@@ -51,7 +51,7 @@ def test_transformers_agrees_with_the_golden_file_and_loads_what_we_write(
     assert parity.torch_greedy(model, case["prompts"][:1]) == case["continuation"][:1]
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt_neox", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "olmo3", "gpt_neox", "gpt2"])
 def test_adapters_both_ways_and_the_merged_export(name, parity, golden, tmp_path):
     row = parity.check_adapter(golden[name], tmp_path)
     assert row["moved"] > 0.5 and row["moved_here"] > 0.5
