@@ -25,7 +25,7 @@ from forget_jax.errors import UserError
 PathLike = str | os.PathLike[str]
 
 # Stores of files beside the local disk, and what reads them.
-_STORES = {"gs": "`pip install 'forget-jax[gcs]'`", "s3": "`pip install s3fs`"}
+STORES = {"gs": "`pip install 'forget-jax[gcs]'`", "s3": "`pip install s3fs`"}
 
 
 def is_local(path: PathLike) -> bool:
@@ -45,7 +45,7 @@ def readable(path: PathLike, endings: Collection[str], what: str) -> Path:
     """
     text = os.fspath(path)
     scheme, colon, _ = text.partition("://")
-    if colon and scheme not in _STORES:
+    if colon and scheme not in STORES:
         raise UserError(
             f"{text[:200]}: {scheme[:20]}:// is not read; copy the file here and give its path"
         )
@@ -59,7 +59,7 @@ def readable(path: PathLike, endings: Collection[str], what: str) -> Path:
     except UserError:
         raise
     except Exception as e:  # NUL, too many characters, and what a store's client raises
-        needs = f"; {scheme}:// needs {_STORES[scheme]}" if isinstance(e, ImportError) else ""
+        needs = f"; {scheme}:// needs {STORES[scheme]}" if isinstance(e, ImportError) else ""
         reason = getattr(e, "strerror", None) or e
         raise UserError(f"{text[:200]!r} cannot be read: {reason}{needs}") from e
     return place

@@ -7,12 +7,8 @@ import zlib
 from collections.abc import Collection
 
 from forget_jax.errors import UserError, nearest
-from forget_jax.files import Path, is_local
+from forget_jax.files import STORES, Path, is_local
 
-STORES = {
-    "gs": "`pip install 'forget-jax[gcs]'`",
-    "s3": "`pip install s3fs`",
-}
 LONGEST_PATH = 4096
 
 

@@ -68,8 +68,9 @@ def weights(value_J: np.ndarray, temperature: float) -> np.ndarray:
         raise UserError("no candidate for replay has a known forgetting value")
     if not temperature > 0:
         raise UserError(f"the replay temperature is {temperature}; it must be above 0")
-    spread = value_J[known].std()
-    score = np.where(known, value_J / (temperature * spread) if spread > 0 else 0.0, -np.inf)
+    scale = temperature * value_J[known].std()
+    is_some = scale > np.finfo(float).tiny  # one may divide by it
+    score = np.where(known, value_J / scale if is_some else 0.0, -np.inf)
     p = np.exp(score - score[known].max())
     return p / p.sum()
 

@@ -120,7 +120,7 @@ class Metrics:
 
 def parts_beside(path: PathLike) -> list[str]:
     """The names of the metrics files of a run's parts, written in full or in pieces."""
-    there = (f.name.removesuffix(".jsonl") for f in Path(path).parent.glob("metrics-*-of-*"))
+    there = (f.name.removesuffix(".jsonl") for f in _inside(Path(path).parent))
     found = {name for name in there if re.fullmatch(r"metrics-\d+-of-\d+", name)}
     return [f"{name}.jsonl" for name in sorted(found)]
 
@@ -165,7 +165,13 @@ def _pieces(path: Path) -> Path:
 
 
 def _list_pieces(path: Path) -> list[Path]:
-    return sorted(f for f in _pieces(path).glob("*.jsonl") if f.stem.isdigit())
+    inside = _inside(_pieces(path))
+    return sorted(f for f in inside if f.suffix == ".jsonl" and f.stem.isdigit())
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds; not by a pattern, which would read the brackets of its own name."""
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _lines(records: Sequence[Record]) -> list[bytes]:

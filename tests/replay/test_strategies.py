@@ -26,6 +26,11 @@ def test_weights_are_a_softmax_in_units_of_the_spread():
     np.testing.assert_allclose(weights(z, 0.5), expected / expected.sum())
 
 
+@pytest.mark.parametrize("spread", [5e-324, 1e-310, 1e-307])
+def test_a_spread_that_nothing_can_be_divided_by_is_none(spread):
+    np.testing.assert_allclose(weights(np.array([0.0, spread, 0.0]), 1e-6), 1 / 3)
+
+
 def test_unknown_candidates_are_never_drawn():
     p = weights(np.array([np.nan, 1.0, 2.0, np.nan]), 1.0)
     assert p[0] == p[3] == 0 and p[2] > p[1]

@@ -375,3 +375,11 @@ def test_only_process_0_writes(path, monkeypatch):
     metrics.resume("train", 2)
     metrics.join()
     assert not list(path.parent.iterdir()) and steps(metrics) == [1, 2]
+
+
+def test_a_folder_whose_name_reads_like_a_pattern(tmp_path):
+    folder = tmp_path / "run[1-2]*"
+    folder.mkdir()
+    (folder / "metrics-0-of-2.jsonl").write_text("")
+    assert parts_beside(folder / "metrics.jsonl") == ["metrics-0-of-2.jsonl"]
+    assert parts_beside(tmp_path / "nowhere" / "metrics.jsonl") == []
