@@ -1,7 +1,7 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
     forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
-                       [--distributed=auto|HOST:PORT,COUNT,INDEX]
+                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
 
 Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
 same command resumes), 1 on an internal error or the loss of another process of the run.
@@ -9,6 +9,7 @@ same command resumes), 1 on an internal error or the loss of another process of 
 
 import ctypes
 import dataclasses
+import importlib.metadata
 import os
 import sys
 import time
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from forget_jax import distributed, stopping
+from forget_jax import distributed, files, stopping
 from forget_jax.errors import UserError, nearest, one_line
 from forget_jax.settings import check
 
@@ -37,11 +38,13 @@ COMMANDS = {
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
-                  [--distributed=auto|HOST:PORT,COUNT,INDEX]
+                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
+       forget-jax --version
 
 NAME is a config of configs/ or the path of a .py file. --distributed joins the processes of one
 run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of process 0, the number
 of processes, and the number of this one from 0. launch/ holds scripts that start them.
+--print-config shows the resolved config and runs nothing.
 
 Commands (each with --help for its fields and their defaults):
 """
@@ -55,13 +58,14 @@ def usage() -> str:
 
 @dataclasses.dataclass
 class Arguments:
-    """What follows the command: overrides in order, and whether help is asked."""
+    """What follows the command: overrides in order, and whether only something is to be shown."""
 
     config: str = ""
     workdir: str | None = None
     distributed: str | None = None
     overrides: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     wants_help: bool = False
+    wants_config: bool = False
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -77,12 +81,15 @@ def parse(argv: Sequence[str]) -> Arguments:
         if flag in ("-h", "--help"):
             found.wants_help = True
             continue
+        if flag == "--print-config":
+            found.wants_config = True
+            continue
         name, equals, value = flag.partition("=")
         known = ("--config", "--workdir", "--distributed")
         if not (name in known or name.startswith("--config.")):
             raise UserError(
                 f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR, "
-                "--config.key=value or --distributed=auto"
+                "--config.key=value, --distributed=auto, --print-config or --help"
             )
         if not equals:
             if not rest:
@@ -152,6 +159,10 @@ def resolve(argv: Sequence[str]) -> Request | None:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return None
+    if argv[0] == "--version":
+        found = {name: importlib.metadata.version(name) for name in ("forget-jax", "jax", "flax")}
+        print(", ".join(f"{name} {version}" for name, version in found.items()))
+        return None
     command = argv[0]
     if command not in COMMANDS:
         raise UserError(
@@ -171,6 +182,9 @@ def resolve(argv: Sequence[str]) -> Request | None:
         return None
     settings = tables.read(table, config)
     check(settings)
+    if given.wants_config:
+        print(files.dump_json(configs.plain(config), indent=1), flush=True)
+        return None
     _setup_jax(given.distributed)
     workdir = given.workdir
     if workdir is None:

@@ -1,6 +1,7 @@
 """Every field is explained, typed and overridable."""
 
 import importlib
+import json
 import pkgutil
 
 import pytest
@@ -76,6 +77,21 @@ def test_a_stage_of_quickstart_has_the_meanings_and_limits_of_its_own_command():
         c = config.load("quickstart")
         config.override(c, "pretrain.train.steps", "0")
         check(settings.read(settings.Quickstart, c))
+
+
+def test_the_resolved_config_is_printed_and_nothing_runs(run_cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run_cli("score", "--config.data.context=77", "--print-config")
+    assert (status, err) == (0, "") and not list(tmp_path.iterdir())
+    shown = json.loads(out)
+    assert shown["data"]["context"] == 77 and shown["score"]["chunk"] > 0
+    status, out, err = run_cli("score", "--config.data.context=-1", "--print-config")
+    assert (status, out) == (2, "") and "context" in err
+
+
+def test_the_version(run_cli):
+    status, out, _ = run_cli("--version")
+    assert status == 0 and out.startswith("forget-jax ") and ", jax " in out
 
 
 def test_every_command_has_a_module_and_a_config():
