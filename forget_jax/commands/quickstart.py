@@ -15,13 +15,14 @@ from forget_jax.data.reading import task_names
 from forget_jax.files import Path
 from forget_jax.runs.workdir import Workdir
 
+COMMAND = {"predict": "evaluate"}  # of the stages that are called otherwise
 STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
 
 
 def check(settings: Quickstart) -> None:
     """Refuses what a later stage would, before the first one begins."""
     for stage in STAGES:
-        further = getattr(module_of(stage), "check", None)
+        further = getattr(module_of(COMMAND.get(stage, stage)), "check", None)
         if further is not None:
             further(_joined(getattr(settings, stage), Path("quickstart")))
     tasks = task_names(settings.associate.tasks)
@@ -34,7 +35,7 @@ def run(settings: Quickstart, work: Workdir) -> Ended:
     """Runs the stages, each in a folder of its own, and resumes at the first that has not ended."""
     for number, stage in enumerate(STAGES):
         print(f"\n== {number + 1} of {len(STAGES)}: {stage} ==", file=sys.stderr)
-        drive(stage, _joined(getattr(settings, stage), work.path), work / stage)
+        drive(COMMAND.get(stage, stage), _joined(getattr(settings, stage), work.path), work / stage)
         work.tick()
     summary = _summary(work)
     shown = [f"{stage:>28} {seconds:6.1f} s" for stage, seconds in summary.seconds.items()]
@@ -59,17 +60,17 @@ def _joined(settings: Any, folder: Path) -> Any:
 def _summary(work: Workdir) -> Summary:
     """The headlines of all stages."""
 
-    def ended(kind: type[Any]) -> Any:
-        return summaries.read(kind, work / kind.command / "summary.json")
+    def ended(kind: type[Any], stage: str = "") -> Any:
+        return summaries.read(kind, work / (stage or kind.command) / "summary.json")
 
     pretrain: summaries.Pretrain = ended(summaries.Pretrain)
     associate: summaries.Associate = ended(summaries.Associate)
-    predict: summaries.Predict = ended(summaries.Predict)
+    predict: summaries.Evaluate = ended(summaries.Evaluate, "predict")
     replay: summaries.Replay = ended(summaries.Replay)
     scaling: summaries.Scaling = ended(summaries.Scaling)
     factoids: summaries.Factoids = ended(summaries.Factoids)
     stages = (pretrain, associate, predict, replay, scaling, factoids)
-    seconds = {stage.command: stage.seconds for stage in stages}
+    seconds = dict(zip(STAGES, (stage.seconds for stage in stages), strict=True))
     total = work.seconds()
     seconds["imports, pages and the rest"] = total - sum(seconds.values())
     return Summary(
