@@ -1,20 +1,11 @@
-"""Completion methods on an association matrix, under the paper's protocol."""
+"""What a new task will make the model forget: its probes' scores joined to a matrix of others."""
 
 from ml_collections import ConfigDict
 
-from forget_jax.commands.settings import Predict, fields
-
-# Test rows of the paper's FLAN split (the other 46 of the first 66 train).
-FLAN_TEST = (6, 65, 18, 8, 60, 13, 37, 22, 30, 19, 64, 50, 25, 31, 32, 61, 16, 5, 53, 49)
+from forget_jax.commands.settings import Predict
+from forget_jax.configs import evaluate
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`flan` and `tulu` are splits 1 and 2 of the released OLMo-7B matrix; else give split."""
-    if arg not in ("", "flan", "tulu"):
-        raise ValueError("it takes flan or tulu")
-    c = fields(Predict)
-    if arg:
-        test = FLAN_TEST if arg == "flan" else range(66, 76)
-        c.split.test_tasks = tuple(map(str, test))
-        c.split.train_tasks = tuple(str(i) for i in range(66) if i not in FLAN_TEST)
-    return c
+    """Matrix and probes are yours to give; `flan` and `tulu` are those of `evaluate`, as before."""
+    return evaluate.get_config(arg, Predict)

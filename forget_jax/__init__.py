@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forget_jax.api.matrices import choose_probes, complete, predict_row
     from forget_jax.api.models import finetune, load, save_adapter, score
-    from forget_jax.api.tables import forgetting
     from forget_jax.errors import UserError
+    from forget_jax.fleet.forgetting import forgetting
     from forget_jax.scaling import fit, plan_steps
 
 __all__ = [
@@ -33,7 +33,7 @@ _WHERE = {
     "complete": "api.matrices",
     "finetune": "api.models",
     "fit": "scaling",
-    "forgetting": "api.tables",
+    "forgetting": "fleet.forgetting",
     "load": "api.models",
     "plan_steps": "scaling",
     "predict_row": "api.matrices",

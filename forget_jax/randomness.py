@@ -24,6 +24,7 @@ Purpose = Literal[
     "mixing",  # where mixed examples stand in a task's stream
     "replay pool",  # which upstream examples may be replayed, and which are measured
     "replay draw",  # which of the pool are replayed
+    "random probes",  # which examples are measured where none is preferred
     "task",  # a fine-tune's own seed, by name and repeat
 ]
 PURPOSES = frozenset(get_args(Purpose))

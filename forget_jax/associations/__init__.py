@@ -26,7 +26,13 @@ from forget_jax.associations.components import Component, clusters, leading_comp
 from forget_jax.associations.evaluation import evaluate, paired_difference
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.nomination import Nomination, nominate
-from forget_jax.associations.online import PredictedRow, Predictor, fit_predictor, predict_row
+from forget_jax.associations.online import (
+    PredictedRow,
+    Predictor,
+    fit_predictor,
+    predict_means,
+    predict_row,
+)
 from forget_jax.associations.probes import (
     choose_probes,
     compare_probes,
@@ -64,6 +70,7 @@ __all__ = [
     "nominate",
     "paired_difference",
     "predict_from_features",
+    "predict_means",
     "predict_row",
     "predict_rows",
     "probes_needed",

@@ -2,10 +2,13 @@
 
 What the train rows say is computed once (`fit_predictor`); a new row (`predict_row`) then costs one
 small solve and one product with the columns. The intervals' width is calibrated on train rows, each
-predicted from the others: the share of their entries decides, not the Gaussian quantile.
+predicted from the others: the share of their entries decides, not the Gaussian quantile. So are the
+intervals of means over groups of examples: there each held-out row counts once.
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,8 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.associations import checks, evaluation
-from forget_jax.associations.completion import complete, mixture, resolve
+from forget_jax.associations.completion import METHODS, complete, mixture, resolve
 from forget_jax.errors import UserError
+
+FEWEST = 4  # train rows
+
+# What predicts: the method's name, its options, its state, and the mixture for the deviations.
+Fitted = tuple[str, Any, Any, mixture.Prepared]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +30,22 @@ class Predictor:
     """What is kept of the train rows.
 
     Attributes:
-      state: the mixture of factor models.
+      fitted: the method and the models.
       width: half width of an interval in predictive standard deviations.
       coverage: share of entries the intervals are meant to hold.
       n_columns: N.
+      rmse: of entries of the train rows, each predicted from the others.
+      groups_GxN: boolean, the columns of each group of which means are wanted.
+      width_G: half width of a mean's interval, in mean deviations of what is not measured of it.
     """
 
-    state: mixture.Prepared
+    fitted: Fitted
     width: float
     coverage: float
     n_columns: int
+    rmse: float
+    groups_GxN: np.ndarray
+    width_G: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,21 +62,54 @@ class PredictedRow:
     high_N: np.ndarray
 
 
-@jax.jit
-def _predict(state: mixture.Prepared, columns_S: jax.Array, values_S: jax.Array) -> Any:
-    mean_N, variance_N = mixture.predict(state, columns_S, values_S)
+@functools.partial(jax.jit, static_argnames="method")
+def _predict(
+    method: str, options: Any, state: Any, spread: mixture.Prepared, columns_S: Any, values_S: Any
+) -> tuple[jax.Array, jax.Array]:
+    mean_N, variance_N = mixture.predict(spread, columns_S, values_S)
+    if method != "mixture":
+        extend: Any = METHODS[method].extend
+        mean_N = extend(state, columns_S, values_S, jax.random.key(0), options)
     return mean_N, jnp.sqrt(variance_N)
 
 
-_prepare = jax.jit(mixture.prepare)
+@functools.partial(jax.jit, static_argnames="method")
+def _prepare(method: str, options: Any, z_MxN: jax.Array) -> Any:
+    prepare: Any = METHODS[method].prepare
+    return prepare(z_MxN, options)
 
 
-def _state(z_MxN: np.ndarray, options: dict[str, Any]) -> mixture.Prepared:
-    return _prepare(jnp.asarray(z_MxN), resolve("mixture", options, *z_MxN.shape)[1])
+@functools.partial(jax.jit, static_argnames="method")
+def _again(method: str, options: Any, state: Any, z_MxN: jax.Array) -> Any:
+    again: Any = METHODS[method].again
+    return again(state, z_MxN, options)
+
+
+def _fit(
+    z_MxN: np.ndarray, method: str, given: dict[str, Any], whole: Fitted | None = None
+) -> Fitted:
+    """What predicts from some train rows; what is slow to choose is kept of `whole`, of all."""
+    z = jnp.asarray(z_MxN)
+    if method == "mixture":
+        options = resolve(method, given, *z_MxN.shape)[1]
+        return method, options, None, _prepare(method, options, z)
+    spread = _prepare("mixture", resolve("mixture", {}, *z_MxN.shape)[1], z)
+    if whole is not None and METHODS[method].again is not None:
+        return method, whole[1], _again(method, whole[1], whole[2], z), spread
+    options = resolve(method, given, *z_MxN.shape)[1]
+    return method, options, _prepare(method, options, z), spread
 
 
 def fit_predictor(
-    train: Any, n_observed: int, coverage: float = 0.9, draws: int = 5, **options: Any
+    train: Any,
+    n_observed: int,
+    coverage: float = 0.9,
+    draws: int = 5,
+    *,
+    method: str = "mixture",
+    columns: Any = None,
+    groups: Sequence[Any] = (),
+    **options: Any,
 ) -> Predictor:
     """Prepares predictions of new tasks from `n_observed` probes each.
 
@@ -71,40 +118,72 @@ def fit_predictor(
       n_observed: how many entries of a new row will be known; the intervals are calibrated for it.
       coverage: share of entries that intervals are to hold, between 0 and 1.
       draws: random draws of known columns for each held-out train row.
-      **options: settings of the `mixture` method, `rank` and `offset`.
+      method: what gives the means, one of METHODS that extends; deviations are the mixture's.
+      columns: numbers of the columns that will be known, where that is settled: intervals are then
+        calibrated for these and not for random draws.
+      groups: boolean masks of columns, of whose means `predict_means` will give intervals.
+      **options: settings of the method.
 
     Returns:
       What `predict_row` takes. It costs M small decompositions, once.
 
     Raises:
-      UserError: fewer than four train rows, a coverage outside (0, 1), too many observed entries.
+      UserError: fewer than four train rows, a coverage outside (0, 1), too many observed entries,
+        or a method that cannot extend what it has prepared.
     """
     train_MxN = checks.as_matrix(train, "the matrix of train rows")
-    if train_MxN.shape[0] < 4:
+    if train_MxN.shape[0] < FEWEST:
         raise UserError(f"calibrating intervals needs at least 4 train rows, not {len(train_MxN)}")
     if not 0 < coverage < 1:
         raise UserError(f"coverage must lie between 0 and 1, not {coverage}")
+    if method in METHODS and METHODS[method].extend is None:
+        able = ", ".join(name for name, one in METHODS.items() if one.extend is not None)
+        raise UserError(f"{method} fits every row anew; rows with intervals take {able}")
     missing_MxN = np.isnan(train_MxN)
     if missing_MxN.any():
-        train_MxN = complete(train_MxN, ~missing_MxN, "mixture", **options)
-    columns_GxS = evaluation.observed_columns(
-        train_MxN.shape[1], n_observed, range(20_000, 20_000 + draws)
-    )
-    widths = []
+        given = options if method == "mixture" else {}
+        train_MxN = complete(train_MxN, ~missing_MxN, "mixture", **given)
+    n = train_MxN.shape[1]
+    if columns is None:
+        columns_GxS = evaluation.observed_columns(n, n_observed, range(20_000, 20_000 + draws))
+    else:
+        columns_GxS = checks.as_rows(columns, n, "the columns that will be known")[None]
+    if method == "auto":
+        options = {"probes": columns_GxS.shape[1]} | options
+    whole = _fit(train_MxN, method, options)
+    groups_GxN = np.array(groups, bool).reshape(len(groups), n)
+    widths, squares, ratios = [], [], []
     for i, row_N in enumerate(train_MxN):
-        state = _state(np.delete(train_MxN, i, 0), options)
+        fitted = _fit(np.delete(train_MxN, i, 0), method, options, whole)
         for columns_S in columns_GxS:
-            mean_N, deviation_N = _predict(state, columns_S, row_N[columns_S])
-            width_N = np.abs(row_N - mean_N) / np.asarray(deviation_N)
+            mean_N, deviation_N = map(np.asarray, _predict(*fitted, columns_S, row_N[columns_S]))
+            error_N = row_N - mean_N
+            width_N = np.abs(error_N) / deviation_N
             width_N[~np.isfinite(width_N)] = np.inf  # a prediction that is no number
-            width_N[columns_S] = np.nan
-            width_N[missing_MxN[i]] = np.nan
-            widths.append(width_N)
-    known = np.stack(widths)
-    known = known[~np.isnan(known)]
+            left_N = ~missing_MxN[i]
+            left_N[columns_S] = False
+            widths.append(width_N[left_N])
+            squares.append(error_N[left_N] ** 2)
+            among = groups_GxN & left_N
+            ratio_G = np.abs(among @ error_N) / np.maximum(among @ deviation_N, 1e-30)
+            ratios.append(np.where(among.any(1), ratio_G, np.nan))
+    known = np.concatenate(widths)
     if not known.size or not np.isfinite(width := float(np.quantile(known, coverage))):
         raise UserError("no interval can be given: no prediction of the train rows is finite")
-    return Predictor(_state(train_MxN, options), width, coverage, train_MxN.shape[1])
+    error = float(np.sqrt(np.concatenate(squares).mean()))
+    width_G = _of_means(np.array(ratios), coverage, len(train_MxN))
+    return Predictor(whole, width, coverage, n, error, groups_GxN, width_G)
+
+
+def _of_means(ratio_KxG: np.ndarray, coverage: float, rows: int) -> np.ndarray:
+    """The quantile of each group's ratios that a further row stays below (split conformal)."""
+    level = min(1.0, np.ceil((rows + 1) * coverage) / rows)
+    known = ~np.isnan(ratio_KxG)
+    found = [
+        np.quantile(r[k], level, method="higher") if k.any() else np.inf
+        for r, k in zip(ratio_KxG.T, known.T, strict=True)
+    ]
+    return np.array(found, float)
 
 
 def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow:
@@ -123,6 +202,27 @@ def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow
     values_S = np.asarray(values, np.float32).reshape(-1)
     if values_S.shape != columns_S.shape or np.isinf(values_S).any():
         raise UserError(f"{columns_S.size} probed columns need as many finite values (or NaN)")
-    mean_N, deviation_N = map(np.asarray, _predict(predictor.state, columns_S, values_S))
+    mean_N, deviation_N = map(np.asarray, _predict(*predictor.fitted, columns_S, values_S))
     half_N = predictor.width * deviation_N
     return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N)
+
+
+def predict_means(
+    predictor: Predictor, row: PredictedRow, measured_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of each group of the predictor, and both ends of its interval.
+
+    Args:
+      row: a predicted row.
+      measured_N: what was measured of it, NaN elsewhere; this counts as it is.
+    """
+    known_N = ~np.isnan(measured_N)
+    z_N = np.where(known_N, measured_N, row.mean_N)
+    deviation_N = (row.high_N - row.mean_N) / predictor.width
+    groups = predictor.groups_GxN
+    size_G = groups.sum(1)
+    mean_G = groups @ z_N / size_G
+    left_G = (groups & ~known_N) @ deviation_N
+    # a group that is measured whole has no interval, however wide one of others would be
+    half_G = np.where(left_G > 0, predictor.width_G, 0) * left_G / size_G
+    return mean_G, mean_G - half_G, mean_G + half_G

@@ -8,9 +8,9 @@ import numpy as np
 import xarray as xr
 
 from forget_jax import files
-from forget_jax.associations import summary as matrices
+from forget_jax.associations import summary as figures
 from forget_jax.associations.matrix import Matrix, save
-from forget_jax.commands import values
+from forget_jax.commands import matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Associate
 from forget_jax.commands.summaries import Associate as Summary
@@ -78,6 +78,7 @@ def run(settings: Associate, work: Workdir) -> Ended:
     examples = [e for e in upstream.examples if e.name in kept]
     beginnings = [{"name": e.name, "text": reading.whole(e)[:600]} for e in examples]
     files.write_json(work / "examples.json", beginnings)
+    matrices.keep_examples(work, examples)
     grid = _cells(settings, texts)
     reciting = _reciting(settings, fleet, reader, examples)
     if reciting is not None and work.has_part(0):
@@ -193,8 +194,8 @@ def _finish(
     twice = [name for name in names if name in again]
     assert done.table is not None
     base = done.table.sel(model=BASE)
-    statistics = matrices.statistics(z_MxN, settings.r2_ranks, settings.metric == "exact_match")
-    agree = matrices.retest(measured.z(twice), measured.z([again[name] for name in twice]))
+    statistics = figures.statistics(z_MxN, settings.r2_ranks, settings.metric == "exact_match")
+    agree = figures.retest(measured.z(twice), measured.z([again[name] for name in twice]))
     summary = Summary(
         metric=settings.metric,
         tasks=len(names),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from forget_jax import files
+from forget_jax.commands import matrices
 from forget_jax.data import reading
 from forget_jax.data.examples import Example
 from forget_jax.data.reading import split_slice
@@ -73,7 +74,7 @@ def _of(kind: str, name: str, data: Any) -> str:
     if kind == "rows":
         return _of_rows(reading.load((name,), data))
     if kind == "file":
-        return inputs.of_path(name)
+        return inputs.of_path(matrices.place(name))
     for place in (Path(name) / "adapter", Path(name) / "model") if kind == "adapter" else ():
         if place.is_dir():
             return inputs.of_weights(place)

@@ -17,13 +17,14 @@ from forget_jax.files import Path
 from forget_jax.lm.hf import about, layout
 from forget_jax.runs.workdir import Workdir
 
+COMMAND = {"predict": "evaluate"}  # of the stages that are called otherwise
 STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
 
 
 def check(settings: Quickstart) -> None:
     """Refuses what a later stage would, before the first one begins."""
     for stage in _stages(settings):
-        further = getattr(module_of(stage), "check", None)
+        further = getattr(module_of(COMMAND.get(stage, stage)), "check", None)
         if further is not None:
             further(_joined(settings, stage, Path("quickstart")))
     tasks = task_names(settings.associate.tasks)
@@ -37,7 +38,7 @@ def run(settings: Quickstart, work: Workdir) -> Ended:
     stages = _stages(settings)
     for number, stage in enumerate(stages):
         print(f"\n== {number + 1} of {len(stages)}: {stage} ==", file=sys.stderr)
-        drive(stage, _joined(settings, stage, work.path), work / stage)
+        drive(COMMAND.get(stage, stage), _joined(settings, stage, work.path), work / stage)
         work.tick()
     summary = _summary(work, settings.base)
     shown = [f"{stage:>28} {seconds:6.1f} s" for stage, seconds in summary.seconds.items()]
@@ -68,17 +69,18 @@ def _joined(whole: Quickstart, stage: str, folder: Path) -> Any:
 def _summary(work: Workdir, base: str) -> Summary:
     """The headlines of all stages."""
 
-    def ended(kind: type[Any]) -> Any:
-        return summaries.read(kind, work / kind.command / "summary.json")
+    def ended(kind: type[Any], stage: str = "") -> Any:
+        return summaries.read(kind, work / (stage or kind.command) / "summary.json")
 
     pretrain: summaries.Pretrain | None = None if base else ended(summaries.Pretrain)
     associate: summaries.Associate = ended(summaries.Associate)
-    predict: summaries.Predict = ended(summaries.Predict)
+    predict: summaries.Evaluate = ended(summaries.Evaluate, "predict")
     replay: summaries.Replay = ended(summaries.Replay)
     scaling: summaries.Scaling = ended(summaries.Scaling)
     factoids: summaries.Factoids = ended(summaries.Factoids)
     stages = (pretrain, associate, predict, replay, scaling, factoids)
-    seconds = {stage.command: stage.seconds for stage in stages if stage is not None}
+    named = zip(STAGES, stages, strict=True)
+    seconds = {name: stage.seconds for name, stage in named if stage is not None}
     total = work.seconds()
     seconds["imports, pages and the rest"] = total - sum(seconds.values())
     return Summary(

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from forget_jax.associations import matrix as matrices
 from forget_jax.associations.evaluation import interval
-from forget_jax.commands import values
+from forget_jax.commands import matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Replay
 from forget_jax.commands.summaries import OverContext, StrategiesDiffer, Strategy

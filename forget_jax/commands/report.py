@@ -60,8 +60,10 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_score(folder)]
         case summaries.Associate():
             return _associate(folder, summary)
+        case summaries.Evaluate():
+            return [_evaluate(summary)]
         case summaries.Predict():
-            return [_predict(summary)]
+            return [_predicted(name, task, summary) for name, task in summary.tasks.items()]
         case summaries.Probes():
             return [_probes(summary)]
         case summaries.Replay():
@@ -153,12 +155,24 @@ def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
     ]
 
 
-def _predict(summary: summaries.Predict) -> Section:
+def _evaluate(summary: summaries.Evaluate) -> Section:
     methods = {
         name: room.Completed(m.rmse, m.rmse_std, m.f1, m.seconds)
         for name, m in summary.methods.items()
     }
     return room.methods_section(methods, summary.observed, summary.seeds)
+
+
+def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Predict) -> Section:
+    means = {
+        source: room.PredictedMean(m.z, m.low, m.high, m.examples, m.measured)
+        for source, m in {"all examples": task.mean, **task.sources}.items()
+    }
+    most = [
+        room.PredictedExample(e.example, e.source, e.z, e.low, e.high, e.measured, e.text)
+        for e in task.most_forgotten
+    ]
+    return room.predicted_section(name, means, most, summary.coverage, task.expected_rmse)
 
 
 def _probes(summary: summaries.Probes) -> Section:

@@ -124,7 +124,12 @@ class Associate(Tasks):
 @dataclasses.dataclass(frozen=True)
 class MatrixPath:
     path: str = names(
-        "file", setting("", "association matrix: .zarr, .npz, .csv, or .json with `arr`")
+        "file",
+        setting(
+            "",
+            "association matrix: a workdir of associate, .zarr, .npz, .csv, .json with `arr`, or "
+            "a table of scores (a workdir of score, scores.zarr or scores.parquet)",
+        ),
     )
 
 
@@ -132,19 +137,22 @@ class MatrixPath:
 class Split:
     test_tasks: tuple[str, ...] = setting((), "tasks to predict: row numbers or names")
     train_tasks: tuple[str, ...] = setting(
-        (), "tasks to learn from; empty: all that are not tested"
+        (), "tasks to learn from; empty: all that are not predicted"
     )
 
 
+COMPARED = ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian", "mixture", "auto")
+
+
 @dataclasses.dataclass(frozen=True)
-class Predict:
+class Evaluate:
     matrix: MatrixPath = MatrixPath()
     split: Split = Split()
     observed: int = setting(30, "measured entries of each test task's row", least=1)
     seeds: int = setting(10, "repetitions under other seeds", least=1, most=10_000)
     methods: tuple[str, ...] = free(
         setting(
-            ("column_mean", "scaled_mean", "additive", "knn", "als", "gaussian", "mixture"),
+            COMPARED,
             "completion methods to compare",
             choices=_methods,
         )
@@ -152,10 +160,41 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProbesPath:
+    path: str = names(
+        "file",
+        setting(
+            "",
+            "scores of new tasks' probes, base and fine-tunes: a workdir of score, scores.zarr or "
+            "scores.parquet; empty: rows of the matrix that have gaps are filled",
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict(Evaluate):
+    """What it shares with `evaluate` is for configs that name test tasks, as before."""
+
+    probes: ProbesPath = ProbesPath()
+    method: str = free(setting("auto", "completion method of the prediction", choices=_methods))
+    coverage: float = free(
+        setting(0.9, "share of the entries that intervals are to hold", above=0, below=1)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Probes:
     matrix: MatrixPath = MatrixPath()
     split: Split = without(Split(), "test_tasks")
-    observed: int = setting(30, "measured entries of each test task's row", least=1)
+    observed: int = setting(30, "how many examples to measure of the next task", least=1)
+    aim: str = free(
+        setting(
+            "row",
+            "what the examples of probes.jsonl are to decide: the whole row, its mean, or the top "
+            "(most forgotten); or random, the safe choice for a task unlike the others",
+            choices=("row", "mean", "top", "random"),
+        )
+    )
     seeds: int = setting(5, "repetitions under other seeds", least=1, most=10_000)
 
 
@@ -267,7 +306,7 @@ class Quickstart:
     )
     pretrain: Pretrain = Pretrain()
     associate: Associate = Associate()
-    predict: Predict = Predict()
+    predict: Evaluate = Evaluate()
     replay: Replay = Replay()
     scaling: Scaling = Scaling()
     factoids: Factoids = Factoids()
@@ -276,7 +315,8 @@ class Quickstart:
 TABLES: dict[str, type] = {
     table.__name__.lower(): table
     for table in (
-        *(Quickstart, Pretrain, Finetune, Score, Associate, Predict, Probes, Replay, Scaling),
+        *(Quickstart, Pretrain, Finetune, Score, Associate, Evaluate, Predict, Probes, Replay),
+        *(Scaling,),
         *(Factoids, Export, Report, Bench),
     )
 }

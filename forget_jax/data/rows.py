@@ -84,6 +84,20 @@ def to_example(
     return Example(name, source, prompt=prompt, completion=completion, answers=answers)
 
 
+def row_of(example: Example) -> dict[str, Any]:
+    """The row that `to_example` makes this very example of, under our own field names."""
+    row: dict[str, Any] = {"name": example.name, "source": example.source}
+    if example.text is not None:
+        row["text"] = example.text
+    elif example.messages:
+        row["messages"] = [{"role": role, "content": text} for role, text in example.messages]
+    else:
+        target = example.completion or ""
+        # a text that is itself a list in JSON would be read as one
+        row |= {"prompt": example.prompt, "completion": [target] if as_list(target) else target}
+    return row | ({"answers": list(example.answers)} if example.answers else {})
+
+
 def _completion(value: Any, where: str, notes: Notes) -> tuple[str, Sequence[str]]:
     """A completion, and the accepted answers where it is given as a list of them."""
     if isinstance(value, str):

@@ -29,7 +29,7 @@ class Replay:
     observed: int = setting(
         30, "measured entries of the task's row that the prediction may see", least=1
     )
-    method: str = setting("mixture", "completion method of the prediction", choices=_methods)
+    method: str = setting("auto", "completion method of the prediction", choices=_methods)
     pool: float = setting(
         0.5,
         "share of the upstream examples that may be replayed; the rest is measured",

@@ -5,6 +5,11 @@ from forget_jax.report.bench_section import bench_section
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.page import page
+from forget_jax.report.predicted_section import (
+    PredictedExample,
+    PredictedMean,
+    predicted_section,
+)
 from forget_jax.report.probes_section import probes_section
 from forget_jax.report.remedy_sections import (
     FactsKept,
@@ -24,6 +29,8 @@ __all__ = [
     "Forgetting",
     "LawSurface",
     "PairedTest",
+    "PredictedExample",
+    "PredictedMean",
     "Replayed",
     "Section",
     "Table",
@@ -33,6 +40,7 @@ __all__ = [
     "matrix_section",
     "methods_section",
     "page",
+    "predicted_section",
     "probes_section",
     "rank_section",
     "replay_section",

@@ -30,6 +30,14 @@ def test_the_mixture_is_below_the_published_methods(z, test, most):
     assert paired_difference(found, "mixture", "knn")["high"] < 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("test", "most"), [(FLAN, 3.05), (TULU, 4.25)])
+def test_auto_is_no_worse_than_the_mixture(z, test, most):
+    found = evaluate(z, TRAIN, test, 30, 10, {"auto": {}, "mixture": {"rank": 12}})
+    assert 100 * found["auto"]["rmse"] <= most
+    assert paired_difference(found, "auto", "mixture")["high"] < 0
+
+
 def test_intervals_hold_nine_tenths_of_the_entries(z):
     predictor = fit_predictor(z[TRAIN], 30, draws=1)
     rng = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """Files of every kind become the same examples, and every mistake in one is a clear line."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from forget_jax.data import sources
 from forget_jax.data.examples import Example
+from forget_jax.data.rows import row_of
 from forget_jax.errors import UserError
 
 
@@ -229,3 +231,20 @@ def test_a_column_may_be_null_where_it_is_optional(tmp_path):
 def test_long_csv_cells(tmp_path):
     path = write(tmp_path, "a.csv", "text\n" + "word " * 50_000 + "\n")
     assert len(sources.load(path)[0].text) == 250_000
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        Example("a#1", "a", text="A line\u2028and another"),
+        Example("b", "s", prompt="Q", completion="", answers=("x", "y")),
+        Example("c", "s", prompt="", completion='["no list", "but text"]', answers=("z",)),
+        Example("d", "s", messages=(("user", "Hi"), ("assistant", "Hello"))),
+    ],
+)
+def test_a_kept_row_is_read_as_the_same_example(example, tmp_path):
+    path = tmp_path / "kept.jsonl"
+    path.write_text(json.dumps(row_of(example), ensure_ascii=False) + "\n")
+    (found,) = sources.load(str(path))
+    answers = found.answers if example.completion is None else example.answers
+    assert dataclasses.replace(found, answers=answers) == example

@@ -41,13 +41,14 @@ KEYS = {
         *("missing", "columns_dropped", "em", "f1", "prompts_cut", *TRAINING, "base_nll_mean"),
         *("useful_fraction", "failed", "over_context", "seconds"),
     ),
-    "predict": (
+    "predict": ("tasks", "method", "coverage", "examples", "predicted", "seconds"),
+    "evaluate": (
         *("methods", "best", "paired", "observed", "seeds", "train_tasks", "test_tasks"),
         "seconds",
     ),
     "probes": (
-        *("columns", "columns_by_aim", "expected_errors", "against_random", "observed", "tasks"),
-        "seconds",
+        *("columns", "columns_by_aim", "expected_errors", "against_random", "observed", "aim"),
+        *("texts", "tasks", "seconds"),
     ),
     "replay": (
         *("replay", "paired_test", "base_upstream_nll", "tasks", "seeds", "evaluated"),
@@ -211,7 +212,7 @@ def test_another_commands_summary():
 
 
 def test_a_page_of_another_version_is_refused_by_file_and_field(tmp_path):
-    plain = held("predict")
+    plain = held("evaluate")
     plain["methods"]["a name"]["rmsd"] = plain["methods"]["a name"].pop("rmse")
     files.write_json(tmp_path / "summary.json", plain)
     with pytest.raises(UserError) as e:
@@ -222,7 +223,9 @@ def test_a_page_of_another_version_is_refused_by_file_and_field(tmp_path):
         report.build(tmp_path)
 
 
-@pytest.mark.parametrize("command", ["predict", "probes", "replay", "factoids", "bench", "export"])
+@pytest.mark.parametrize(
+    "command", ["evaluate", "predict", "probes", "replay", "factoids", "bench", "export"]
+)
 def test_a_page_needs_only_folder_and_summary(command, tmp_path):
     made = example(summaries.COMMANDS[command])
     if command == "bench":

@@ -136,6 +136,8 @@ def predict_rows(
         raise UserError(f"a known column is not among the {z_MxN.shape[1]} columns of the matrix")
     if (np.abs(values_FxS) > checks.LARGEST).any():  # NaN is not
         raise UserError(f"a known value of a new row is infinite or beyond {checks.LARGEST:g}")
+    if method == "auto":
+        options = {"probes": max(columns_FxS.shape[1], 1)} | options
     chosen, settings = resolve(method, options, *z_MxN.shape)
     if chosen.extend is not None and np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)

@@ -11,6 +11,7 @@ from forget_jax.associations import checks
 from forget_jax.associations.completion import (
     additive,
     als,
+    auto,
     column_mean,
     gaussian,
     knn,
@@ -32,6 +33,7 @@ class Method(NamedTuple):
       fill: of any missing entries.
       prepare, extend: of one new row beside complete train rows, or None.
       spare_rows: rows needed beyond the rank.
+      again: the state of other rows, with what is slow to choose kept of a state of more; or None.
     """
 
     options: type
@@ -39,6 +41,7 @@ class Method(NamedTuple):
     prepare: Callable[..., Any] | None = None
     extend: Callable[..., Array] | None = None
     spare_rows: int = 0
+    again: Callable[..., Any] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -64,6 +67,9 @@ METHODS: dict[str, Method] = {
     ),
     "mixture": Method(
         mixture.Settings, mixture.fill, mixture.prepare, mixture.extend, spare_rows=2
+    ),
+    "auto": Method(
+        auto.Settings, auto.fill, auto.prepare, auto.extend, spare_rows=3, again=auto.again
     ),
     "soft_impute": Method(
         soft_impute.Settings, soft_impute.fill, soft_impute.prepare, soft_impute.extend

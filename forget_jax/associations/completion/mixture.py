@@ -7,7 +7,7 @@ they make its known entries (the evidence, in closed form by the matrix determin
 models share one decomposition, so their average costs one product with the columns.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ POOLED = (1.0, 10.0, 100.0, 1000.0)
 # Variances relative to the train rows'; every pair has the same prior weight.
 NOISE_SCALES = (0.25, 1.0, 4.0, 16.0)
 FACTOR_SCALES = (0.25, 1.0, 4.0)
+NOISE_Q, FACTOR_Q = (scale.ravel() for scale in np.meshgrid(NOISE_SCALES, FACTOR_SCALES))
+PLAIN = int(np.flatnonzero((NOISE_Q == 1) & (FACTOR_Q == 1))[0])  # the train rows' own scales
 
 
 @settings
@@ -62,8 +64,19 @@ def _pooled_noise(own: Array, average: Array, freedom: Array, pooled: Array) -> 
     return (freedom * own + pooled * average) / (freedom + pooled)
 
 
-def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> Any:
-    """Mean and covariance of the factors, and mean noise scale, over the scales of one model."""
+class Posterior(NamedTuple):
+    """Of one model, or of all of them along leading axes R (numbers of factors) × H (poolings)."""
+
+    mean_k: Array  # factors on the basis, over the scales of the new row
+    covariance_kxk: Array
+    scale: Array  # mean noise scale
+    plain_k: Array  # factors under the train rows' own scales
+    log_scale: Array  # mean of the noise scale's logarithm
+    evidence: Array  # logarithm; comparable between models
+
+
+def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> Posterior:
+    """What one model says of a new row, over its scales."""
     weight_S = known_S / noise_S
     gram_kxk = (load_kxS * weight_S) @ load_kxS.T
     right_k = load_kxS @ (weight_S * left_S)
@@ -81,29 +94,39 @@ def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> A
         )
         return mean_k, noise * inverse, evidence
 
-    noises, factors = np.meshgrid(NOISE_SCALES, FACTOR_SCALES)
-    noise_Q, factor_Q = jnp.asarray(noises.ravel()), jnp.asarray(factors.ravel())
+    noise_Q, factor_Q = jnp.asarray(NOISE_Q), jnp.asarray(FACTOR_Q)
     mean_Qxk, covariance_Qxkxk, evidence_Q = jax.vmap(one)(noise_Q, factor_Q)
     weight_Q = jax.nn.softmax(evidence_Q)
     mean_k = weight_Q @ mean_Qxk
     off_Qxk = mean_Qxk - mean_k
     covariance = jnp.einsum("q,qab->ab", weight_Q, covariance_Qxkxk)
-    return mean_k, covariance + (weight_Q * off_Qxk.T) @ off_Qxk, weight_Q @ noise_Q
+    whole = covariance + (weight_Q * off_Qxk.T) @ off_Qxk
+    return Posterior(
+        mean_k,
+        whole,
+        weight_Q @ noise_Q,
+        mean_Qxk[PLAIN],
+        weight_Q @ jnp.log(noise_Q),
+        jax.nn.logsumexp(evidence_Q) - 0.5 * (known_S * jnp.log(noise_S)).sum(),
+    )
 
 
-def _models(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array, Array]:
-    """For every number of factors and every pooling: factors on the basis, their covariance, scale.
-
-    Shapes: R × H × k, R × H × k × k, R × H.
-    """
+def models(state: Prepared, columns_S: Array, values_S: Array) -> Posterior:
+    """What every number of factors and every pooling says of a new row."""
     known_S = ~jnp.isnan(values_S)
     left_S = jnp.where(known_S, values_S - state.mean_N[columns_S], 0)
     basis_kxS = state.basis_kxN[:, columns_S]
 
-    def one(scale_k: Array, own_S: Array, average: Array, freedom: Array, pooled: Array) -> Any:
+    def one(
+        scale_k: Array, own_S: Array, average: Array, freedom: Array, pooled: Array
+    ) -> Posterior:
         noise_S = _pooled_noise(own_S, average, freedom, pooled)
-        mean_k, covariance, scale = _scaled(scale_k[:, None] * basis_kxS, noise_S, left_S, known_S)
-        return scale_k * mean_k, covariance * jnp.outer(scale_k, scale_k), scale
+        found = _scaled(scale_k[:, None] * basis_kxS, noise_S, left_S, known_S)
+        return found._replace(
+            mean_k=scale_k * found.mean_k,
+            covariance_kxk=found.covariance_kxk * jnp.outer(scale_k, scale_k),
+            plain_k=scale_k * found.plain_k,
+        )
 
     over_poolings = jax.vmap(one, (None, None, None, None, 0))
     return jax.vmap(over_poolings, (0, 0, 0, 0, None))(
@@ -117,7 +140,8 @@ def _models(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, 
 
 def predict(state: Prepared, columns_S: Array, values_S: Array) -> tuple[Array, Array]:
     """Mean and variance of every entry of a row (N each), its noise included."""
-    mean_RxHxk, covariance, scale_RxH = _models(state, columns_S, values_S)
+    found = models(state, columns_S, values_S)
+    mean_RxHxk, covariance, scale_RxH = found.mean_k, found.covariance_kxk, found.scale
     mean_k = mean_RxHxk.mean((0, 1))
     off = mean_RxHxk - mean_k
     whole = covariance.mean((0, 1)) + jnp.einsum("rha,rhb->ab", off, off) / scale_RxH.size
@@ -133,8 +157,8 @@ def extend(
     state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
 ) -> Array:
     """The new row's mean over all models; the train rows are not refitted."""
-    mean_RxHxk, _, _ = _models(state, columns_S, values_S)
-    return state.mean_N + mean_RxHxk.mean((0, 1)) @ state.basis_kxN
+    mean_k = models(state, columns_S, values_S).mean_k.mean((0, 1))
+    return state.mean_N + mean_k @ state.basis_kxN
 
 
 def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:

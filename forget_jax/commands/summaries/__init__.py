@@ -25,11 +25,15 @@ from forget_jax.commands.summaries.experiments import (
 )
 from forget_jax.commands.summaries.matrices import (
     Associate,
+    Evaluate,
     ExpectedError,
     Failed,
+    Forgotten,
+    MeanForgetting,
     Method,
     MethodsDiffer,
     Predict,
+    PredictedTask,
     Probes,
     ProbesDiffer,
 )
@@ -54,18 +58,22 @@ __all__ = [
     "ArmBySeed",
     "Associate",
     "Bench",
+    "Evaluate",
     "ExpectedError",
     "Export",
     "Factoids",
     "Failed",
     "Finetune",
+    "Forgotten",
     "Law",
+    "MeanForgetting",
     "Method",
     "MethodsDiffer",
     "NotFinite",
     "OrderDependence",
     "OverContext",
     "Predict",
+    "PredictedTask",
     "Pretrain",
     "Probes",
     "ProbesDiffer",
@@ -88,6 +96,7 @@ Summary = (
     | Finetune
     | Score
     | Associate
+    | Evaluate
     | Predict
     | Probes
     | Replay

@@ -1,4 +1,4 @@
-"""Summaries of what makes or reads a forgetting matrix: associate, predict, probes."""
+"""Summaries of what makes or reads a forgetting matrix: associate, evaluate, predict, probes."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -129,8 +129,8 @@ class MethodsDiffer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Rows completed from a few entries.
+class Evaluate:
+    """How well rows are completed from a few entries.
 
     Attributes:
       methods: by name.
@@ -141,7 +141,7 @@ class Predict:
       train_tasks, test_tasks: names.
     """
 
-    command: ClassVar[str] = "predict"
+    command: ClassVar[str] = "evaluate"
     methods: dict[str, Method]
     best: str
     paired: dict[str, MethodsDiffer]
@@ -149,6 +149,82 @@ class Predict:
     seeds: int
     train_tasks: tuple[str, ...]
     test_tasks: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanForgetting:
+    """Mean z over examples, those measured as they were measured and the others predicted.
+
+    Attributes:
+      z: in the matrix's unit.
+      low, high: of the interval.
+      examples, measured: how many of them, and how many were measured.
+    """
+
+    z: float
+    low: float
+    high: float
+    examples: int
+    measured: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """An example that is predicted, or was measured, to be forgotten.
+
+    Attributes:
+      z: in the matrix's unit.
+      low, high: of the interval; z itself where it was measured.
+      text: its beginning; empty where that is not known.
+    """
+
+    example: str
+    source: str
+    z: float
+    low: float
+    high: float
+    measured: bool
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictedTask:
+    """A task's row, filled.
+
+    Attributes:
+      mean: over all examples.
+      sources: over those of each source; empty where the matrix has no sources.
+      most_forgotten: the examples of the largest z.
+      expected_rmse: of entries of held-out train rows, predicted from as many.
+      learned_from: rows that it was predicted from.
+    """
+
+    mean: MeanForgetting
+    sources: dict[str, MeanForgetting]
+    most_forgotten: tuple[Forgotten, ...]
+    expected_rmse: float
+    learned_from: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Rows with gaps, filled; predicted.parquet holds every entry.
+
+    Attributes:
+      tasks: by name.
+      method: of completion.
+      coverage: share of the entries that intervals are to hold.
+      examples: columns.
+      predicted: entries that were not measured.
+    """
+
+    command: ClassVar[str] = "predict"
+    tasks: dict[str, PredictedTask]
+    method: str
+    coverage: float
+    examples: int
+    predicted: int
     seconds: float
 
 
@@ -197,11 +273,13 @@ class Probes:
     """Which examples to measure for the next task.
 
     Attributes:
-      columns: their names, chosen to predict the row; the most telling first.
+      columns: the names of those in probes.jsonl, as `aim` has it; the most telling first.
       columns_by_aim: names chosen for every aim.
       expected_errors: by number of random probes.
       against_random: by aim; None where the matrix is too small to tell.
       observed: how many were chosen.
+      aim: row, mean, top or random.
+      texts: whether probes.jsonl holds their texts, for `score`; else it lists their names.
       tasks: rows that they were learned from.
     """
 
@@ -211,5 +289,7 @@ class Probes:
     expected_errors: tuple[ExpectedError, ...]
     against_random: dict[str, ProbesDiffer] | None = field(default=None, metadata=SPARSE)
     observed: int
+    aim: str
+    texts: bool
     tasks: int
     seconds: float

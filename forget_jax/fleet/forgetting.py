@@ -38,7 +38,7 @@ def forgetting(
       UserError: tables of other examples, or of the same with other numbers of tokens (another
         tokenizer or template), a score that is missing, or models that cannot be told apart.
     """
-    first = _read(before, "the table of the base")
+    first = read(before, "the table of the base")
     names = [str(name) for name in first.model.values]
     if BASE not in names and len(names) > 1:
         raise UserError(
@@ -67,7 +67,7 @@ def _tuned(first: xr.Dataset, after: Any, base: str) -> Iterator[tuple[str, xr.D
     """The fine-tuned models: the name of each one's task, and its scores."""
     if isinstance(after, Mapping) and not isinstance(after, xr.Dataset):
         for task, given in after.items():
-            table = _read(given, task)
+            table = read(given, task)
             models = [m for m in table.model.values if m != BASE] or [BASE]
             if len(models) > 1:
                 raise UserError(f"the table of {task} holds several models: {', '.join(models)}")
@@ -77,7 +77,7 @@ def _tuned(first: xr.Dataset, after: Any, base: str) -> Iterator[tuple[str, xr.D
         tables, but = [first], base
     else:
         several = list(after) if isinstance(after, list | tuple) else [after]
-        tables, but = [_read(one, f"table {i} of `after`") for i, one in enumerate(several)], BASE
+        tables, but = [read(one, f"table {i} of `after`") for i, one in enumerate(several)], BASE
     for i, table in enumerate(tables):
         models = [m for m in table.model.values if m != but]
         if not models:
@@ -89,7 +89,7 @@ def _tuned(first: xr.Dataset, after: Any, base: str) -> Iterator[tuple[str, xr.D
             yield str(model), table.sel(model=model)
 
 
-def _read(given: Scores, what: str) -> xr.Dataset:
+def read(given: Scores, what: str) -> xr.Dataset:
     """A whole table of scores: dims `model` and `example`, sums in nats and numbers of tokens."""
     table = given if isinstance(given, xr.Dataset) else _file(given)
     if not ({NLL, "tokens"} <= set(table.data_vars) and {"model", "example"} <= set(table.coords)):
@@ -106,14 +106,22 @@ def _file(given: PathLike) -> xr.Dataset:
     path = files.Path(given)
     if not path.exists():
         raise UserError(f"{os.fspath(given)} does not exist")
-    if path.suffix == ".zarr":
-        with disk.read(path) as table:
-            return table.load()
-    if path.suffix != ".parquet":
+    if path.suffix not in (".zarr", ".parquet"):
         raise UserError(f"{os.fspath(given)}: scores are a .zarr or .parquet file")
-    frame = pd.read_parquet(io.BytesIO(path.read_bytes()))
+    try:
+        if path.suffix == ".zarr":
+            with disk.read(path) as table:
+                return table.load()
+        frame = pd.read_parquet(io.BytesIO(path.read_bytes()))
+    except Exception as e:  # zarr, xarray and pyarrow raise whatever a damaged file makes of it
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"{os.fspath(given)} is not a table of scores, or a damaged one ({reason})"
+        ) from e
     if missing := {"model", "example", NLL, "tokens"} - set(frame.columns):
         raise UserError(f"{os.fspath(given)} has no column {min(missing)}")
+    if odd := [name for name in (NLL, "tokens") if frame[name].dtype.kind not in "fiu"]:
+        raise UserError(f"{os.fspath(given)}: its column {odd[0]} does not hold numbers")
     if frame.duplicated(["model", "example"]).any():
         raise UserError(f"{os.fspath(given)} has two rows of one model and example")
     table = frame.set_index(["model", "example"]).to_xarray()

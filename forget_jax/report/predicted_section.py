@@ -1,0 +1,103 @@
+"""The section about a predicted row: what a task will make the model forget."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from forget_jax.report.plots import Row, row_plot
+from forget_jax.report.section import Figure, Section, Table, Text, count, number, percent, shorten
+
+_ROWS = 40  # of the picture
+
+
+@dataclass(frozen=True)
+class PredictedMean:
+    """Mean z of a group of examples, with its interval; how many they are, how many measured."""
+
+    z: float
+    low: float
+    high: float
+    examples: int
+    measured: int
+
+
+@dataclass(frozen=True)
+class PredictedExample:
+    """One example of a row: its z with the interval, or as it was measured; and its beginning."""
+
+    name: str
+    source: str
+    z: float
+    low: float
+    high: float
+    measured: bool
+    text: str
+
+
+def predicted_section(
+    task: str,
+    means: Mapping[str, PredictedMean],
+    most: Sequence[PredictedExample],
+    coverage: float,
+    expected_rmse: float,
+) -> Section:
+    """What will be forgotten: means by source, and the examples of the largest z.
+
+    Args:
+      task: whose row it is.
+      means: by source; of all examples first.
+      most: the most forgotten first.
+      coverage: share of the entries that intervals are to hold.
+      expected_rmse: of an entry, from held-out tasks.
+    """
+    (_, whole), *_ = means.items()
+    key = f"predicted-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
+    groups = list(means.items())[:_ROWS]
+    rows = [Row(shorten(n, 60), m.z, m.low, m.high) for n, m in groups]
+    level = percent(coverage)
+    alt = "Mean z: " + ", ".join(f"{shorten(n, 60)} {number(m.z, sign=True)}" for n, m in groups)
+    figure = Figure(
+        "Mean z by source",
+        f"Dots are means over examples, measured ones as they were; lines {level} intervals, as "
+        "wide as held-out tasks needed. Right of zero is forgotten.",
+        alt + ".",
+        row_plot(key, rows, "mean z", alt),
+    )
+    table = Table(
+        "Mean z by source",
+        ("source", "mean z", f"{level} from", "to", "examples", "measured"),
+        tuple((n, m.z, m.low, m.high, m.examples, m.measured) for n, m in means.items()),
+    )
+    lead = (
+        f"Of {count(whole.examples, 'upstream example')} {whole.measured:,} were measured and the "
+        f"others predicted from these and from other tasks. On average the loss changes by "
+        f"{number(whole.z, sign=True)} [{number(whole.low, sign=True)}, "
+        f"{number(whole.high, sign=True)}]; of a single example the prediction is "
+        f"off by {number(expected_rmse)} (root mean square over held-out tasks)."
+    )
+    sources = list(means)[1:]
+    if len(sources) > 1:
+        worst = sources[int(np.argmax([means[n].z for n in sources]))]
+        lead += f" Forgotten most is {shorten(worst, 60)}."
+    return Section(
+        key=key,
+        title=f"What {shorten(task, 60)} makes the model forget",
+        lead=lead,
+        figures=(figure,),
+        tables=(table,),
+        texts=tuple(_text(e) for e in most),
+        texts_title="What will be forgotten most",
+    )
+
+
+def _text(found: PredictedExample) -> Text:
+    how = (
+        "measured"
+        if found.measured
+        else f"from {number(found.low, sign=True)} to {number(found.high, sign=True)}, predicted"
+    )
+    where = f"{shorten(found.source, 60)} · " if found.source else ""
+    facts = f"{where}z {number(found.z, sign=True)}, {how}"
+    return Text(shorten(found.name, 120), facts, found.text.strip())
