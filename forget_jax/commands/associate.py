@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from forget_jax import files
 from forget_jax.associations import summary as figures
 from forget_jax.associations.matrix import Matrix, save
 from forget_jax.commands import matrices, values
@@ -76,8 +75,6 @@ def run(settings: Associate, work: Workdir) -> Ended:
     upstream = reader.read(settings.upstream, scored=True)
     kept = {e.name for e in upstream.encoded}
     examples = [e for e in upstream.examples if e.name in kept]
-    beginnings = [{"name": e.name, "text": reading.whole(e)[:600]} for e in examples]
-    files.write_json(work / "examples.json", beginnings)
     matrices.keep_examples(work, examples)
     grid = _cells(settings, texts)
     reciting = _reciting(settings, fleet, reader, examples)

@@ -10,6 +10,7 @@ import xarray as xr
 from forget_jax import files, foreign
 from forget_jax.associations import matrix, matrix_files
 from forget_jax.associations.matrix import Matrix
+from forget_jax.data import reading
 from forget_jax.data.examples import Example
 from forget_jax.data.rows import row_of
 from forget_jax.errors import UserError
@@ -18,19 +19,20 @@ from forget_jax.fleet import forgetting
 from forget_jax.fleet.cells import BASE
 from forget_jax.scoring.table import NLL
 
-EXAMPLES = "examples.jsonl"  # of a workdir of associate: the rows that its columns are
+EXAMPLES = "examples.jsonl"  # of a workdir with a matrix: the rows that its columns are
+BEGINNING = 600  # characters of a column's text that a page shows
 TABLES = ("forgetting.zarr", "scores.zarr")  # of a workdir, the first that there is
 
 
-def place(path: PathLike) -> Path:
-    """The file or store that a path names: of a workdir, its matrix or its table of scores."""
+def place(path: PathLike, tables: Sequence[str] = TABLES) -> Path:
+    """The file or store that a path names: of a workdir the first of these that it has."""
     text = os.fspath(path)
     if not files.is_local(path) and not text.startswith(("gs://", "s3://")):
         return matrix.check_path(path)  # says what is not read
     here = Path(path)
     if here.suffix in (*matrix_files.READERS, ".parquet") or not here.is_dir():
         return here
-    return next((here / name for name in TABLES if (here / name).exists()), here)
+    return next((here / name for name in tables if (here / name).exists()), here)
 
 
 def load(path: PathLike) -> Matrix:
@@ -68,7 +70,7 @@ def load_probes(path: PathLike) -> tuple[Matrix, pd.DataFrame]:
     Raises:
       UserError: no table of scores is there, or one without base or fine-tunes.
     """
-    here = place(path)
+    here = place(path, ("scores.zarr",))
     if not _is_scores(here):
         raise UserError(
             f"{path} is no table of scores: give the workdir of `forget-jax score` on "
@@ -94,7 +96,11 @@ def _base(scored: xr.Dataset) -> pd.DataFrame:
 
 
 def keep_examples(folder: Path, examples: Sequence[Example]) -> None:
-    """Keeps the rows that columns of a matrix are, as any command reads them again."""
+    """Keeps the rows that columns of a matrix are, as any command reads them again, and for pages
+    the beginnings of their texts.
+    """
+    shown = [{"name": e.name, "text": reading.whole(e)[:BEGINNING]} for e in examples]
+    files.write_json(folder / "examples.json", shown)
     rows = (json.dumps(row_of(e), ensure_ascii=False) + "\n" for e in examples)
     files.write_text(folder / EXAMPLES, "".join(rows))
 

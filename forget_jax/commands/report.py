@@ -57,7 +57,7 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
         case summaries.Finetune():
             return [_training(folder, "finetune", "Training")]
         case summaries.Score():
-            return [_score(folder)]
+            return _score(folder)
         case summaries.Associate():
             return _associate(folder, summary)
         case summaries.Evaluate():
@@ -121,20 +121,23 @@ def _heldout(records: Sequence[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def _score(folder: Path) -> Section:
+def _score(folder: Path) -> list[Section]:
     table = disk.read(folder / "scores.zarr")
     nll = table.nll_sum.values / table.tokens.values
     names = [str(m) for m in table.model.values]
-    return room.score_section(
+    scores = room.score_section(
         dict(zip(names, nll, strict=True)),
         dict(zip(names, table.tokens.values.sum(1).tolist(), strict=True)),
     )
+    if not (folder / "forgetting.zarr").exists():
+        return [scores]
+    return [room.matrix_section(_forgetting(folder)), scores]
 
 
-def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
+def _forgetting(folder: Path) -> room.Forgetting:
     found = matrix.load(folder / "forgetting.zarr")
     texts = {r["name"]: r["text"] for r in files.read_json(folder / "examples.json")}
-    forgetting = room.Forgetting(
+    return room.Forgetting(
         np.asarray(found.z_MxN),
         found.tasks,
         found.examples,
@@ -142,8 +145,11 @@ def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
         [texts[name] for name in found.examples],
         found.metric or "nll",
     )
+
+
+def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
     return [
-        room.matrix_section(forgetting, repeat=summary.test_retest),
+        room.matrix_section(_forgetting(folder), repeat=summary.test_retest),
         room.rank_section(
             summary.r2_rank,
             summary.r2_additive,

@@ -8,14 +8,17 @@ import pandas as pd
 import xarray as xr
 
 from forget_jax import files
-from forget_jax.commands import values
+from forget_jax.associations.matrix import Matrix, save
+from forget_jax.commands import matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Score
 from forget_jax.commands.summaries import NotFinite, OrderDependence, OverContext
 from forget_jax.commands.summaries import Score as Summary
 from forget_jax.commands.summaries.codec import decode
+from forget_jax.data.reading import Texts
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
+from forget_jax.fleet.forgetting import forgetting
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.hf import about, peft, peft_merge
 from forget_jax.lm.hf import base as bases
@@ -66,11 +69,14 @@ def run(settings: Score, work: Workdir) -> Ended:
             f"(the table is in {work / 'scores.parquet'})"
         )
     bad = np.argwhere(~np.isfinite(nll))
+    z_MxN = _forgetting(work, scored, texts)
+    means = [float(np.nanmean(z_N)) if np.isfinite(z_N).any() else None for z_N in z_MxN]
     summary = Summary(
         examples=scored.sizes["example"],
         tokens=int(tokens[0].sum()),
         nll_mean=nll_mean(nll[0], tokens[0]),
         nll_mean_by_model={n: nll_mean(nll[k], tokens[k]) for k, n in enumerate(names)},
+        mean_z_by_model=dict(zip(names[1:], means, strict=True)),
         tokens_per_second=table.tokens_done / table.seconds if table.seconds else None,
         useful_fraction=table.useful_fraction(),
         not_finite=len(bad),
@@ -86,8 +92,33 @@ def run(settings: Score, work: Workdir) -> Ended:
     return Ended(
         summary,
         f"{summary.examples} examples, {summary.tokens} target tokens: mean NLL "
-        f"{summary.nll_mean:.4f} nats{without}; table in {work / 'scores.parquet'}",
+        f"{summary.nll_mean:.4f} nats{without}{_forgot(z_MxN)}; table in "
+        f"{work / 'scores.parquet'}",
     )
+
+
+def _forgetting(work: Workdir, scored: xr.Dataset, texts: Texts) -> np.ndarray:
+    """What each model but the base forgot, in nats a token (M, N); kept as a matrix for others."""
+    if scored.sizes["model"] == 1:
+        return np.empty((0, scored.sizes["example"]))
+    found = forgetting(scored)
+    names = tuple(map(str, found.example.values))
+    examples = {e.name: e for e in texts.examples}
+    sources = tuple(examples[name].source for name in names)
+    z_MxN = found.values
+    tasks = tuple(map(str, found.task.values))
+    save(work / "forgetting.zarr", Matrix(z_MxN, tasks, names, sources, "nll"))
+    matrices.keep_examples(work.path, [examples[name] for name in names])
+    return z_MxN
+
+
+def _forgot(z_MxN: np.ndarray) -> str:
+    """A word on forgetting for the closing line; nothing where only a base was scored."""
+    known = z_MxN[np.isfinite(z_MxN)]
+    if not len(known):
+        return ""
+    share = (known > 0).mean()
+    return f"; mean z of {len(z_MxN)} {known.mean():+.4f} nats, {share:.0%} of it above zero"
 
 
 def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:

@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 from safetensors.numpy import load_file, save_file
 
+from forget_jax.associations import matrix
+from forget_jax.commands import matrices
 from forget_jax.data import sources
 from forget_jax.errors import UserError
 from forget_jax.lm import lora
@@ -71,6 +73,27 @@ def ran(run_cli, argv, work):
     status, _, err = run_cli(*argv, f"--workdir={work}")
     assert status == 0, err
     return err
+
+
+def test_what_each_adapter_forgot_is_a_matrix(arguments, adapters, finished):
+    work = finished(arguments)
+    scored, found = table(work), matrix.load(work / "forgetting.zarr")
+    nll = (scored.nll_sum / scored.tokens).values
+    np.testing.assert_allclose(found.z_MxN, nll[1:] - nll[0])
+    assert found.tasks == tuple(adapters) and set(found.sources) != {""}
+    means = summary(work)["mean_z_by_model"]
+    np.testing.assert_allclose(list(means.values()), found.z_MxN.mean(1))
+    assert "What was forgotten" in (work / "report.html").read_text()
+    np.testing.assert_array_equal(matrices.load(work).z_MxN, found.z_MxN)  # as a matrix.path
+    probes, base = matrices.load_probes(work)
+    assert probes.tasks == found.tasks and len(base) == len(found.examples)
+    rows = matrices.kept_examples(work, found.examples[:2])
+    assert [json.loads(row)["name"] for row in rows] == list(found.examples[:2])
+
+
+def test_a_base_alone_has_no_matrix(score_arguments, finished):
+    work = finished(score_arguments)
+    assert not (work / "forgetting.zarr").exists() and summary(work)["mean_z_by_model"] == {}
 
 
 def test_adapters_of_two_settings(finished, arguments, adapters):

@@ -31,7 +31,8 @@ KEYS = {
         "seconds",
     ),
     "score": (
-        *("examples", "tokens", "nll_mean", "nll_mean_by_model", "tokens_per_second"),
+        *("examples", "tokens", "nll_mean", "nll_mean_by_model", "mean_z_by_model"),
+        "tokens_per_second",
         *("useful_fraction", "not_finite", "not_finite_names", "over_context"),
         *("order_dependence", "seconds"),
     ),

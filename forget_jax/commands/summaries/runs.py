@@ -130,6 +130,8 @@ class Score:
       tokens: targets among theirs.
       nll_mean: of the base, nats a token, over examples with a finite score.
       nll_mean_by_model: the same of every model.
+      mean_z_by_model: mean forgetting under each model but the base, nats a token; None where no
+        example has a finite score.
       tokens_per_second: of this start; None where all was scored before.
       useful_fraction: real tokens over tokens computed.
       not_finite: how many pairs of model and example have no finite score.
@@ -142,6 +144,7 @@ class Score:
     tokens: int
     nll_mean: float
     nll_mean_by_model: dict[str, float]
+    mean_z_by_model: dict[str, float | None]
     tokens_per_second: float | None
     useful_fraction: float
     not_finite: int
