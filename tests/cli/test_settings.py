@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from forget_jax import cli
 from forget_jax.commands import config, settings
+from forget_jax.commands.quickstart import COMMAND
 from forget_jax.errors import UserError
 from forget_jax.lm.settings import Mesh
 from forget_jax.lm.sharding import MeshShape
@@ -215,7 +216,8 @@ def test_a_config_of_ones_own_that_does_not_fit(body, said, more, tmp_path, run_
 
 def test_quickstart_has_the_fields_of_its_stages():
     stages = dataclasses.fields(settings.Quickstart)
-    assert all(stage.type is settings.TABLES[stage.name] for stage in stages)
+    commands = {stage.name: COMMAND.get(stage.name, stage.name) for stage in stages}
+    assert all(stage.type is settings.TABLES[commands[stage.name]] for stage in stages)
 
 
 def test_a_section_that_is_left_out_of_a_table_has_no_field_in_its_config():
