@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from forget_jax import files, foreign
 from forget_jax.errors import UserError, one_line
-from forget_jax.lm.hf import gguf, shipped
+from forget_jax.lm.hf import shipped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -83,7 +83,9 @@ def load(path: files.PathLike) -> Any:
     name = os.fspath(path)
     if not files.is_local(name):
         return _load(str(fetch(name, lambda file: file.endswith(TOKENIZER_FILES))), name)
-    if (source := shipped.located(name)).endswith(gguf.ENDING):
+    if (source := shipped.located(name)).endswith(".gguf"):
+        from forget_jax.lm.hf import gguf  # needs jax, which whoever reads settings does without
+
         return _load(str(gguf.folder(source)), name)
     return _load(name, name)
 
