@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from forget_jax.commands.settings import Score
 from forget_jax.commands.summaries import NotFinite, OrderDependence, OverContext
 from forget_jax.commands.summaries import Score as Summary
 from forget_jax.commands.summaries.codec import decode
-from forget_jax.data.reading import Texts
+from forget_jax.data.examples import Example
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.fleet.forgetting import forgetting
@@ -58,6 +59,10 @@ def run(settings: Score, work: Workdir) -> Ended:
     table = Table(work / "scores.zarr", names, texts.encoded, settings.score)
     moved = _fill(settings, base, table)
     work.tick()
+    rate = table.tokens_done / table.seconds if table.seconds else None
+    useful, over = table.useful_fraction(), OverContext(**texts.over_context)
+    examples = texts.examples if len(names) > 1 else []
+    del texts, table  # many rows take room, and so does the table of them
     scored = complete(work / "scores.zarr")
     disk.tidy(work / "scores.zarr")
     files.write_bytes(work / "scores.parquet", _frame(scored).to_parquet(index=False))
@@ -69,7 +74,7 @@ def run(settings: Score, work: Workdir) -> Ended:
             f"(the table is in {work / 'scores.parquet'})"
         )
     bad = np.argwhere(~np.isfinite(nll))
-    z_MxN = _forgetting(work, scored, texts)
+    z_MxN = _forgetting(work, scored, examples)
     means = [float(np.nanmean(z_N)) if np.isfinite(z_N).any() else None for z_N in z_MxN]
     summary = Summary(
         examples=scored.sizes["example"],
@@ -77,14 +82,14 @@ def run(settings: Score, work: Workdir) -> Ended:
         nll_mean=nll_mean(nll[0], tokens[0]),
         nll_mean_by_model={n: nll_mean(nll[k], tokens[k]) for k, n in enumerate(names)},
         mean_z_by_model=dict(zip(names[1:], means, strict=True)),
-        tokens_per_second=table.tokens_done / table.seconds if table.seconds else None,
-        useful_fraction=table.useful_fraction(),
+        tokens_per_second=rate,
+        useful_fraction=useful,
         not_finite=len(bad),
         not_finite_names=tuple(
             NotFinite(model=names[k], example=str(scored.example.values[j]))
             for k, j in bad[:MOST_NAMES]
         ),
-        over_context=OverContext(**texts.over_context),
+        over_context=over,
         order_dependence=moved,
         seconds=work.seconds(),
     )
@@ -97,13 +102,13 @@ def run(settings: Score, work: Workdir) -> Ended:
     )
 
 
-def _forgetting(work: Workdir, scored: xr.Dataset, texts: Texts) -> np.ndarray:
+def _forgetting(work: Workdir, scored: xr.Dataset, scored_of: Sequence[Example]) -> np.ndarray:
     """What each model but the base forgot, in nats a token (M, N); kept as a matrix for others."""
     if scored.sizes["model"] == 1:
         return np.empty((0, scored.sizes["example"]))
     found = forgetting(scored)
     names = tuple(map(str, found.example.values))
-    examples = {e.name: e for e in texts.examples}
+    examples = {e.name: e for e in scored_of}
     sources = tuple(examples[name].source for name in names)
     z_MxN = found.values
     tasks = tuple(map(str, found.task.values))
