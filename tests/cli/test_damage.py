@@ -31,7 +31,7 @@ FLIPS = int(os.environ.get("FLIPS", "60"))  # of each command
 SEED = int(os.environ.get("SEED", "1"))
 DAMAGES = ("flip",) * 7 + ("truncate", "empty", "remove")
 TRAIN = {"train.steps": 4, "train.save_every": 1, "train.batch_size": 4, "train.buckets": 1}
-SKILLS = [f"builtin:skill/{name}[:12]" for name in ("addition", "reversal", "sorting")]
+SKILLS = [f"builtin:skill/{name}[:12]" for name in ("addition", "reversal", "sorting", "parity")]
 TEXTS = "builtin:skills[:24]"
 
 
@@ -121,7 +121,7 @@ COMMANDS = {
         "model.path": "pretrain/model",
         "matrix.path": "associate/forgetting.zarr",
     },
-    "scaling": {**TRAIN, **GRID, **LAWS, "model.path": "pretrain/model"},
+    "scaling": {**TRAIN, "train.steps": None, **GRID, **LAWS, "model.path": "pretrain/model"},
     "factoids": {**TRAIN, "train.steps": None, **FACTS, "model.path": "pretrain/model"},
     "predict": {**PREDICT, "matrix.path": "associate/forgetting.zarr"},
     "probes": {"observed": 6, "seeds": 2, "matrix.path": "associate/forgetting.zarr"},
@@ -190,6 +190,7 @@ class World:
                 records = map(json.loads, file.read_text().splitlines())
                 timed = [{k: v for k, v in r.items() if k != "seconds"} for r in records]
                 found[name] = sorted(timed, key=json.dumps)
+        found.setdefault("metrics.jsonl", [])  # an empty one that is gone is no loss
         return found
 
 
