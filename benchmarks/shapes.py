@@ -61,7 +61,7 @@ LLAMA_7B = DecoderConfig(  # Llama 2 7B
 )
 SHAPES = {"tiny": TINY, "small": SMALL, "smollm2": SMOLLM2, "1b": LLAMA_1B, "7b": LLAMA_7B}
 PRETRAINED = {"smollm2": "builtin:smollm2"}  # shapes of models whose weights and words are at hand
-FEWER = {"smollm2": 8}  # how many times fewer rows a slow model takes
+FEWER = {"smollm2": 4}  # how many times fewer rows a slow model takes
 CPU_SHAPES = "the model on CPU: small (the default), tiny or smollm2"
 ADAPTERS = 8  # how many are made, to be scored together
 SKIPPED = 2  # steps of training before the clock starts: they may compile

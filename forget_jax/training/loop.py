@@ -99,11 +99,12 @@ def train(
         compile_ahead(run, end(), progress.doing)
         stop = stack.enter_context(StopSignal())  # from now on there is something to save
         while run.number < end():
+            slow = report.is_slow()
             for number, (batch, seats, key) in enumerate(run.microbatches(), 1):
                 run.sums = accumulate(
                     recipe.objective.row, *run.values(), run.sums, batch, seats, key
                 )
-                if report.first is None or report.seconds > SLOW:
+                if slow:
                     jax.block_until_ready(run.sums.tokens_S)
                     progress.doing(f"{number} of {len(run.parts)} batches of the next step done")
             now = run.update(stop.came)
@@ -115,6 +116,9 @@ def train(
             if save or run.check_due():
                 heldout = run.check_heldout() if run.check_due() else None
                 progress.at(*report(pending, heldout))  # a failure is known before it is saved
+                pending = None
+            elif slow:
+                progress.at(*report(pending))
                 pending = None
             if save:
                 listener.on_save()
@@ -144,6 +148,13 @@ class Reporter:
         self.seconds = 0.0  # that the last step took
         self.first: float | None = None  # when the first step was done: compilation lies before it
         self.tokens = 0  # done since then
+
+    def is_slow(self) -> bool:
+        """Whether to wait for each batch of the coming step, so that something moves within it.
+
+        Processes of one run, whose clocks differ, would part over when a step is reported.
+        """
+        return jax.process_count() == 1 and (self.first is None or self.seconds > SLOW)
 
     def __call__(self, step: Metrics, heldout: dict[str, float] | None = None) -> tuple[int, str]:
         """Logs a step; returns what `Progress.at` takes."""
