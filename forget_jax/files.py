@@ -33,6 +33,23 @@ def is_local(path: PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def check_regular(path: Path) -> None:
+    """Refuses what is neither file nor folder, such as a pipe.
+
+    Raises:
+      UserError: it is there, on this machine, and something else.
+    """
+    if is_local(path) and path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path} is no regular file and may never end; copy what it holds")
+
+
+def needs(path: PathLike, error: Exception) -> str:
+    """Which package a path's store lacks, to be put behind what `error` says; else nothing."""
+    scheme = os.fspath(path).partition("://")[0]
+    missing = isinstance(error, ImportError) and scheme in STORES
+    return f"; {scheme}:// needs {STORES[scheme]}" if missing else ""
+
+
 def readable(path: PathLike, endings: Collection[str], what: str) -> Path:
     """The path of a file to be read, whether it is there yet or not.
 
@@ -54,14 +71,12 @@ def readable(path: PathLike, endings: Collection[str], what: str) -> Path:
         if place.suffix.lower() not in endings:
             known = ", ".join(endings)
             raise UserError(f"{text[:200]}: {what} is a {known} file, not {place.suffix[:20]!r}")
-        if place.exists() and not (place.is_file() or place.is_dir()):
-            raise UserError(f"{text}: is no regular file and may never end; copy what it holds")
+        check_regular(place)
     except UserError:
         raise
     except Exception as e:  # NUL, too many characters, and what a store's client raises
-        needs = f"; {scheme}:// needs {STORES[scheme]}" if isinstance(e, ImportError) else ""
         reason = getattr(e, "strerror", None) or e
-        raise UserError(f"{text[:200]!r} cannot be read: {reason}{needs}") from e
+        raise UserError(f"{text[:200]!r} cannot be read: {reason}{needs(text, e)}") from e
     return place
 
 

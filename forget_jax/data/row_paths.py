@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Collection
 
 from forget_jax.errors import UserError, nearest
-from forget_jax.files import STORES, Path, is_local
+from forget_jax.files import STORES, Path, check_regular, is_local, needs
 
 LONGEST_PATH = 4096
 
@@ -42,8 +42,7 @@ def read_bytes(path: Path) -> bytes:
             raise UserError(
                 f"{path} is a folder; give one file in it, or hf:{path} for a saved data set"
             )
-        if is_local(path) and path.exists() and not path.is_file():
-            raise UserError(f"{path} is no regular file and may never end; copy what it holds")
+        check_regular(path)
         return path.read_bytes()
     except FileNotFoundError as e:
         raise UserError(f"{path} does not exist{_nearest_file(path)}") from e
@@ -90,10 +89,9 @@ def _encodes(text: str) -> bool:
 
 def _unreadable(path: str, error: Exception) -> UserError:
     """A path that raised: why, and which package its store may lack."""
-    scheme = path.partition("://")[0] if "://" in path else ""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    needs = f"; {scheme}:// needs {STORES[scheme]}" if isinstance(error, ImportError) else ""
-    return UserError(f"cannot read {path[:200]}: {' '.join(str(reason).split())[:200]}{needs}")
+    said = " ".join(str(reason).split())[:200]
+    return UserError(f"cannot read {path[:200]}: {said}{needs(path, error)}")
 
 
 def _nearest_file(path: Path) -> str:

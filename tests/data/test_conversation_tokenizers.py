@@ -7,30 +7,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import Template, encode
 from forget_jax.errors import UserError
+from tests.data.test_conversations import CHATML, INST, TALK
 
-INST = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
-    "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
-)
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 GLUED = (
     "{% for m in messages %}{% if m.role == 'user' %}Q{{ m.content }}{% else %}"
     "{% generation %}{{ m.content }}{% endgeneration %}{% endif %}{% endfor %}"
 )
 TEMPLATES = {"INST": INST, "CHATML": CHATML, "nothing between": GLUED}
-TALK = Example(
-    "talk#3",
-    "talk",
-    messages=(
-        ("user", "the cat  sat"),
-        ("assistant", "on a mat"),
-        ("user", "é 12"),
-        ("assistant", " a b"),
-    ),
-)
 WORDS = ["the", "cat", "on", "a", "mat", "b", "##at", "##t", "s", "##m", "12", "[", "]", "/", "e"]
 
 

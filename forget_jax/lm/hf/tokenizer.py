@@ -83,11 +83,7 @@ def load(path: files.PathLike) -> Any:
     name = os.fspath(path)
     if not files.is_local(name):
         return _load(str(fetch(name, lambda file: file.endswith(TOKENIZER_FILES))), name)
-    if (source := shipped.located(name)).endswith(".gguf"):
-        from forget_jax.lm.hf import gguf  # needs jax, which whoever reads settings does without
-
-        return _load(str(gguf.folder(source)), name)
-    return _load(name, name)
+    return _load(str(shipped.folder(name) or name), name)
 
 
 TOKENIZER_FILES = (".json", ".model", ".txt", ".jinja")
