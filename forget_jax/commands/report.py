@@ -191,14 +191,26 @@ def _probes(summary: summaries.Probes) -> Section:
 
 
 def _replay(summary: summaries.Replay) -> Section:
-    strategies = {
-        name: room.Replayed(s.upstream_nll, s.task_loss, s.z) for name, s in summary.replay.items()
+    ways = {
+        name: room.Replayed(
+            s.upstream_nll,
+            s.task_loss,
+            s.z,
+            s.loss,
+            s.strategy,
+            s.recovered,
+            s.extra_forward + s.extra_training,
+        )
+        for name, s in summary.replay.items()
     }
     tests = {
-        name: room.PairedTest(t.pairs, t.mean, t.low, t.high, t.p)
+        name: room.PairedTest(
+            t.pairs, t.mean, t.low, t.high, t.p, t.p_holm, t.tasks, t.tasks_needed
+        )
         for name, t in summary.paired_test.items()
     }
-    return room.replay_section(strategies, tests, summary.seeds)
+    rooms = {name: room.Room(r.mean, r.noise, r.enough) for name, r in summary.headroom.items()}
+    return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
 
 
 def _scaling(folder: Path, summary: summaries.Scaling) -> Section:

@@ -60,7 +60,7 @@ def target_logprobs(
     Returns:
       logp_BxT in nats, fp32.
     """
-    B, T = at_BxT.shape
+    B = at_BxT.shape[0]
     h_BxTxD = jnp.take_along_axis(h_BxLxD, at_BxT[:, :, None], axis=1)
 
     def chunk(h_BxCxD: jax.Array, target_BxC: jax.Array) -> jax.Array:
@@ -88,7 +88,7 @@ def target_kl(
     Returns:
       kl_BxT in nats, fp32.
     """
-    B, T = at_BxT.shape
+    B = at_BxT.shape[0]
 
     def chunk(base_BxCxD: jax.Array, h_BxCxD: jax.Array) -> jax.Array:
         p_BxCxV, q_BxCxV = (jax.nn.log_softmax(logits(h, head)) for h in (base_BxCxD, h_BxCxD))
@@ -98,10 +98,8 @@ def target_kl(
     return _in_chunks(chunk, chunk_logits // (2 * B * head.vocab_size), *both)
 
 
-def _in_chunks(
-    chunk: Callable[..., jax.Array], most: int, *given_BxT: jax.Array
-) -> jax.Array:
-    """A function of targets, of so many at most at a time; the backward pass computes them again."""
+def _in_chunks(chunk: Callable[..., jax.Array], most: int, *given_BxT: jax.Array) -> jax.Array:
+    """A function of targets, so many at a time at most; computed again in the backward pass."""
     B, T = given_BxT[0].shape[:2]
     C = max(1, min(T, most))
     if C == T:  # one chunk: its logits fit, so keep them for the backward pass

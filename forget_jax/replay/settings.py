@@ -1,10 +1,12 @@
-"""Which upstream examples are replayed, and how many: the `replay` fields."""
+"""Which rows are replayed, how many, and what they cost: the `replay` fields."""
 
 import dataclasses
 from collections.abc import Collection
 
-from forget_jax.replay.strategies import STRATEGIES
-from forget_jax.settings import setting
+from forget_jax.replay.strategies import SAMPLINGS, STRATEGIES
+from forget_jax.settings import names, setting
+
+COSTS = ("nll", "kl", "both")
 
 
 def _methods() -> Collection[str]:
@@ -13,19 +15,36 @@ def _methods() -> Collection[str]:
     return METHODS
 
 
+def _specs() -> Collection[str]:
+    """Every strategy, by itself and with every sampling that it takes."""
+    return [
+        *STRATEGIES,
+        *(f"{s}:{how}" for s, of in STRATEGIES.items() if of.value for how in SAMPLINGS),
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Replay:
     """A comparison of strategies on the matrix of `associate` (arXiv 2406.14026 §5)."""
 
     strategies: tuple[str, ...] = setting(
         ("none", "random", "predicted", "ground_truth"),
-        f"what to compare: {', '.join(STRATEGIES)}",
-        choices=STRATEGIES,
+        f"what to compare: {', '.join(STRATEGIES)}; after a colon one of {', '.join(SAMPLINGS)}",
+        choices=_specs,
     )
-    ratio: float = setting(0.125, "replayed examples per task example", above=0, below=1)
+    ratio: tuple[float, ...] = setting(
+        (0.125,), "replayed rows per task row; each ratio is compared", above=0, below=1
+    )
+    cost: tuple[str, ...] = setting(
+        ("nll",),
+        "what a replayed row costs: its nll, the kl to the base (adapters only), or both; each is "
+        "compared",
+        choices=COSTS,
+    )
     temperature: float = setting(
         1.0, "softmax temperature in standard deviations of the row", least=1e-6, most=1e6
     )
+    best_of: int = setting(30, "random candidates of which sampling `best` takes the best", least=1)
     observed: int = setting(
         30, "measured entries of the task's row that the prediction may see", least=1
     )
@@ -33,6 +52,26 @@ class Replay:
     pool: float = setting(
         0.5,
         "share of the upstream examples that may be replayed; the rest is measured",
+        above=0,
+        below=1,
+    )
+    measure_pool: bool = setting(
+        False, "measure forgetting of the examples that may be replayed too, apart from the rest"
+    )
+    pad: str = names(
+        "rows",
+        setting(
+            "builtin:random_words/24", "rows that strategy `pad` replays: text of another kind"
+        ),
+    )
+    generated: int = setting(
+        64, "texts that the base writes for the strategy `generated`", least=1, most=100_000
+    )
+    generated_tokens: int = setting(64, "most tokens of such a text", least=1, most=2**16)
+    online_at: tuple[float, ...] = setting(
+        (0.1,),
+        "strategy `online`: after these shares of its steps, probes are scored and the rest of the "
+        "replayed rows is chosen anew; before the first, at random",
         above=0,
         below=1,
     )

@@ -2,6 +2,7 @@
 
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
+from forget_jax.report.factoids_section import FactsKept, factoids_section
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.page import page
@@ -11,11 +12,11 @@ from forget_jax.report.predicted_section import (
     predicted_section,
 )
 from forget_jax.report.probes_section import probes_section
-from forget_jax.report.remedy_sections import (
-    FactsKept,
+from forget_jax.report.replay_section import (
     PairedTest,
     Replayed,
-    factoids_section,
+    Replays,
+    Room,
     replay_section,
 )
 from forget_jax.report.run_sections import score_section, timing_section, training_section
@@ -32,6 +33,8 @@ __all__ = [
     "PredictedExample",
     "PredictedMean",
     "Replayed",
+    "Replays",
+    "Room",
     "Section",
     "Table",
     "Text",

@@ -12,36 +12,73 @@ TOTAL = "total"  # of Quickstart.seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """What a strategy of replay comes to.
+    """What a way of replaying comes to: a strategy at a ratio and a cost.
 
     Attributes:
+      strategy, ratio, cost: what it is; ratio 0 without replay.
       upstream_nll: mean NLL of held-out upstream examples, nats a token.
       task_loss: mean loss on held-out rows of the tasks, nats a token.
       mean_z: mean forgetting of the held-out upstream examples, nats a token.
       z: the same for each pair of task and seed, tasks outermost.
+      loss: of the tasks, for the same pairs.
+      z_pool: mean forgetting of the candidates for replay; None where it was not measured.
+      z_by_source: mean_z, by source of the examples.
+      recovered: share of (none − random) that it saves beyond random replay, and its 95 %
+        bootstrap interval over tasks; None without both.
+      extra_forward, extra_training: FLOPs beyond those of the fine-tune without replay, as a share
+        of these; mean of tasks.
     """
 
+    strategy: str
+    ratio: float
+    cost: str
     upstream_nll: float
     task_loss: float
     mean_z: float
     z: tuple[float, ...]
+    loss: tuple[float, ...]
+    z_pool: float | None
+    z_by_source: dict[str, float]
+    recovered: tuple[float, float, float] | None
+    extra_forward: float
+    extra_training: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategiesDiffer:
-    """Forgetting under one strategy less another's, paired by task and seed; nats a token.
+    """Forgetting under one way less under another, paired by task and seed; nats a token.
 
     Attributes:
-      pairs: one is a task under a seed.
-      mean, low, high: of the differences, with the 95 % t interval.
-      p: two-sided, of the paired t test.
+      pairs, tasks: one pair is a task under a seed; tasks are the clusters.
+      mean, low, high: of the tasks' differences, with the 95 % t interval.
+      p: two-sided sign-flip permutation test, whole tasks flipped; None for one task.
+      p_holm: the same, corrected over the comparisons with the same other.
+      tasks_needed: at which such an effect would be found at 5 % in 4 of 5 comparisons.
     """
 
     pairs: int
+    tasks: int
     mean: float
-    low: float
-    high: float
-    p: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    tasks_needed: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headroom:
+    """Whether strategies can be told apart in this setting.
+
+    Attributes:
+      mean: forgetting without replay less that under random replay, nats a token.
+      noise: standard deviation of that difference between seeds of a task; None for one seed.
+      enough: whether the first is at least five times the second.
+    """
+
+    mean: float
+    noise: float | None
+    enough: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +86,9 @@ class Replay:
     """Strategies of replay compared.
 
     Attributes:
-      replay: by strategy.
-      paired_test: two strategies' forgetting, by `one − other`.
+      replay: by strategy, and ratio and cost where there are several.
+      paired_test: two ways' forgetting, by `one − other`.
+      headroom: of each ratio and cost, by the name of its random replay.
       base_upstream_nll: of the held-out upstream examples, nats a token.
       tasks, seeds: each is trained under every strategy.
       evaluated: upstream examples held out of replay.
@@ -61,6 +99,7 @@ class Replay:
     command: ClassVar[str] = "replay"
     replay: dict[str, Strategy]
     paired_test: dict[str, StrategiesDiffer]
+    headroom: dict[str, Headroom]
     base_upstream_nll: float
     tasks: int
     seeds: int
