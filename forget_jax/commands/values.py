@@ -89,15 +89,15 @@ def load(
 
 
 def fleet(
-    settings: Tasks, work: Workdir, count: int, objective: Objective = Objective()
+    settings: Tasks, work: Workdir, count: int, objective: Objective | None = None
 ) -> tuple[Fleet, Reader]:
     """What the fine-tunes of a run with many tasks share, and what reads their data sets.
 
     Args:
       count: how many fine-tunes there will be.
-      objective: what they minimise.
+      objective: what they minimise; None for the NLL.
     """
-    recipe = Recipe(settings.train, adapter(settings.lora), objective)
+    recipe = Recipe(settings.train, adapter(settings.lora), objective or Objective())
     together = settings.tasks_together
     most = min(together or 1, count)
     base, reader = load(settings.model, settings.data, recipe, settings.score, most, work)

@@ -151,11 +151,14 @@ class Revision:
     revise: Callable[[Sequence[Task], int, Any], Sequence[Task]] = lambda group, mark, seen: group
 
 
+NOTHING = Revision()
+
+
 def _train(fleet: Fleet, stage: str, group: Sequence[Task], revision: Revision) -> Outcome:
     """Trains a group to its end, in phases where its orders are revised; resumes in each."""
     base, what = fleet.base.model, f"train {len(group)} runs"
     if not any(revision.concerns(task) for task in group):
-        revision = Revision()
+        revision = NOTHING
     for mark in revision.marks:
         path = fleet.work / "revisions" / f"{files.safe_name(stage)}-{mark}.json"
         seen = once.kept(path)
@@ -177,7 +180,7 @@ def train_and_score(
     stage: str,
     tasks: Sequence[Task],
     encoded: Sequence[Encoded],
-    revision: Revision = Revision(),
+    revision: Revision = NOTHING,
 ) -> Scored:
     """Trains every task and scores all examples under the base and each of them; resumes.
 

@@ -16,7 +16,7 @@ from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.fleet import cells as grids
 from forget_jax.fleet.cells import BASE, Cell
-from forget_jax.fleet.fleet import ADVICE, Fleet, Revision, Scored, train_and_score
+from forget_jax.fleet.fleet import ADVICE, NOTHING, Fleet, Revision, Scored, train_and_score
 from forget_jax.randomness import generator
 from forget_jax.replay.settings import Replay
 from forget_jax.replay.strategies import Known
@@ -142,10 +142,8 @@ def completed(
     """The other tasks' rows, and the task's own as they and its observed entries predict it."""
     row = matrix.rows((task,))[0]
     others_MxJ = np.delete(np.asarray(matrix.z_MxN)[:, upstream.column_J], row, axis=0)
-    observed = upstream.observed
-    return others_MxJ, associations.predict_rows(others_MxJ, observed[None], seen_S[None], method)[
-        0
-    ]
+    given = upstream.observed[None], seen_S[None]
+    return others_MxJ, associations.predict_rows(others_MxJ, *given, method)[0]
 
 
 def compare(
@@ -154,7 +152,7 @@ def compare(
     upstream: Upstream,
     heldout: Mapping[str, Sequence[Encoded]],
     measure_pool: bool = False,
-    revision: Revision = Revision(),
+    revision: Revision = NOTHING,
 ) -> Compared:
     """Trains every cell, and measures forgetting and the task itself under each.
 

@@ -50,7 +50,7 @@ def sketches(
     buckets: int = 2,
     on_row: Callable[[int], None] = lambda rows: None,
 ) -> np.ndarray:
-    """Sketched gradients of every example, fp32 (examples x LENGTH), a forward and backward pass each.
+    """Sketched gradients of all examples, fp32 (N x LENGTH): a forward and backward pass of each.
 
     Args:
       config: of the adapters whose gradient it is.

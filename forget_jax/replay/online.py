@@ -11,7 +11,7 @@ import numpy as np
 from forget_jax.associations.matrix import Matrix
 from forget_jax.data.batches import Buckets
 from forget_jax.fleet.cells import Cell
-from forget_jax.fleet.fleet import Fleet, Revision
+from forget_jax.fleet.fleet import NOTHING, Fleet, Revision
 from forget_jax.lm.model import Adapters
 from forget_jax.replay.cells import redrawn
 from forget_jax.replay.experiment import Upstream, completed
@@ -45,7 +45,7 @@ def revision(
     """
     cells = {cell.name: cell for cell in grid if is_online(cell)}
     if not cells:
-        return Revision()
+        return NOTHING
     train, score = fleet.recipe.train, fleet.score
     marks = sorted({max(1, round(at * train.steps)) for at in replay.online_at})
     probes = [upstream.scored[i] for i in upstream.observed]

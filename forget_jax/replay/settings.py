@@ -60,9 +60,7 @@ class Replay:
     )
     pad: str = names(
         "rows",
-        setting(
-            "builtin:random_words/24", "rows that strategy `pad` replays: text of another kind"
-        ),
+        setting("builtin:random_words/24", "rows that strategy `pad` replays: other text"),
     )
     generated: int = setting(
         64, "texts that the base writes for the strategy `generated`", least=1, most=100_000

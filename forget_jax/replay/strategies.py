@@ -75,7 +75,7 @@ def coverage(known: Known) -> np.ndarray:
 
 
 def influence(known: Known) -> np.ndarray:
-    """g_i · Σ_{j≠i} max(ẑ_j, 0) g_j: what one step on a candidate takes off the rest, to first order.
+    """g_i · Σ_{j≠i} max(ẑ_j, 0) g_j: what a step on i takes off the rest, to first order.
 
     The gradients are sketches, at the base; the sum is over what is predicted to be forgotten.
     """
@@ -192,7 +192,7 @@ class Sampling:
 
 
 def choose(value_J: np.ndarray, count: int, seed: int, how: Sampling, *more: int) -> np.ndarray:
-    """`count` candidates, none again before all others were chosen; `draw`'s arguments and errors."""
+    """`count` candidates, none again before all others were chosen; otherwise as `draw`."""
     p_J = weights(value_J, how.temperature, how.kind)
     if how.kind in ("softmax", "proportional"):
         return draw(p_J, count, seed, *more)

@@ -1,7 +1,7 @@
-"""What a comparison of strategies shows: headroom, paired tests, and how much more would be needed.
+"""What a comparison of strategies shows: headroom, paired tests, and how much more is needed.
 
-A pair is a task under a seed. Seeds of one task are alike, so tasks are the clusters: tests flip the
-signs of whole tasks, and intervals are over tasks. Tests of one family are corrected together (Holm).
+A pair is a task under a seed. Seeds of one task are alike, so tasks are the clusters: tests flip
+the signs of whole tasks, and intervals are over tasks. Tests of one family are corrected together.
 """
 
 import dataclasses

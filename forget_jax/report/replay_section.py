@@ -189,8 +189,8 @@ def _tests(found: Replays) -> Table:
             (name, t.mean, t.low, t.high, t.p, t.p_holm, "–" if t.needed is None else str(t.needed))
             for name, t in found.tests.items()
         ),
-        note="Sign-flip permutation tests, the seeds of a task together; Holm's correction over the "
-        "comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 of 5 "
+        note="Sign-flip permutation tests, the seeds of a task together; Holm's correction over "
+        "the comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 of 5 "
         "comparisons.",
     )
 

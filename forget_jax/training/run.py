@@ -214,7 +214,7 @@ class Run:
         return key(self.tasks[0].seed, "dropout", self.number, part)
 
     def microbatches(self) -> Iterator[tuple[RowCost, Batch, steps.Seats, jax.Array | None]]:
-        """The step's microbatches on their way to the devices: what a row costs, and a dropout key."""
+        """The step's microbatches on their way to the devices, with rows' cost and dropout key."""
         self._sit(self.plan.seats(self.number))
         self.parts, scale_S = list(self.plan.microbatches(self.number)), self._scale_S()
         for i, part in enumerate(self.parts):
