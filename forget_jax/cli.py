@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": "what a new task will make the model forget, from the scores of its probes",
     "evaluate": "how well every method predicts held-out rows of a matrix from a few entries",
     "replay": "fine-tune with upstream examples mixed in, and compare what is forgotten",
+    "mix": "a training file of a task's rows and of what to replay, for this and other trainers",
     "scaling": "forgetting over ranks and steps, and the laws that describe it",
     "factoids": "memorise facts, train on others, and recite: what mixing in keeps",
     "export": "a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune",

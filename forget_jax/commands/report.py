@@ -68,6 +68,8 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_probes(summary)]
         case summaries.Replay():
             return [_replay(summary)]
+        case summaries.Mix():
+            return [_mix(summary)]
         case summaries.Scaling():
             return [_scaling(folder, summary)]
         case summaries.Factoids():
@@ -211,6 +213,14 @@ def _replay(summary: summaries.Replay) -> Section:
     }
     rooms = {name: room.Room(r.mean, r.noise, r.enough) for name, r in summary.headroom.items()}
     return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
+
+
+def _mix(summary: summaries.Mix) -> Section:
+    rows = [room.MixedRow(r.name, r.source, r.weight, r.why, r.text) for r in summary.rows]
+    curve = [room.CurvePoint(p.ratio, p.z, p.z_half, p.loss, p.loss_half) for p in summary.curve]
+    counts = (summary.task_rows, summary.replayed, summary.candidates)
+    expected = room.Expected(summary.expected_z, summary.expected_z_by_source, summary.saved)
+    return room.mix_section(rows, counts, expected, curve, summary.trainers)
 
 
 def _scaling(folder: Path, summary: summaries.Scaling) -> Section:

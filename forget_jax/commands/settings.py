@@ -18,6 +18,7 @@ from forget_jax.data.settings import Corpus, Data, Paths
 from forget_jax.errors import UserError, nearest
 from forget_jax.factoids.settings import Facts
 from forget_jax.lm.settings import Lora, Mesh, ModelPath, NewModel
+from forget_jax.replay.settings import Mix as MixFields
 from forget_jax.replay.settings import Replay as ReplayFields
 from forget_jax.scoring.settings import ExactMatch
 from forget_jax.scoring.settings import Score as ScoreFields
@@ -202,6 +203,40 @@ class Probes:
 class Replay(Tasks):
     matrix: MatrixPath = MatrixPath()
     replay: ReplayFields = ReplayFields()
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePath:
+    path: str = names(
+        "file",
+        setting(
+            "",
+            "forgetting and task loss against the ratio: the workdir of a run of replay with "
+            "strategy none and several replay.ratio on this model",
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    model: ModelPath = ModelPath()
+    task: str = names("rows", setting("", "the data set to fine-tune on"))
+    pool: tuple[str, ...] = names(
+        "rows",
+        setting(
+            (),
+            "candidates for replay; empty: the columns of the matrix, or what the base writes",
+        ),
+    )
+    adapter: str = names(
+        "adapter", setting("", "one trained on the task, whoever trained it; empty: none yet")
+    )
+    matrix: MatrixPath = MatrixPath()
+    curve: CurvePath = CurvePath()
+    mix: MixFields = MixFields()
+    data: Data = Data()
+    mesh: Mesh = Mesh()
+    score: ScoreFields = ScoreFields()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.lm import generate
+from forget_jax.lm.hf.base import Base
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.randomness import key
 from forget_jax.replay import influence
@@ -20,6 +22,7 @@ from forget_jax.replay.settings import Replay
 from forget_jax.replay.strategies import parse
 from forget_jax.runs.once import once
 from forget_jax.runs.progress import Progress
+from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import likelihood
 from forget_jax.scoring.stream import Layout
 
@@ -33,17 +36,26 @@ def rows(
     if "other" in kinds:
         found["other"] = reader.read((replay.pad,)).encoded
     if "generated" in kinds:
-        found["generated"] = reader.encode(written(fleet, replay, seed), scored=False)[0]
+        texts = written(
+            fleet.base, fleet.work, Written(replay.generated, replay.generated_tokens), seed
+        )
+        found["generated"] = reader.encode(texts, scored=False)[0]
     return found
 
 
-def written(fleet: Fleet, replay: Replay, seed: int) -> list[Example]:
+class Written(NamedTuple):
+    """How much the base writes: so many texts of at most so many tokens."""
+
+    texts: int
+    tokens: int
+
+
+def written(base: Base, work: Workdir, wanted: Written, seed: int) -> list[Example]:
     """Texts that the base writes from its first token on; kept in the run's folder.
 
     Raises:
       UserError: a tokenizer without a token to begin with, or a base that writes nothing.
     """
-    base = fleet.base
     first = base.tokenizer.bos_token_id
     if first is None:
         first = base.tokenizer.eos_token_id
@@ -54,11 +66,11 @@ def written(fleet: Fleet, replay: Replay, seed: int) -> list[Example]:
         )
 
     def make() -> list[str]:
-        until = generate.until(base.tokenizer, replay.generated_tokens, base.eos_ids)
-        with Progress("write texts", replay.generated, unit="text") as progress:
+        until = generate.until(base.tokenizer, wanted.tokens, base.eos_ids)
+        with Progress("write texts", wanted.texts, unit="text") as progress:
             new: list[list[int]] = []
-            for start in range(0, replay.generated, 32):
-                some = min(32, replay.generated - start)
+            for start in range(0, wanted.texts, 32):
+                some = min(32, wanted.texts - start)
                 stream = key(seed, "generated text", start)
                 prompts = [[first]] * some
                 new += generate.sampled(base.model, None, prompts, until, stream)
@@ -66,7 +78,7 @@ def written(fleet: Fleet, replay: Replay, seed: int) -> list[Example]:
         assert until.decode is not None
         return [until.decode(ids) for ids in new]
 
-    texts = [text for text in once(fleet.work / "generated.json", make) if text.strip()]
+    texts = [text for text in once(work / "generated.json", make) if text.strip()]
     if not texts:
         raise UserError("the base wrote no text from its first token; leave `generated` out")
     return [Example(f"generated/{i}", "generated", text=text) for i, text in enumerate(texts)]

@@ -7,6 +7,7 @@ from forget_jax.replay.strategies import SAMPLINGS, STRATEGIES
 from forget_jax.settings import names, setting
 
 COSTS = ("nll", "kl", "both")
+CHOSEN_BY = ("random", "column_mean", "predicted", "coverage", "measured")  # of `mix`
 
 
 def _methods() -> Collection[str]:
@@ -21,6 +22,39 @@ def _specs() -> Collection[str]:
         *STRATEGIES,
         *(f"{s}:{how}" for s, of in STRATEGIES.items() if of.value for how in SAMPLINGS),
     ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """What to replay for one task, written out for any trainer."""
+
+    strategy: str = setting(
+        "auto",
+        "how candidates are weighed: at random, by column means of the matrix, by predicted or "
+        "covered forgetting, or measured on all of them; auto: the best that is known here",
+        choices=("auto", *CHOSEN_BY),
+    )
+    ratio: float = setting(
+        0.0, "replayed rows per task row; 0: as the curve recommends, or 1/8", least=0, below=1
+    )
+    keep: float = setting(
+        0.8,
+        "recommended is the smallest ratio of the curve that saves this share of the most saved",
+        above=0,
+        most=1,
+    )
+    observed: int = setting(
+        30, "candidates that are scored under the adapter where there is a matrix", least=1
+    )
+    method: str = setting("auto", "completion method of the prediction", choices=_methods)
+    temperature: float = setting(
+        1.0, "softmax temperature in standard deviations of the values", least=1e-6, most=1e6
+    )
+    generated: int = setting(
+        256, "texts that the base writes where there are no candidates", least=1, most=100_000
+    )
+    generated_tokens: int = setting(128, "most tokens of such a text", least=1, most=2**16)
+    seed: int = setting(0, "of all that is drawn")
 
 
 @dataclasses.dataclass(frozen=True)

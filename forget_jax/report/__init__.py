@@ -5,6 +5,7 @@ from forget_jax.report.bench_section import bench_section
 from forget_jax.report.factoids_section import FactsKept, factoids_section
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
+from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
 from forget_jax.report.page import page
 from forget_jax.report.predicted_section import (
     PredictedExample,
@@ -24,11 +25,14 @@ from forget_jax.report.section import Figure, Section, Table, Text
 
 __all__ = [
     "Completed",
+    "CurvePoint",
+    "Expected",
     "FactsKept",
     "Figure",
     "FittedLaw",
     "Forgetting",
     "LawSurface",
+    "MixedRow",
     "PairedTest",
     "PredictedExample",
     "PredictedMean",
@@ -42,6 +46,7 @@ __all__ = [
     "factoids_section",
     "matrix_section",
     "methods_section",
+    "mix_section",
     "page",
     "predicted_section",
     "probes_section",

@@ -190,8 +190,8 @@ def _tests(found: Replays) -> Table:
             for name, t in found.tests.items()
         ),
         note="Sign-flip permutation tests, the seeds of a task together; Holm's correction over "
-        "the comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 of 5 "
-        "comparisons.",
+        "the comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 "
+        "of 5 comparisons.",
     )
 
 

@@ -14,9 +14,12 @@ from forget_jax.commands.summaries.experiments import (
     TOTAL,
     Arm,
     ArmBySeed,
+    CurvePoint,
     Factoids,
     Headroom,
     Law,
+    Mix,
+    MixedRow,
     Quickstart,
     Replay,
     Scaling,
@@ -59,6 +62,7 @@ __all__ = [
     "ArmBySeed",
     "Associate",
     "Bench",
+    "CurvePoint",
     "Evaluate",
     "ExpectedError",
     "Export",
@@ -71,6 +75,8 @@ __all__ = [
     "MeanForgetting",
     "Method",
     "MethodsDiffer",
+    "Mix",
+    "MixedRow",
     "NotFinite",
     "OrderDependence",
     "OverContext",
@@ -102,6 +108,7 @@ Summary = (
     | Predict
     | Probes
     | Replay
+    | Mix
     | Scaling
     | Factoids
     | Export

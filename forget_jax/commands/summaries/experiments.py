@@ -113,6 +113,73 @@ class Replay:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixedRow:
+    """A row that is replayed.
+
+    Attributes:
+      weight: it was drawn by.
+      value: of the strategy, by which candidates are weighed.
+      why: in words.
+      text: its beginning.
+    """
+
+    name: str
+    source: str
+    weight: float
+    value: float
+    why: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One ratio of a measured curve; means over tasks with half their 95 % intervals, nats a token.
+
+    Attributes:
+      ratio: replayed rows per task row; 0 for none.
+      z, loss: forgetting, and the tasks' own loss.
+    """
+
+    ratio: float
+    z: float
+    z_half: float | None
+    loss: float
+    loss_half: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What to replay for one task.
+
+    Attributes:
+      strategy: by which candidates are weighed.
+      ratio: replayed rows per task row.
+      task_rows, replayed, candidates: counts.
+      rows: the first of those that are replayed.
+      expected_z: mean forgetting of the candidates without replay, nats a token; None where nothing
+        says.
+      expected_z_by_source: the same by source.
+      curve: what was measured at several ratios, on the same model.
+      saved: the share of forgetting that the curve's nearest ratio takes away.
+      trainers: by trainer, what to paste.
+    """
+
+    command: ClassVar[str] = "mix"
+    strategy: str
+    ratio: float
+    task_rows: int
+    replayed: int
+    candidates: int
+    rows: tuple[MixedRow, ...]
+    expected_z: float | None
+    expected_z_by_source: dict[str, float]
+    curve: tuple[CurvePoint, ...]
+    saved: float | None
+    trainers: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Law:
     """A fitted law.
 
