@@ -178,7 +178,7 @@ def _strategy(
         z=tuple(z.ravel().tolist()),
         loss=tuple(loss.ravel().tolist()),
         z_pool=pool if np.isfinite(pool) else None,
-        z_by_source={
+        z_by_kind={
             c.removeprefix("z: "): float(verdict.pivot(frame, arm, c).values.mean())
             for c in sources
         },

@@ -105,8 +105,8 @@ class Compared:
 
     Attributes:
       frame: a row a fine-tune: its coordinates, and `z`, `z_pool` (NaN where it was not measured)
-        and one `z: SOURCE` a source of held-out examples, means of examples in nats a token; and
-        `loss`, of the task's own held-out rows, in nats a token.
+        and one `z: KIND` for each kind of held-out examples (the source up to its first slash),
+        means of examples in nats a token; and `loss`, of the task's own held-out rows, in nats a token.
       base_nll: mean NLL of the base on the examples that measure forgetting, nats a token.
       scored: what the fleet left.
     """
@@ -180,14 +180,14 @@ def compare(
     base_N = nll[BASE][: H + P] / tokens[: H + P]
     ends = H + P + np.cumsum([0, *map(len, heldout.values())])
     rows = {name: slice(*ends[m : m + 2]) for m, name in enumerate(heldout)}
-    sources = np.array([e.source for e in held])
+    kinds = np.array([e.source.partition("/")[0] for e in held])
 
     def figures(cell: Cell) -> dict[str, float]:
         z_N = nll[cell.name][: H + P] / tokens[: H + P] - base_N
         own = rows[str(cell.at["task"])]
-        by_source = {f"z: {s}": _mean(z_N[:H][sources == s]) for s in dict.fromkeys(sources)}
+        by_kind = {f"z: {k}": _mean(z_N[:H][kinds == k]) for k in dict.fromkeys(kinds)}
         loss = nll_mean(nll[cell.name][own], tokens[own])
-        return {"z": _mean(z_N[:H]), "z_pool": _mean(z_N[H:]), "loss": loss, **by_source}
+        return {"z": _mean(z_N[:H]), "z_pool": _mean(z_N[H:]), "loss": loss, **by_kind}
 
     frame = pd.DataFrame([{**cell.at, **figures(cell)} for cell in grid])
     frame["ratio"] = frame.ratio.astype(float)

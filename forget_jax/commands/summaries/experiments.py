@@ -22,7 +22,7 @@ class Strategy:
       z: the same for each pair of task and seed, tasks outermost.
       loss: of the tasks, for the same pairs.
       z_pool: mean forgetting of the candidates for replay; None where it was not measured.
-      z_by_source: mean_z, by source of the examples.
+      z_by_kind: mean_z, by kind of the examples (their source up to its first slash).
       recovered: share of (none − random) that it saves beyond random replay, and its 95 %
         bootstrap interval over tasks; None without both.
       extra_forward, extra_training: FLOPs beyond those of the fine-tune without replay, as a share
@@ -38,7 +38,7 @@ class Strategy:
     z: tuple[float, ...]
     loss: tuple[float, ...]
     z_pool: float | None
-    z_by_source: dict[str, float]
+    z_by_kind: dict[str, float]
     recovered: tuple[float, float, float] | None
     extra_forward: float
     extra_training: float
