@@ -213,8 +213,8 @@ def _weigh(
         return Weighed(np.zeros(len(pool)))
     if strategy == "measured":
         assert base is not None and reader is not None
-        z_J, _ = _measured(settings, base, reader, pool)
-        return Weighed(z_J, z_J)
+        measured = _measured(settings, base, reader, pool)
+        return Weighed(measured.z.to_numpy(), measured.z.to_numpy())
     matrix = matrices.load(settings.matrix.path)
     others_MxJ = _columns(matrix, pool)
     if strategy == "column_mean":
@@ -223,9 +223,10 @@ def _weigh(
     assert base is not None and reader is not None
     rng, wanted = generator(settings.mix.seed, "random probes"), settings.mix.observed
     probes = rng.choice(len(pool), min(wanted, len(pool)), replace=False)
-    z_S, base_S = _measured(settings, base, reader, [pool[j] for j in probes])
-    _check_same_base(settings, [pool[j].name for j in probes], base_S)
-    z_J = associations.predict_rows(others_MxJ, probes[None], z_S[None], settings.mix.method)[0]
+    measured = _measured(settings, base, reader, [pool[j] for j in probes])
+    _check_same_base(settings, measured)
+    z_1xS = measured.z.to_numpy()[None]
+    z_J = associations.predict_rows(others_MxJ, probes[None], z_1xS, settings.mix.method)[0]
     if strategy == "predicted":
         return Weighed(z_J, z_J)
     return Weighed(coverage(Known(np.full(len(pool), np.nan), others_MxJ, z_J)), z_J)
@@ -249,8 +250,8 @@ def _columns(matrix: Matrix, pool: Sequence[Example]) -> np.ndarray:
 
 def _measured(
     settings: Mix, base: Base, reader: Reader, examples: Sequence[Example]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Forgetting of examples under the adapter, and the base's NLL, nats a token."""
+) -> pd.DataFrame:
+    """By example forgetting under the adapter `z`, the base's `nll` (nats a token), and `tokens`."""
     adapter = peft.load(settings.adapter, base.model, base.path)
     stacked = jax.tree.map(lambda x: x[None], adapter.tree)
     encoded, _ = reader.encode(examples, scored=True)
@@ -269,20 +270,28 @@ def _measured(
     with Progress("score candidates", len(encoded), unit="example") as progress:
         merge = likelihood.merges(base.model)
         nll_2xJ = likelihood.score(base.model, both, encoded, layout, progress.at, merge)
-    nll_2xJ = nll_2xJ / [e.tokens for e in encoded]
-    return nll_2xJ[1] - nll_2xJ[0], nll_2xJ[0]
+    targets = np.array([e.tokens for e in encoded])
+    base_J, tuned_J = nll_2xJ / targets
+    columns = {"z": tuned_J - base_J, "nll": base_J, "tokens": targets}
+    return pd.DataFrame(columns, index=[e.name for e in encoded])
 
 
-def _check_same_base(settings: Mix, names: Sequence[str], base_S: np.ndarray) -> None:
-    """Refuses a matrix whose base gave other NLLs of the same examples.
+def _check_same_base(settings: Mix, measured: pd.DataFrame) -> None:
+    """Refuses a matrix whose base read other tokens of the same examples, or gave them other NLLs.
 
     Raises:
-      UserError: says by how much.
+      UserError: says how many, or by how much.
     """
     kept = matrices.base_scores(settings.matrix.path)
     if kept is None:
         return
-    apart = float(np.nanmedian(np.abs(kept.nll.reindex(names).values - base_S)))
+    kept = kept.reindex(measured.index)
+    if others := int((kept.tokens != measured.tokens).sum()):
+        raise UserError(
+            f"{others} of {len(kept)} candidates have other numbers of target tokens than where "
+            "the matrix was made; give the fields of data and the model it was made with"
+        )
+    apart = float(np.nanmedian(np.abs(kept.nll - measured.nll)))
     if apart > OTHER_BASE:
         raise UserError(
             f"the matrix is of another base: NLLs of the same examples differ by {apart:.3f} nats "

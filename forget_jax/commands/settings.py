@@ -351,7 +351,7 @@ TABLES: dict[str, type] = {
     table.__name__.lower(): table
     for table in (
         *(Quickstart, Pretrain, Finetune, Score, Associate, Evaluate, Predict, Probes, Replay),
-        *(Scaling,),
+        *(Mix, Scaling),
         *(Factoids, Export, Report, Bench),
     )
 }

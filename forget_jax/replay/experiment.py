@@ -106,7 +106,7 @@ class Compared:
     Attributes:
       frame: a row a fine-tune: its coordinates, and `z`, `z_pool` (NaN where it was not measured)
         and one `z: KIND` for each kind of held-out examples (the source up to its first slash),
-        means of examples in nats a token; and `loss`, of the task's own held-out rows, in nats a token.
+        means of examples in nats a token; and `loss`, of the task's held-out rows.
       base_nll: mean NLL of the base on the examples that measure forgetting, nats a token.
       scored: what the fleet left.
     """
