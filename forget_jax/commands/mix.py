@@ -251,7 +251,7 @@ def _columns(matrix: Matrix, pool: Sequence[Example]) -> np.ndarray:
 def _measured(
     settings: Mix, base: Base, reader: Reader, examples: Sequence[Example]
 ) -> pd.DataFrame:
-    """By example forgetting under the adapter `z`, the base's `nll` (nats a token), and `tokens`."""
+    """By example: forgetting under the adapter `z`, the base's `nll` (nats a token), `tokens`."""
     adapter = peft.load(settings.adapter, base.model, base.path)
     stacked = jax.tree.map(lambda x: x[None], adapter.tree)
     encoded, _ = reader.encode(examples, scored=True)
