@@ -33,7 +33,7 @@ def solve_law(
         fitted_SxN = np.einsum("snj,sj->sn", terms_SxNxJ(law, z_SxZ, data.cols), coef_SxJ)
         total_S = (((y_SxN - fitted_SxN) * weight_SxN) ** 2).sum(axis=1)
         return Solution(z_SxZ, z_SxZ, coef_SxJ, total_S, np.isfinite(total_S))
-    return solve(law, options.loss, z_SxZ, weight_SxN, y_SxN, data.cols, options.delta)
+    return solve(law, data, z_SxZ, weight_SxN, options.loss, options.delta)
 
 
 def _deming(weight_SxN: np.ndarray, y_SxN: np.ndarray, x_N: np.ndarray, ratio: float) -> Solution:
