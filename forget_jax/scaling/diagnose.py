@@ -59,12 +59,12 @@ def warn(
         notes.append(f"top starts disagree: {found} of {len(starts.loss_S)} reached the best loss")
     # What the data cannot tell from the best: log likelihood within 1/2.
     alike = starts.loss_S <= max(best, 1e-20) * np.exp(1.0 / max(data.n_eff, 1.0))
+    tried = {s.name: profile.grid(law, s.name, _TRIED) for s in law.shape}
+    deviance = profile.deviances(law, data, starts, tried) if loss == "mse" else {}
     for k, s in enumerate(law.shape):
         values = [starts.shape_SxK[alike, k]]
-        if loss == "mse":
-            tried = profile.grid(law, s.name, _TRIED)
-            deviance = profile.deviances(law, data, starts, s.name, tried)
-            values.append(tried[deviance <= 1.0])
+        if deviance:
+            values.append(tried[s.name][deviance[s.name] <= 1.0])
         if samples is not None:
             values.append(np.quantile(samples.shape_SxK[:, k], [0.025, 0.975]))
         low, high = np.min(np.concatenate(values)), np.max(np.concatenate(values))

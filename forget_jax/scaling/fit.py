@@ -10,13 +10,14 @@ from forget_jax.scaling import resample
 from forget_jax.scaling.diagnose import criteria, warn
 from forget_jax.scaling.fitted import Fit, expanded_tail, natural_values, predictions
 from forget_jax.scaling.heldout import heldout_error, heldout_of_nulls
-from forget_jax.scaling.lanes import root_weight, solve_law, take
+from forget_jax.scaling.lanes import distinct, root_weight, solve_law, take
 from forget_jax.scaling.laws import LAWS, Law, get_law
 from forget_jax.scaling.options import FitOptions, read_options
 from forget_jax.scaling.points import Points, read_points
-from forget_jax.scaling.solve import Solution, draw_starts
+from forget_jax.scaling.solve import Solution, draw_starts, terms_SxNxJ
 
 _POLISH = 3  # further rounds for a best start that has not converged
+_CANDIDATES = 16  # different answers that a resampled table may start from
 
 
 def fit(law: str, points: Any, *, target: str | None = None, **options: Any) -> Fit:
@@ -54,7 +55,7 @@ def fit(law: str, points: Any, *, target: str | None = None, **options: Any) -> 
     clusters = int(data.cluster_N.max()) + 1
     samples = None
     if settings.bootstraps and clusters > 1:
-        samples = _resampled(chosen, data, best, settings, rng)
+        samples = _resampled(chosen, data, lanes, settings, rng)
     held: dict[str, float] = {}
     if settings.heldout:
         held = heldout_of_nulls(points, target, settings, rng)
@@ -106,12 +107,18 @@ def _search(law: Law, data: Points, options: FitOptions, rng: np.random.Generato
 
 
 def _resampled(
-    law: Law, data: Points, best: Solution, options: FitOptions, rng: np.random.Generator
+    law: Law, data: Points, lanes: Solution, options: FitOptions, rng: np.random.Generator
 ) -> Solution:
-    """Answers to draws of whole runs, each refitted from the best answer."""
+    """Answers to draws of whole runs, each refitted from the answer that fits it best."""
     weight_SxN = resample.draw_runs(data.cluster_N, options.bootstraps, rng)
-    z_SxZ = np.repeat(best.z_SxZ, options.bootstraps, axis=0)
     root_N = root_weight(data, options.loss)
+    apart = distinct(lanes, _CANDIDATES)
+    start_S = np.zeros(options.bootstraps, int)
+    if len(apart) > 1 and options.loss == "mse":
+        terms_CxNxJ = terms_SxNxJ(law, lanes.shape_SxK[apart], data.cols) * root_N[:, None]
+        basis_CxNxJ = np.linalg.qr(np.nan_to_num(terms_CxNxJ))[0]
+        start_S = resample.pick_starts(basis_CxNxJ, weight_SxN, data.y_N * root_N, data.cluster_N)
+    z_SxZ = lanes.z_SxZ[apart[start_S]]
     samples = solve_law(law, data, z_SxZ, np.sqrt(weight_SxN) * root_N, options)
     return take(samples, np.isfinite(samples.loss_S))
 

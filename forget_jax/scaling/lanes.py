@@ -69,6 +69,17 @@ def best_of(lanes: Solution, groups: int) -> Solution:
     return take(lanes, rows)
 
 
+def distinct(lanes: Solution, most: int) -> np.ndarray:
+    """Numbers of the first lanes (at most `most`) whose answers differ from one another."""
+    kept: list[int] = []
+    for s, z in enumerate(lanes.z_SxZ):
+        if not np.isfinite(lanes.loss_S[s]) or len(kept) == most:
+            break
+        if all(np.abs(z - lanes.z_SxZ[other]).max(initial=0.0) > 0.1 for other in kept):
+            kept.append(s)
+    return np.asarray(kept or [0])
+
+
 def root_weight(data: Points, loss: str) -> np.ndarray:
     """Factor of each residual (N): loss "mse" is then the share of variance, between 0 and 1."""
     scale_N = data.scale_N if loss == "mse" else np.ones_like(data.scale_N)

@@ -1,5 +1,6 @@
 """Profile likelihood of one shape parameter: how well the law fits with it held at each value."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,13 +8,13 @@ import numpy as np
 from scipy import stats
 
 from forget_jax.errors import UserError, nearest
-from forget_jax.scaling.lanes import best_of, root_weight
+from forget_jax.scaling.lanes import best_of, distinct, root_weight
 from forget_jax.scaling.laws import Law
 from forget_jax.scaling.points import Points
 from forget_jax.scaling.solve import Solution, coordinates, solve
 
 VALUES = 25
-_WARM = 4  # answers that the search at each value begins from
+_WARM = 3  # answers that the search at each value begins from
 
 
 @dataclass(frozen=True)
@@ -51,32 +52,32 @@ def grid(law: Law, parameter: str, count: int = VALUES) -> np.ndarray:
 
 
 def deviances(
-    law: Law, data: Points, lanes: Solution, parameter: str, values: np.ndarray
-) -> np.ndarray:
-    """The deviance at each value, the rest being refitted from the best of `lanes`, best first."""
-    k = [s.name for s in law.shape].index(parameter)
-    warm_WxZ = lanes.z_SxZ[_apart(lanes)]
-    z_SxZ = np.tile(warm_WxZ, (len(values), 1))
-    z_SxZ[:, k] = np.repeat(coordinates(law, parameter, values), len(warm_WxZ))
-    free_SxZ = np.ones_like(z_SxZ)
-    free_SxZ[:, k] = 0.0
+    law: Law, data: Points, lanes: Solution, held: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The deviance at each value of each parameter, the others being refitted every time.
+
+    Args:
+      law, data: what was searched on which table, by squared loss.
+      lanes: its answers, the best first: searches begin from those.
+      held: by parameter, the values at which it is held.
+    """
+    names = [s.name for s in law.shape]
+    warm_WxZ = lanes.z_SxZ[distinct(lanes, _WARM)]
+    starts, fixed = [], []
+    for name, values in held.items():
+        z_SxZ = np.tile(warm_WxZ, (len(values), 1))
+        z_SxZ[:, names.index(name)] = np.repeat(coordinates(law, name, values), len(warm_WxZ))
+        starts.append(z_SxZ)
+        fixed += [names.index(name)] * len(z_SxZ)
+    z_SxZ = np.concatenate(starts)
+    free_SxZ = 1.0 - np.eye(len(names))[fixed]
     weight_SxN = np.broadcast_to(root_weight(data, "mse"), (len(z_SxZ), len(data.y_N)))
-    found = best_of(solve(law, data, z_SxZ, weight_SxN, "mse", 1.0, free_SxZ), len(values))
+    solved = solve(law, data, z_SxZ, weight_SxN, "mse", 1.0, free_SxZ)
+    loss = best_of(solved, len(z_SxZ) // len(warm_WxZ)).loss_S
     least = max(float(lanes.loss_S[0]), 1e-20)
-    return np.asarray(data.n_eff * np.log(np.maximum(found.loss_S, least) / least))
-
-
-def _apart(lanes: Solution) -> np.ndarray:
-    """The best lanes that differ from one another, best first."""
-    kept: list[int] = []
-    for s, z in enumerate(lanes.z_SxZ):
-        if not np.isfinite(lanes.loss_S[s]):
-            break
-        if all(np.abs(z - lanes.z_SxZ[other]).max(initial=0.0) > 0.1 for other in kept):
-            kept.append(s)
-        if len(kept) == _WARM:
-            break
-    return np.asarray(kept or [0])
+    deviance = data.n_eff * np.log(np.maximum(loss, least) / least)
+    ends = np.cumsum([len(values) for values in held.values()])[:-1]
+    return dict(zip(held, np.split(deviance, ends), strict=True))
 
 
 def interval(values: np.ndarray, deviance: np.ndarray, limit: float) -> tuple[float, float]:
@@ -99,7 +100,7 @@ def interval(values: np.ndarray, deviance: np.ndarray, limit: float) -> tuple[fl
 def made(law: Law, data: Points, lanes: Solution, parameter: str, level: float) -> Profile:
     """The profile of a law that has been searched: a coarse pass, then one between its limits."""
     values = grid(law, parameter)
-    deviance = deviances(law, data, lanes, parameter, values)
+    deviance = deviances(law, data, lanes, {parameter: values})[parameter]
     limit = float(stats.chi2.ppf(level, 1))
     inside = np.flatnonzero(deviance <= 4 * limit)
     first, last = max(int(inside.min(initial=0)) - 1, 0), int(inside.max(initial=0)) + 1
@@ -108,7 +109,7 @@ def made(law: Law, data: Points, lanes: Solution, parameter: str, level: float) 
         best = lanes.shape_SxK[0, [s.name for s in law.shape].index(parameter)]
         fine = np.linspace(*ends, VALUES)
         values = np.unique([*fine, best])
-        deviance = deviances(law, data, lanes, parameter, values)
+        deviance = deviances(law, data, lanes, {parameter: values})[parameter]
     low, high = interval(values, deviance, limit)
     held: Any = values.tolist(), deviance.tolist()
     return Profile(parameter, tuple(held[0]), tuple(held[1]), low, high, level)
