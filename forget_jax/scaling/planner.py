@@ -7,7 +7,6 @@ import numpy as np
 
 from forget_jax.errors import UserError
 from forget_jax.scaling.fitted import Fit, expanded_tail
-from forget_jax.scaling.laws import LAWS
 
 _GRID = 4001
 _REACH = 1000.0
@@ -67,7 +66,7 @@ def plan_steps(
         baseline is not finite; or, unless `extrapolate`, P or the answer is outside what the law
         was fitted on.
     """
-    law = LAWS[fit.law]
+    law = fit.definition
     if "steps" not in law.columns:
         raise UserError(f"planner: law {law.name!r} says nothing about steps: fit another one")
     given = {}

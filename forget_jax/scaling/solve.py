@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 
-from forget_jax.scaling.laws import Law
+from forget_jax.scaling.laws import LAWS, Law
 from forget_jax.scaling.points import Points
 from forget_jax.scaling.squares import LANES, MAX_STEPS, minimise, shape_values
 
@@ -164,7 +164,7 @@ def solve(
     if points > 1024:
         padded = 512 * int(np.ceil(points / 512))
     wide = {name: np.pad(c, (0, padded - points), mode="edge") for name, c in cols.items()}
-    if len(wide) == 1:
+    if len(wide) == 1 and LAWS.get(law.name) is law:
         wide = {"column": next(iter(wide.values()))}
     # Only what the computation needs, so that laws of one form share a compiled program.
     core = Law("", "", "", (), (), law.terms, law.shape)
@@ -177,9 +177,11 @@ def solve(
     else:
         z, fitted, total, slope = _huber(core, loss, z_SxZ, weight, y, wide, delta)
         fitted, weight_fitted = fitted[:, :points], np.ones_like(weight_SxN)
-    with jax.enable_x64(True):
-        by_name = jax.vmap(partial(shape_values, law))(jnp.asarray(z))
-    shape = np.stack([np.asarray(by_name[s.name]) for s in law.shape], axis=1)
+    shape = np.zeros_like(z)
+    if law.shape:
+        with jax.enable_x64(True):
+            by_name = jax.vmap(partial(shape_values, law))(jnp.asarray(z))
+        shape = np.stack([np.asarray(by_name[s.name]) for s in law.shape], axis=1)
     coef = coefficients(law, shape, cols, weight_fitted, fitted)
     bad = ~np.isfinite(total) | ~np.isfinite(coef).all(axis=1)
     return Solution(
