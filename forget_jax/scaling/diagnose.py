@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from forget_jax.scaling import profile
+from forget_jax.scaling import profiles
 from forget_jax.scaling.laws import Law
 from forget_jax.scaling.points import Points
 from forget_jax.scaling.solve import Solution, bound_share
@@ -59,8 +59,8 @@ def warn(
         notes.append(f"top starts disagree: {found} of {len(starts.loss_S)} reached the best loss")
     # What the data cannot tell from the best: log likelihood within 1/2.
     alike = starts.loss_S <= max(best, 1e-20) * np.exp(1.0 / max(data.n_eff, 1.0))
-    tried = {s.name: profile.grid(law, s.name, _TRIED) for s in law.shape}
-    deviance = profile.deviances(law, data, starts, tried) if loss == "mse" else {}
+    tried = {s.name: profiles.grid(law, s.name, _TRIED) for s in law.shape}
+    deviance = profiles.deviances(law, data, starts, tried) if loss == "mse" else {}
     for k, s in enumerate(law.shape):
         values = [starts.shape_SxK[alike, k]]
         if deviance:

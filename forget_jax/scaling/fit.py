@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.errors import UserError, nearest
-from forget_jax.scaling import resample
+from forget_jax.scaling import profiles, resample
 from forget_jax.scaling.diagnose import criteria, warn
 from forget_jax.scaling.fitted import Fit, expanded_tail, natural_values, predictions
 from forget_jax.scaling.formula import is_formula, parse
@@ -16,6 +16,7 @@ from forget_jax.scaling.lanes import distinct, root_weight, solve_law, take
 from forget_jax.scaling.laws import LAWS, Law, get_law
 from forget_jax.scaling.options import FitOptions, read_options
 from forget_jax.scaling.points import Points, columns_of, read_points
+from forget_jax.scaling.profiles import Profile
 from forget_jax.scaling.solve import Solution, draw_starts, terms_SxNxJ
 
 _POLISH = 3  # further rounds for a best start that has not converged
@@ -85,7 +86,8 @@ def fit(law: str | Law, points: Any, *, target: str | None = None, **options: An
         heldout_by=data.fold_name,
         noise=noise,
         converged=bool(best.converged_S[0]),
-        warnings=data.warnings + warn(chosen, data, lanes, samples, settings.loss),
+        warnings=data.warnings
+        + (warn(chosen, data, lanes, samples, settings.loss) if settings.warn else ()),
         valid={name: (float(c.min()), float(c.max())) for name, c in data.raw.items()},
         _centre=data.centre,
         _best=best,
@@ -156,6 +158,29 @@ def _intervals(
         name: (float(np.quantile(values, tail)), float(np.quantile(values, 1.0 - tail)))
         for name, values in natural_values(law, samples, data.centre).items()
     }
+
+
+def profile(
+    law: str | Law, points: Any, parameter: str, *, target: str | None = None, **options: Any
+) -> Profile:
+    """The profile likelihood of one of a law's searched parameters, by squared loss.
+
+    Args:
+      law, points, target: as for `fit`.
+      parameter: such as the `rho` of `joint_rho`: one of the names in the law's `shape`.
+      **options: fields of `FitOptions`; `level` is that of the interval.
+
+    Raises:
+      UserError: as `fit` does; a parameter that is not searched; another loss than mse.
+    """
+    settings = read_options(options)
+    if settings.loss != "mse":
+        raise UserError("profile: only of loss mse")
+    chosen = _chosen(law, points, settings)
+    profiles.grid(chosen, parameter)
+    data = read_points(chosen, points, target or chosen.target, settings.loss)
+    lanes = _search(chosen, data, settings, np.random.default_rng(settings.seed))
+    return profiles.made(chosen, data, lanes, parameter, settings.level)
 
 
 def compare(

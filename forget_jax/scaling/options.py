@@ -23,6 +23,7 @@ class FitOptions:
       seed: of starts and draws.
       by: a column of groups, such as the method, that have coefficients of their own.
       separate: which coefficients; all of them if none are named.
+      warn: also looks for reasons to distrust the parameters.
 
     Raises:
       UserError: a value outside its range.
@@ -38,6 +39,7 @@ class FitOptions:
     seed: int = 0
     by: str = ""
     separate: tuple[str, ...] = ()
+    warn: bool = True
 
     def __post_init__(self) -> None:
         """Checks every value."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.errors import UserError
-from forget_jax.scaling import groups
+from forget_jax.scaling import groups, mistakes
 from forget_jax.scaling.laws import Law, log_columns
 
 _POSITIVE = ("P", "steps")
@@ -188,8 +188,10 @@ def read_points(law: Law, points: Any, target: str, loss: str) -> Points:
     if "P" in named:
         _numbers(named, "P", law)  # a table with impossible sizes is wrong for every law
     known_columns = {**_usable(named), **raw}
-    if "mix" in raw and (raw["mix"] < 0).any():
-        raise UserError("points: mix is a share of the data and cannot be negative")
+    for name, what in (("mix", "a share of the data"), ("kl_ft", "a divergence")):
+        if name in raw and (raw[name] < 0).any():
+            raise UserError(f"points: {name} is {what} and cannot be negative")
+    mistakes.check(named)
     if loss == "huber-log" and (y_N <= 0).any():
         row = int(np.flatnonzero(y_N <= 0)[0])
         raise UserError(
