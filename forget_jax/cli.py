@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": "how well every method predicts held-out rows of a matrix from a few entries",
     "replay": "fine-tune with upstream examples mixed in, and compare what is forgotten",
     "scaling": "forgetting over ranks and steps, and the laws that describe it",
+    "plan": "steps, rank and learning rate for a budget of forgetting, from points of scaling",
     "factoids": "memorise facts, train on others, and recite: what mixing in keeps",
     "export": "a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune",
     "report": "rebuild report.html from the files of a workdir",

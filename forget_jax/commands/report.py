@@ -70,6 +70,8 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_replay(summary)]
         case summaries.Scaling():
             return [_scaling(folder, summary)]
+        case summaries.Plan():
+            return [_plan(folder, summary)]
         case summaries.Factoids():
             return [_factoids(summary)]
         case summaries.Bench():
@@ -213,6 +215,41 @@ def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
     }
     curves = {name: room.LawSurface(c.P, c.steps, c.l_f) for name, c in summary.curves.items()}
     return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds)
+
+
+def _plan(folder: Path, summary: summaries.Plan) -> Section:
+    points = pd.read_csv(io.BytesIO((folder / "points.csv").read_bytes()))
+    planned = [
+        room.Planned(
+            P=a.P,
+            rank=a.rank,
+            lr=a.lr,
+            steps=a.steps,
+            steps_interval=(a.steps_low, a.steps_high),
+            forgetting=a.forgetting,
+            run_interval=(a.run_low, a.run_high),
+            l_ft=a.l_ft,
+        )
+        for a in (summary.answer, *summary.others)
+    ]
+    basis = room.PlanBasis(
+        law=summary.law,
+        formula=summary.formula,
+        target=summary.target,
+        limit=summary.limit,
+        level=summary.level,
+        laws={n: (c.r2, c.bic, c.heldout_error) for n, c in summary.laws.items()},
+        nulls=summary.nulls,
+        tried={n: (t.signed, t.error, t.coverage, t.points) for n, t in summary.tried.items()},
+        valid=summary.valid,
+        warnings=summary.warnings,
+    )
+    measured = {
+        "P": points["P"] if "P" in points else [summary.answer.P] * len(points),
+        "steps": points["steps"],
+        "forgetting": points[summary.target] - summary.baseline,
+    }
+    return room.plan_section(planned, basis, vars(summary.curve), measured)
 
 
 def _factoids(summary: summaries.Factoids) -> Section:

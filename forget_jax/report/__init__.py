@@ -5,6 +5,7 @@ from forget_jax.report.bench_section import bench_section
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.page import page
+from forget_jax.report.plan_section import PlanBasis, Planned, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
     PredictedMean,
@@ -29,6 +30,8 @@ __all__ = [
     "Forgetting",
     "LawSurface",
     "PairedTest",
+    "PlanBasis",
+    "Planned",
     "PredictedExample",
     "PredictedMean",
     "Replayed",
@@ -40,6 +43,7 @@ __all__ = [
     "matrix_section",
     "methods_section",
     "page",
+    "plan_section",
     "predicted_section",
     "probes_section",
     "rank_section",

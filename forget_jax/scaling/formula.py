@@ -45,7 +45,12 @@ def parse(text: str, columns: Collection[str]) -> Law:
       UserError: what cannot be read or is not allowed, or a summand without a coefficient.
     """
     tree = _tree(text)
-    names = Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = Counter(
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and id(node) not in functions
+    )
     known = {*columns, *({"N"} if "steps" in columns else ())}
     parameters = [name for name in names if name not in known]
     pairs = []
@@ -68,6 +73,7 @@ def parse(text: str, columns: Collection[str]) -> Law:
         for node in ast.walk(power.right)
         if isinstance(node, ast.Name)
     }
+
     searched = tuple(
         Shape(name, -5.0, 5.0, -1.0, 1.5, log=False)
         if name in exponents

@@ -80,7 +80,7 @@ def plan_steps(
         if not extrapolate and not low <= given[name] <= high:
             raise UserError(
                 f"planner: {name} {given[name]:g} is outside the measured {low:g} to {high:g}; "
-                "measure there, or ask to extrapolate"
+                "measure there"
             )
     if not np.isfinite([limit, baseline]).all():
         raise UserError("planner: limit and baseline must be finite numbers")
@@ -103,7 +103,7 @@ def plan_steps(
             where = f"after {least:g} steps, the fewest measured, it is already"
         raise UserError(
             f"planner: {fit.target} {limit:g} is outside the measured range: {where} "
-            f"{reached:.4g}; measure further, or ask to extrapolate"
+            f"{reached:.4g}; measure further"
         )
     bounds = (float("nan"), float("nan"))
     if fit.ci:

@@ -37,6 +37,7 @@ from forget_jax.commands.summaries.matrices import (
     Probes,
     ProbesDiffer,
 )
+from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan, Tried
 from forget_jax.commands.summaries.runs import (
     Bench,
     Export,
@@ -54,10 +55,13 @@ from forget_jax.files import PathLike
 __all__ = [
     "COMMANDS",
     "TOTAL",
+    "Answer",
     "Arm",
     "ArmBySeed",
     "Associate",
     "Bench",
+    "Candidate",
+    "Curve",
     "Evaluate",
     "ExpectedError",
     "Export",
@@ -72,6 +76,7 @@ __all__ = [
     "NotFinite",
     "OrderDependence",
     "OverContext",
+    "Plan",
     "Predict",
     "PredictedTask",
     "Pretrain",
@@ -86,6 +91,7 @@ __all__ = [
     "Summary",
     "Surface",
     "Training",
+    "Tried",
     "load",
     "read",
     "to_json",
@@ -101,6 +107,7 @@ Summary = (
     | Probes
     | Replay
     | Scaling
+    | Plan
     | Factoids
     | Export
     | Bench
