@@ -251,7 +251,7 @@ def _tried(fitted: Fitted, target: str) -> dict[str, Tried]:
 def _curve(law: scaling.Fit, answer: Answer, baseline: float) -> Curve:
     low, high = law.valid.get("steps", (1.0, 1.0))
     steps = np.geomspace(low, high, _CURVE)
-    at = {"P": np.full(_CURVE, answer.P), "steps": steps}
+    at: Any = {"P": np.full(_CURVE, answer.P), "steps": steps}
     bounds = law.interval(**at)
     values: Mapping[str, Any] = {
         "steps": steps,

@@ -214,7 +214,28 @@ def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
         for name, f in summary.laws.items()
     }
     curves = {name: room.LawSurface(c.P, c.steps, c.l_f) for name, c in summary.curves.items()}
-    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds)
+    checks = _checks(summary.checks)
+    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds, checks)
+
+
+def _checks(c: summaries.Checks) -> room.LawChecks:
+    line = (c.eq4.s, -c.eq4.c) if c.eq4 else None
+    ranks = zip(c.eq4.ranks, c.eq4.slopes, c.eq4.levels, strict=True) if c.eq4 else ()
+    return room.LawChecks(
+        tried={
+            split: {n: (t.signed, t.error, t.coverage, t.points) for n, t in laws.items()}
+            for split, laws in c.tried.items()
+        },
+        line=line,
+        ranks=tuple(ranks),
+        p_level=c.eq4.p_level if c.eq4 else None,
+        p_slope=c.eq4.p_slope if c.eq4 else None,
+        test=c.eq4.test if c.eq4 else "",
+        best=c.best,
+        residuals=c.residuals,
+        fan=[room.Extrapolated(**vars(f)) for f in c.fan],
+        rho=(c.rho.values, c.rho.deviance) if c.rho else None,
+    )
 
 
 def _plan(folder: Path, summary: summaries.Plan) -> Section:

@@ -242,6 +242,15 @@ class Scaling:
             choices=_laws,
         )
     )
+    formulas: tuple[str, ...] = free(
+        setting((), "laws of your own, such as s + K*P^-x*lr^y: names are columns or parameters")
+    )
+    by: str = free(
+        setting("", "column of groups (method, task) whose coefficients are their own; empty: none")
+    )
+    separate: tuple[str, ...] = free(
+        setting((), "coefficients that by separates; empty: all of a law's")
+    )
     data: Data = Data()
     train: Train = without(Train(), "steps")  # the grid has its own
     lora: Lora = without(Lora(), "rank")

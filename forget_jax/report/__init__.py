@@ -2,6 +2,7 @@
 
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
+from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.page import page
@@ -24,10 +25,12 @@ from forget_jax.report.section import Figure, Section, Table, Text
 
 __all__ = [
     "Completed",
+    "Extrapolated",
     "FactsKept",
     "Figure",
     "FittedLaw",
     "Forgetting",
+    "LawChecks",
     "LawSurface",
     "PairedTest",
     "PlanBasis",

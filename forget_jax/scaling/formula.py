@@ -34,6 +34,17 @@ def is_formula(text: str) -> bool:
     return not text.replace("_", "").isalnum()
 
 
+def check(text: str) -> None:
+    """Refuses what cannot be a formula, before a table is there to read names from.
+
+    Raises:
+      UserError: as `parse` does for what is not allowed.
+    """
+    if not is_formula(text):
+        raise UserError(f"formula {text!r} holds no operator; laws takes laws by name")
+    _tree(text)
+
+
 def parse(text: str, columns: Collection[str]) -> Law:
     """The law that a formula says.
 

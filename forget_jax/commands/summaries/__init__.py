@@ -23,6 +23,7 @@ from forget_jax.commands.summaries.experiments import (
     Strategy,
     Surface,
 )
+from forget_jax.commands.summaries.laws import Checks, Eq4, Fan, RhoProfile, Tried
 from forget_jax.commands.summaries.matrices import (
     Associate,
     Evaluate,
@@ -37,7 +38,7 @@ from forget_jax.commands.summaries.matrices import (
     Probes,
     ProbesDiffer,
 )
-from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan, Tried
+from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan
 from forget_jax.commands.summaries.runs import (
     Bench,
     Export,
@@ -61,12 +62,15 @@ __all__ = [
     "Associate",
     "Bench",
     "Candidate",
+    "Checks",
     "Curve",
+    "Eq4",
     "Evaluate",
     "ExpectedError",
     "Export",
     "Factoids",
     "Failed",
+    "Fan",
     "Finetune",
     "Forgotten",
     "Law",
@@ -84,6 +88,7 @@ __all__ = [
     "ProbesDiffer",
     "Quickstart",
     "Replay",
+    "RhoProfile",
     "Scaling",
     "Score",
     "StrategiesDiffer",

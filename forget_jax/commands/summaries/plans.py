@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from forget_jax.commands.summaries.codec import FLAT
+from forget_jax.commands.summaries.laws import Tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,22 +45,6 @@ class Candidate:
     r2: float
     bic: float
     heldout_error: float | None
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A law on rows left out of its fit: prediction less measurement, nats.
-
-    Attributes:
-      signed, error: mean, and mean absolute value.
-      coverage: share of the rows within the law's interval for one new run.
-      points: rows left out.
-    """
-
-    signed: float
-    error: float
-    coverage: float
-    points: int
 
 
 @dataclass(frozen=True)
