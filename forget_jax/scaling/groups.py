@@ -42,7 +42,8 @@ def codes(column: Any, law: Law) -> np.ndarray:
     unknown = sorted(set(texts.ravel()) - set(law.levels))
     if unknown:
         raise UserError(
-            f"scaling: {law.by} {unknown[0]!r} was not in the fit{nearest(unknown[0], law.levels)}"
+            f"scaling: {law.by} {str(unknown[0])!r} was not in the fit"
+            f"{nearest(str(unknown[0]), law.levels)}"
         )
     return np.searchsorted(np.asarray(law.levels), texts).astype(np.float64)
 
@@ -109,6 +110,7 @@ class _Natural:
         found: dict[str, Any] = {}
         for level in self.levels:
             own = {n: values[f"{n}[{level}]"] for n in self.separate}
-            for name, value in self.law.natural({**values, **own}, centre).items():
-                found[f"{name}[{level}]" if name in self.separate else name] = value
+            natural = self.law.natural({**values, **own}, centre)
+            for name in self.law.parameters:
+                found[f"{name}[{level}]" if name in self.separate else name] = natural[name]
         return found

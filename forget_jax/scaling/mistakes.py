@@ -39,7 +39,7 @@ def _units(named: Mapping[str, np.ndarray]) -> None:
     for name in _UNITS:
         if name in named and len(units := np.unique(named[name].astype(str))) > 1:
             raise UserError(
-                f"points: column {name!r} holds {' and '.join(map(repr, units[:3]))}: convert all "
+                f"points: column {name!r} holds {' and '.join(repr(str(u)) for u in units[:3])}: convert all "
                 "rows to one unit"
             )
 

@@ -229,7 +229,8 @@ def coefficients(
 ) -> np.ndarray:
     """Weighted least-squares coefficients (S × J) of the law's terms at fixed shapes."""
     design = terms_SxNxJ(law, shape_SxK, cols) * weight_SxN[..., None]
-    size = np.sqrt((design**2).sum(axis=1, keepdims=True)) + 1e-300
-    q, r = np.linalg.qr(np.nan_to_num(design / size))
+    with np.errstate(over="ignore", invalid="ignore"):  # a law may be infinite here: it has lost
+        size = np.sqrt((design**2).sum(axis=1, keepdims=True)) + 1e-300
+        q, r = np.linalg.qr(np.nan_to_num(design / size))
     right = np.einsum("snj,sn->sj", q, y_SxN * weight_SxN)
     return np.einsum("sij,sj->si", np.linalg.pinv(r, rcond=1e-13), right) / size[:, 0]
