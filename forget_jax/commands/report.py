@@ -205,8 +205,8 @@ def _replay(summary: summaries.Replay) -> Section:
 
 def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
     points = pd.read_csv(io.BytesIO((folder / "points.csv").read_bytes()))
-    if not {"P", "steps", "l_ft", "l_f"} <= set(points):
-        raise UserError("points.csv needs the columns P, steps, l_ft and l_f to be drawn")
+    for name in ("P", "steps", "l_ft", "l_f"):
+        points[name] = points.get(name, np.nan)  # what a table from elsewhere lacks is not drawn
     if "run" not in points:
         points["run"] = points["P"].astype(str)
     laws = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from forget_jax.report.plots import MUTED, SERIES, Line, legend, ordered_colours, xy_plot
-from forget_jax.report.section import Cell, Figure, Table, number, percent
+from forget_jax.report.section import Cell, Figure, Table, number, percent, shorten
 
 SPLITS = {
     "rank": "each rank",
@@ -15,6 +15,7 @@ SPLITS = {
     "lr": "each learning rate",
     "late": "last 40 % of steps",
 }
+NULLS = ("constant", "power_N", "power_P")
 _LIMIT = 3.841  # of chi-squared with one degree of freedom at 95 %
 
 
@@ -138,6 +139,24 @@ def _profile(values: Sequence[float], deviance: Sequence[float]) -> Figure:
         xy_plot("scaling-rho", lines, "rho", "loss of log likelihood, twice", alt),
         legend(lines),
     )
+
+
+def verdict(checks: LawChecks) -> str:
+    """Whether the best law beats the best null on what was left out, in words for the lead."""
+    said = ""
+    for split, laws in checks.tried.items():
+        errors = {name: error for name, (_, error, _, _) in laws.items() if np.isfinite(error)}
+        nulls = {name: error for name, error in errors.items() if name in NULLS}
+        own = {name: error for name, error in errors.items() if name not in NULLS}
+        if not nulls or not own:
+            continue
+        null, law = (min(group, key=lambda n: group[n]) for group in (nulls, own))
+        how = "is no better than" if own[law] >= nulls[null] else "beats"
+        said += (
+            f" Left out {SPLITS.get(split, split)}, the best law “{shorten(law, 40)}” {how} the "
+            f"best null “{null}” ({number(own[law])} against {number(nulls[null])} nats)."
+        )
+    return said
 
 
 def check_tables(checks: LawChecks) -> list[Table]:

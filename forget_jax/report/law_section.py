@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax.report.law_checks import LawChecks, check_figures, check_tables
+from forget_jax.report.law_checks import LawChecks, check_figures, check_tables, verdict
 from forget_jax.report.plots import SERIES, Line, legend, ordered_colours, xy_plot
 from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
 
@@ -81,8 +81,9 @@ def scaling_section(
     alt = (
         f"Forgetting loss over steps for {count(len(sizes), 'size')} of the trained part; {basis}."
     )
-    figures = [
-        Figure(
+    figures = []
+    if not len(p) or np.isfinite(p + steps + l_f).any():
+        figure = Figure(
             "Forgetting by steps",
             f"Dots are measurements: {basis}."
             + (f" Lines are the fitted law “{law}”." if predicted else "")
@@ -93,7 +94,7 @@ def scaling_section(
             ),
             legend(measured),
         )
-    ]
+        figures.append(figure)
     same = [
         Line(l_ft[p == size], l_f[p == size], colour, f"P = {number(int(size))}", "dot")
         for size, colour in zip(sizes, colours, strict=True)
@@ -105,8 +106,8 @@ def scaling_section(
         offset, slope = checks.line
         fit.append(Line(ends, offset + slope * ends, SERIES[2], "errors in both (ODR)"))
     alt = f"Forgetting loss against fine-tuning loss; {basis}."
-    figures.append(
-        Figure(
+    if not len(p) or np.isfinite(l_ft + l_f).any():
+        figure = Figure(
             "Forgetting by fine-tuning loss",
             f"The same measurements: {basis}."
             + (" The dashed line is their least-squares line." if fit else ""),
@@ -120,10 +121,16 @@ def scaling_section(
             ),
             legend([*same, *fit]),
         )
-    )
+        figures.append(figure)
     figures += check_figures(checks, p, steps, l_f)
     tables = (*_tables(laws), *check_tables(checks))
-    return Section("scaling", "How it scales", _lead(laws, runs, seeds), tuple(figures), tables)
+    return Section(
+        "scaling",
+        "How it scales",
+        _lead(laws, runs, seeds) + verdict(checks),
+        tuple(figures),
+        tables,
+    )
 
 
 def _drawn(laws: Mapping[str, FittedLaw], curves: Mapping[str, LawSurface]) -> str | None:

@@ -38,10 +38,8 @@ def _twice(named: Mapping[str, np.ndarray]) -> None:
 def _units(named: Mapping[str, np.ndarray]) -> None:
     for name in _UNITS:
         if name in named and len(units := np.unique(named[name].astype(str))) > 1:
-            raise UserError(
-                f"points: column {name!r} holds {' and '.join(repr(str(u)) for u in units[:3])}: convert all "
-                "rows to one unit"
-            )
+            said = " and ".join(repr(str(unit)) for unit in units[:3])
+            raise UserError(f"points: column {name!r} holds {said}: convert all rows to one unit")
 
 
 def _sizes(named: Mapping[str, np.ndarray]) -> None:
