@@ -270,7 +270,7 @@ class Plan:
         )
     )
     limit: float = free(setting(0.0, "forgetting that is allowed, nats above baseline", least=0))
-    baseline: float = free(setting(0.0, "the target before training; of kl it is 0"))
+    baseline: float = free(setting(0.0, "the target before training; of kl it is 0", least=0))
     rank: int = free(setting(0, "adapter rank that is asked about; 0: P says the size", least=0))
     P: float = free(
         setting(0.0, "trained parameters that are asked about, in place of rank", least=0)

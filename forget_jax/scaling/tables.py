@@ -27,7 +27,7 @@ def read(path: files.PathLike) -> pd.DataFrame:
     """
     try:
         file = files.Path(path)
-        if file.is_dir():
+        if file.is_dir() and file.suffix.lower() not in READERS:
             held = [file / name for name in OF_WORKDIR if (file / name).exists()]
             if not held:
                 raise UserError(
