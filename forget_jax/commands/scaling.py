@@ -39,7 +39,7 @@ def check(settings: Scaling) -> None:
     if settings.separate and not settings.by:
         raise UserError("separate names coefficients; give by, the column of their groups")
     values.check_alone(settings.train, "scaling")
-    columns = ("P", "steps", "rank", "seed", "l_ft", "l_f", *divergence.MEASURES)
+    columns = ("P", "steps", "rank", "seed", "l_ft", "kl_ft", "l_f", *divergence.MEASURES)
     if not settings.points.path and settings.target not in ("", *columns):
         raise UserError(
             f"config.target is {settings.target!r}{nearest(settings.target, columns)}; a grid has "

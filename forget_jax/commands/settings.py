@@ -325,8 +325,8 @@ class Report:
 class Bench:
     what: str = setting(
         "finetune",
-        "benchmark to run: finetune, score, completion or matmul",
-        choices=("finetune", "score", "completion", "matmul"),
+        "benchmark to run: finetune, score, completion, laws or matmul",
+        choices=("finetune", "score", "completion", "laws", "matmul"),
     )
     quick: bool = setting(False, "end within five minutes on two cores")
     shape: str = setting(
