@@ -21,12 +21,15 @@ def checks(table: pd.DataFrame, fits: Mapping[str, scaling.Fit], target: str | N
     """Everything that the page shows beside the fits; what a table does not allow is left out."""
     points: Any = table.to_dict("series")
     tried: dict[str, dict[str, Tried]] = {}
+    targets = sorted({f.target for f in fits.values()}, key=lambda name: name != "l_f")
     with Progress("try laws", len(SPLITS), unit="way of leaving out") as progress:
         for number, split in enumerate(SPLITS):
-            if (found := _tried(points, fits, split, target)) is not None:
-                tried[split] = found
+            for name in targets:  # errors of one target are compared with its own nulls
+                own = {n: f for n, f in fits.items() if f.target == name}
+                if (found := _tried(points, own, split, name)) is not None:
+                    tried[split if name == targets[0] else f"{split} of {name}"] = found
             progress.at(number + 1, split)
-    best = min(fits, key=lambda n: _rank(fits[n]))
+    best = min((n for n, f in fits.items() if f.target == targets[0]), key=lambda n: _rank(fits[n]))
     return Checks(
         tried=tried,
         eq4=_eq4(points),
@@ -42,7 +45,7 @@ def _rank(f: scaling.Fit) -> tuple[float, float]:
 
 
 def _tried(
-    points: Any, fits: Mapping[str, scaling.Fit], split: str, target: str | None
+    points: Any, fits: Mapping[str, scaling.Fit], split: str, target: str
 ) -> dict[str, Tried] | None:
     try:
         laws = [f.definition for f in fits.values()]

@@ -141,6 +141,12 @@ def _profile(values: Sequence[float], deviance: Sequence[float]) -> Figure:
     )
 
 
+def _said(split: str) -> str:
+    """What was left out, in words; `rank of kl` is of laws that predict kl."""
+    what, _, target = split.partition(" of ")
+    return SPLITS.get(what, what) + (f" ({target})" if target else "")
+
+
 def verdict(checks: LawChecks) -> str:
     """Whether the best law beats the best null on what was left out, in words for the lead."""
     said = ""
@@ -153,7 +159,7 @@ def verdict(checks: LawChecks) -> str:
         null, law = (min(group, key=lambda n: group[n]) for group in (nulls, own))
         how = "is no better than" if own[law] >= nulls[null] else "beats"
         said += (
-            f" Left out {SPLITS.get(split, split)}, the best law “{shorten(law, 40)}” {how} the "
+            f" Left out {_said(split)}, the best law “{shorten(law, 40)}” {how} the "
             f"best null “{null}” ({number(own[law])} against {number(nulls[null])} nats)."
         )
     return said
@@ -163,7 +169,7 @@ def check_tables(checks: LawChecks) -> list[Table]:
     """What was left out, and ranks beside one another."""
     tables = []
     rows: list[tuple[Cell, ...]] = [
-        (SPLITS.get(split, split), law, signed, error, _share(coverage), n)
+        (_said(split), law, signed, error, _share(coverage), n)
         for split, laws in checks.tried.items()
         for law, (signed, error, coverage, n) in sorted(laws.items(), key=lambda x: x[1][1])
     ]

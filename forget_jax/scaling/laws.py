@@ -209,6 +209,7 @@ _ALL = (
         ("kl_ft",),
         ("a", "b"),
         t.quadratic_terms,
+        target="kl",
     ),
     Law(
         "kl_task_power",
@@ -218,6 +219,7 @@ _ALL = (
         ("K",),
         t.power_terms,
         (Shape("x", 0.05, 8.0, 0.3, 3.0),),
+        target="kl",
     ),
     Law(
         "apple_injection",

@@ -172,11 +172,11 @@ def test_groups_that_are_not_there(options, said):
 def test_forgetting_by_the_divergence_on_the_task():
     rng = np.random.default_rng(0)
     kl = np.linspace(0.0, 2.0, 30)
-    points = {"kl_ft": kl, "l_f": 0.1 * kl + 0.4 * kl**2 + rng.normal(0, 1e-3, 30)}
+    points = {"kl_ft": kl, "kl": 0.1 * kl + 0.4 * kl**2 + rng.normal(0, 1e-3, 30)}
     quadratic = fit("kl_task", points, **QUICK)
     assert quadratic.params["b"] == pytest.approx(0.4, abs=5e-3)
     assert quadratic.predict(kl_ft=0.0) == 0.0
-    power = fit("kl_task_power", {"kl_ft": kl[1:], "l_f": 0.4 * kl[1:] ** 1.5}, **QUICK)
+    power = fit("kl_task_power", {"kl_ft": kl[1:], "kl": 0.4 * kl[1:] ** 1.5}, **QUICK)
     assert power.params["x"] == pytest.approx(1.5, rel=1e-5)
     with pytest.raises(UserError, match="kl_ft is a divergence and cannot be negative"):
-        fit("kl_task", {"kl_ft": kl - 1.0, "l_f": kl}, **QUICK)
+        fit("kl_task", {"kl_ft": kl - 1.0, "kl": kl}, **QUICK)

@@ -72,7 +72,8 @@ class Checks:
     """Of all laws together.
 
     Attributes:
-      tried: by what was left out, and by law (nulls among them).
+      tried: by what was left out, and by law (nulls among them); `rank of kl` is of laws that
+        predict the column kl, where others predict another.
       eq4: None for a table without both losses.
       best: the law with the least held-out error, whose residuals are drawn.
       residuals: P, steps, and measurement less prediction (nats) of each row.
