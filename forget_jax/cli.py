@@ -33,6 +33,7 @@ COMMANDS = {
     "replay": "fine-tune with upstream examples mixed in, and compare what is forgotten",
     "mix": "a training file of a task's rows and of what to replay, for this and other trainers",
     "scaling": "forgetting over ranks and steps, and the laws that describe it",
+    "plan": "steps, rank and learning rate for a budget of forgetting, from points of scaling",
     "factoids": "memorise facts, train on others, and recite: what mixing in keeps",
     "export": "a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune",
     "report": "rebuild report.html from the files of a workdir",

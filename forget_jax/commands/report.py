@@ -72,6 +72,8 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_mix(summary)]
         case summaries.Scaling():
             return [_scaling(folder, summary)]
+        case summaries.Plan():
+            return [_plan(folder, summary)]
         case summaries.Factoids():
             return [_factoids(summary)]
         case summaries.Bench():
@@ -225,8 +227,8 @@ def _mix(summary: summaries.Mix) -> Section:
 
 def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
     points = pd.read_csv(io.BytesIO((folder / "points.csv").read_bytes()))
-    if not {"P", "steps", "l_ft", "l_f"} <= set(points):
-        raise UserError("points.csv needs the columns P, steps, l_ft and l_f to be drawn")
+    for name in ("P", "steps", "l_ft", "l_f"):
+        points[name] = points.get(name, np.nan)  # what a table from elsewhere lacks is not drawn
     if "run" not in points:
         points["run"] = points["P"].astype(str)
     laws = {
@@ -234,7 +236,63 @@ def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
         for name, f in summary.laws.items()
     }
     curves = {name: room.LawSurface(c.P, c.steps, c.l_f) for name, c in summary.curves.items()}
-    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds)
+    checks = _checks(summary.checks)
+    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds, checks)
+
+
+def _checks(c: summaries.Checks) -> room.LawChecks:
+    line = (c.eq4.s, -c.eq4.c) if c.eq4 else None
+    ranks = zip(c.eq4.ranks, c.eq4.slopes, c.eq4.levels, strict=True) if c.eq4 else ()
+    return room.LawChecks(
+        tried={
+            split: {n: (t.signed, t.error, t.coverage, t.points) for n, t in laws.items()}
+            for split, laws in c.tried.items()
+        },
+        line=line,
+        ranks=tuple(ranks),
+        p_level=c.eq4.p_level if c.eq4 else None,
+        p_slope=c.eq4.p_slope if c.eq4 else None,
+        test=c.eq4.test if c.eq4 else "",
+        best=c.best,
+        residuals=c.residuals,
+        fan=[room.Extrapolated(**vars(f)) for f in c.fan],
+        rho=(c.rho.values, c.rho.deviance) if c.rho else None,
+    )
+
+
+def _plan(folder: Path, summary: summaries.Plan) -> Section:
+    points = pd.read_csv(io.BytesIO((folder / "points.csv").read_bytes()))
+    planned = [
+        room.Planned(
+            P=a.P,
+            rank=a.rank,
+            lr=a.lr,
+            steps=a.steps,
+            steps_interval=(a.steps_low, a.steps_high),
+            forgetting=a.forgetting,
+            run_interval=(a.run_low, a.run_high),
+            l_ft=a.l_ft,
+        )
+        for a in (summary.answer, *summary.others)
+    ]
+    basis = room.PlanBasis(
+        law=summary.law,
+        formula=summary.formula,
+        target=summary.target,
+        limit=summary.limit,
+        level=summary.level,
+        laws={n: (c.r2, c.bic, c.heldout_error) for n, c in summary.laws.items()},
+        nulls=summary.nulls,
+        tried={n: (t.signed, t.error, t.coverage, t.points) for n, t in summary.tried.items()},
+        valid=summary.valid,
+        warnings=summary.warnings,
+    )
+    measured = {
+        "P": points["P"] if "P" in points else [summary.answer.P] * len(points),
+        "steps": points["steps"],
+        "forgetting": points[summary.target] - summary.baseline,
+    }
+    return room.plan_section(planned, basis, vars(summary.curve), measured)
 
 
 def _factoids(summary: summaries.Factoids) -> Section:

@@ -3,10 +3,12 @@
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
 from forget_jax.report.factoids_section import FactsKept, factoids_section
+from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
 from forget_jax.report.page import page
+from forget_jax.report.plan_section import PlanBasis, Planned, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
     PredictedMean,
@@ -27,13 +29,17 @@ __all__ = [
     "Completed",
     "CurvePoint",
     "Expected",
+    "Extrapolated",
     "FactsKept",
     "Figure",
     "FittedLaw",
     "Forgetting",
+    "LawChecks",
     "LawSurface",
     "MixedRow",
     "PairedTest",
+    "PlanBasis",
+    "Planned",
     "PredictedExample",
     "PredictedMean",
     "Replayed",
@@ -48,6 +54,7 @@ __all__ = [
     "methods_section",
     "mix_section",
     "page",
+    "plan_section",
     "predicted_section",
     "probes_section",
     "rank_section",

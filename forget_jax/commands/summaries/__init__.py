@@ -27,6 +27,7 @@ from forget_jax.commands.summaries.experiments import (
     Strategy,
     Surface,
 )
+from forget_jax.commands.summaries.laws import Checks, Eq4, Fan, RhoProfile, Tried
 from forget_jax.commands.summaries.matrices import (
     Associate,
     Evaluate,
@@ -41,6 +42,7 @@ from forget_jax.commands.summaries.matrices import (
     Probes,
     ProbesDiffer,
 )
+from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan
 from forget_jax.commands.summaries.runs import (
     Bench,
     Export,
@@ -58,16 +60,22 @@ from forget_jax.files import PathLike
 __all__ = [
     "COMMANDS",
     "TOTAL",
+    "Answer",
     "Arm",
     "ArmBySeed",
     "Associate",
     "Bench",
+    "Candidate",
+    "Checks",
+    "Curve",
     "CurvePoint",
+    "Eq4",
     "Evaluate",
     "ExpectedError",
     "Export",
     "Factoids",
     "Failed",
+    "Fan",
     "Finetune",
     "Forgotten",
     "Headroom",
@@ -80,6 +88,7 @@ __all__ = [
     "NotFinite",
     "OrderDependence",
     "OverContext",
+    "Plan",
     "Predict",
     "PredictedTask",
     "Pretrain",
@@ -87,6 +96,7 @@ __all__ = [
     "ProbesDiffer",
     "Quickstart",
     "Replay",
+    "RhoProfile",
     "Scaling",
     "Score",
     "StrategiesDiffer",
@@ -94,6 +104,7 @@ __all__ = [
     "Summary",
     "Surface",
     "Training",
+    "Tried",
     "load",
     "read",
     "to_json",
@@ -110,6 +121,7 @@ Summary = (
     | Replay
     | Mix
     | Scaling
+    | Plan
     | Factoids
     | Export
     | Bench

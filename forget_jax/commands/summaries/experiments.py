@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from forget_jax.commands.summaries.codec import FLAT
+from forget_jax.commands.summaries.laws import Checks
 from forget_jax.commands.summaries.matrices import Method
 from forget_jax.commands.summaries.runs import OverContext, Training
 
@@ -229,6 +230,7 @@ class Scaling:
       runs: that they come from; None for a table that does not say.
       seeds: a setting.
       curves: by law, its prediction over the grid, where it takes sizes and steps.
+      checks: how the laws were tried.
     """
 
     command: ClassVar[str] = "scaling"
@@ -238,6 +240,7 @@ class Scaling:
     runs: int | None
     seeds: int
     curves: dict[str, Surface]
+    checks: Checks
     seconds: float
 
 
