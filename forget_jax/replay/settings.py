@@ -54,7 +54,7 @@ class Mix:
         256, "texts that the base writes where there are no candidates", least=1, most=100_000
     )
     generated_tokens: int = setting(128, "most tokens of such a text", least=1, most=2**16)
-    seed: int = setting(0, "of all that is drawn")
+    seed: int = setting(0, "of all that is drawn", least=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,8 +52,12 @@ KEYS = {
         *("texts", "tasks", "seconds"),
     ),
     "replay": (
-        *("replay", "paired_test", "base_upstream_nll", "tasks", "seeds", "evaluated"),
+        *("replay", "paired_test", "headroom", "base_upstream_nll", "tasks", "seeds", "evaluated"),
         *(*TRAINING, "useful_fraction", "over_context", "candidates", "observed", "seconds"),
+    ),
+    "mix": (
+        *("strategy", "ratio", "task_rows", "replayed", "candidates", "rows", "expected_z"),
+        *("expected_z_by_source", "curve", "saved", "trainers", "seconds"),
     ),
     "scaling": ("laws", "not_fitted", "points", "runs", "seeds", "curves", "checks", "seconds"),
     "plan": (
