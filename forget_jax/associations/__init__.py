@@ -32,6 +32,7 @@ from forget_jax.associations.online import (
     fit_predictor,
     predict_means,
     predict_row,
+    robust_means,
 )
 from forget_jax.associations.probes import (
     choose_probes,
@@ -75,6 +76,7 @@ __all__ = [
     "predict_rows",
     "probes_needed",
     "rank_r2",
+    "robust_means",
     "row_r2",
     "shrunken_additive_r2",
     "similarity",

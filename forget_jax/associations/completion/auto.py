@@ -24,6 +24,7 @@ from forget_jax.associations.completion.weights import weigh
 
 Array = jax.Array
 MOST_COLUMNS = 2048  # that candidates are weighed on, drawn at random where there are more
+MOST_ROWS = 64  # that are left out, evenly spaced where there are more
 FEWEST_ROWS = 4  # from which on there are weights; below, they are the mixture's
 DRAWS = 4  # of known columns for each row left out
 WIDTHS = (30.0, 0.3, 0.03)  # of neighbours' similarity, in variances of the matrix
@@ -60,6 +61,7 @@ class Models(NamedTuple):
 class Prepared(NamedTuple):
     models: Models
     weight_C: Array
+    bounds: tuple[Array, Array]  # 0 and 1 where the train rows hold nothing else, or infinite
 
 
 class Estimates(NamedTuple):
@@ -106,6 +108,11 @@ def _estimates(models: Models, columns_S: Array, values_S: Array, rank: int) -> 
     )
 
 
+def _bounds(z_MxN: Array) -> tuple[Array, Array]:
+    binary = ((z_MxN == 0) | (z_MxN == 1)).all()
+    return jnp.where(binary, 0, -jnp.inf), jnp.where(binary, 1, jnp.inf)
+
+
 def _usual(options: Settings) -> Array:
     """The weights of the mixture: all its models alike."""
     models = options.rank * len(mixture.POOLED)
@@ -115,7 +122,7 @@ def _usual(options: Settings) -> Array:
 
 
 def held_out(z_MxN: Array, options: Settings) -> Array:
-    """M × C × C mean products of the candidates' errors on every train row, left out in turn."""
+    """K × C × C mean products of the candidates' errors on train rows, K of them left out in turn."""
     m, n = z_MxN.shape
     rng = np.random.default_rng(0)
     if n > MOST_COLUMNS:
@@ -137,7 +144,7 @@ def held_out(z_MxN: Array, options: Settings) -> Array:
 
         return jax.lax.map(draw, columns_DxS).mean(0)
 
-    return jax.lax.map(one, jnp.arange(m))
+    return jax.lax.map(one, jnp.linspace(0, m - 1, min(m, MOST_ROWS)).astype(jnp.int32))
 
 
 def prepare(z_MxN: Array, options: Settings) -> Prepared:
@@ -145,12 +152,12 @@ def prepare(z_MxN: Array, options: Settings) -> Prepared:
     weight_C = _usual(options)
     if z_MxN.shape[0] >= FEWEST_ROWS and z_MxN.shape[1] > 1:
         weight_C = weigh(held_out(z_MxN, options), weight_C)
-    return Prepared(_models(z_MxN, options), weight_C)
+    return Prepared(_models(z_MxN, options), weight_C, _bounds(z_MxN))
 
 
 def again(state: Prepared, z_MxN: Array, options: Settings) -> Prepared:
     """The candidates from other rows, under the weights found before."""
-    return Prepared(_models(z_MxN, options), state.weight_C)
+    return Prepared(_models(z_MxN, options), state.weight_C, state.bounds)
 
 
 def extend(
@@ -167,7 +174,8 @@ def extend(
     factors_k = jnp.where(weight_G[:, None] > 0, weight_G[:, None] * found.factors_Gxk, 0).sum(0)
     others_N = jnp.where(weight_O[:, None] > 0, weight_O[:, None] * found.rows_OxN, 0).sum(0)
     gaussian = models.gaussian
-    return weight_G.sum() * gaussian.mean_N + factors_k @ gaussian.basis_kxN + others_N
+    row_N = weight_G.sum() * gaussian.mean_N + factors_k @ gaussian.basis_kxN + others_N
+    return jnp.clip(row_N, *state.bounds)
 
 
 def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:
