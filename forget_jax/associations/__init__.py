@@ -25,14 +25,13 @@ from forget_jax.associations.completion import METHODS, complete, predict_rows
 from forget_jax.associations.components import Component, clusters, leading_components
 from forget_jax.associations.evaluation import evaluate, paired_difference
 from forget_jax.associations.matrix import Matrix
+from forget_jax.associations.means import predict_means, robust_means
 from forget_jax.associations.nomination import Nomination, nominate
 from forget_jax.associations.online import (
     PredictedRow,
     Predictor,
     fit_predictor,
-    predict_means,
     predict_row,
-    robust_means,
 )
 from forget_jax.associations.probes import (
     choose_probes,

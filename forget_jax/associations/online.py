@@ -2,9 +2,9 @@
 
 What the train rows say is computed once (`fit_predictor`); a new row (`predict_row`) then costs one
 small solve and one product with the columns. The intervals' width is calibrated on train rows, each
-predicted from the others: the share of their entries decides, not the Gaussian quantile. Rows differ
-less in it than the model has them differ, and by how much these rows tell. So are the intervals of
-means over groups of examples: there each held-out row counts once.
+predicted from the others: the share of their entries decides, not the Gaussian quantile. Rows'
+deviations differ less than the model has it; by how much, these rows tell. So are the intervals of
+means over groups of examples calibrated: there each held-out row counts once.
 """
 
 import dataclasses
@@ -15,40 +15,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 
-from forget_jax.associations import checks, evaluation
+from forget_jax.associations import checks, evaluation, intervals
 from forget_jax.associations.completion import METHODS, complete, mixture, resolve
 from forget_jax.errors import UserError
 
 FEWEST = 4  # train rows
-FEWEST_PROBES = 3  # of a group, for a mean that they correct
-POOLED = 5
-CAUTION = 10  # rows' worth of evidence that the model's deviations are right
 
 # What predicts: the method's name, its options, its state, and the mixture for the deviations.
 Fitted = tuple[str, Any, Any, mixture.Prepared]
-
-
-@dataclasses.dataclass(frozen=True)
-class Levelling:
-    """How much closer rows' deviations are than the model has them: a power of their means' ratio.
-
-    Attributes:
-      slope: of held-out rows' own quantiles on their mean deviation, both logarithms; 0 where the
-        model's deviations are right, -1 where all rows vary alike.
-      centre, low, high: mean, least and greatest of the logarithms; none beyond is believed.
-    """
-
-    slope: float
-    centre: float
-    low: float
-    high: float
-
-    def of(self, deviation_N: np.ndarray) -> float:
-        """The factor of a row's deviations."""
-        logarithm = np.log(max(float(deviation_N.mean(dtype=np.float64)), 1e-300))
-        return float(np.exp(self.slope * (np.clip(logarithm, self.low, self.high) - self.centre)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +43,7 @@ class Predictor:
 
     fitted: Fitted
     width: float
-    levelling: Levelling
+    levelling: intervals.Levelling
     coverage: float
     n_columns: int
     rmse: float
@@ -91,9 +66,10 @@ class PredictedRow:
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def _predict(
+def row_and_deviation(
     method: str, options: Any, state: Any, spread: mixture.Prepared, columns_S: Any, values_S: Any
 ) -> tuple[jax.Array, jax.Array]:
+    """A row's mean by the method, and its deviation by the mixture (N each)."""
     mean_N, variance_N = mixture.predict(spread, columns_S, values_S)
     if method != "mixture":
         extend: Any = METHODS[method].extend
@@ -149,7 +125,7 @@ def fit_predictor(
       method: what gives the means, one of METHODS that extends; deviations are the mixture's.
       columns: numbers of the columns that will be known, where that is settled: intervals are then
         calibrated for these and not for random draws.
-      groups: boolean masks of columns, of whose means `predict_means` will give intervals.
+      groups: boolean masks of columns, of whose means `means.predict_means` will give intervals.
       **options: settings of the method.
 
     Returns:
@@ -185,7 +161,9 @@ def fit_predictor(
     for i, row_N in enumerate(train_MxN):
         fitted = _fit(np.delete(train_MxN, i, 0), method, options, whole)
         for columns_S in columns_GxS:
-            mean_N, deviation_N = map(np.asarray, _predict(*fitted, columns_S, row_N[columns_S]))
+            mean_N, deviation_N = map(
+                np.asarray, row_and_deviation(*fitted, columns_S, row_N[columns_S])
+            )
             error_N = row_N - mean_N
             width_N = np.abs(error_N) / deviation_N
             width_N[~np.isfinite(width_N)] = np.inf  # a prediction that is no number
@@ -197,48 +175,14 @@ def fit_predictor(
             among = groups_GxN & left_N
             ratio_G = np.abs(among @ error_N) / np.maximum(among @ deviation_N, 1e-30)
             ratios.append(np.where(among.any(1), ratio_G, np.nan))
-    levelling = _levelling(widths, deviations, coverage, len(train_MxN))
+    levelling = intervals.levelled(widths, deviations, coverage, len(train_MxN))
     factor_K = np.array([levelling.of(d) for d in deviations])
     known = np.concatenate([w / f for w, f in zip(widths, factor_K, strict=True)])
     if not known.size or not np.isfinite(width := float(np.quantile(known, coverage))):
         raise UserError("no interval can be given: no prediction of the train rows is finite")
     error = float(np.sqrt(np.concatenate(squares).mean()))
-    width_G = _of_means(np.array(ratios) / factor_K[:, None], coverage, len(train_MxN))
+    width_G = intervals.of_means(np.array(ratios) / factor_K[:, None], coverage, len(train_MxN))
     return Predictor(whole, width, levelling, coverage, n, error, groups_GxN, width_G)
-
-
-def _levelling(
-    widths: Sequence[np.ndarray], deviations: Sequence[np.ndarray], coverage: float, rows: int
-) -> Levelling:
-    """The least-squares slope over held-out rows, drawn towards 0 and within -1 and 0.
-
-    Args:
-      widths: of each held-out row and draw, its errors in predictive deviations.
-      deviations: of each, N.
-      rows: how many rows there are; draws of one row are no further evidence.
-    """
-    own_K = np.array([np.quantile(w, coverage) if w.size else np.nan for w in widths])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        x_K, y_K = np.log([d.mean(dtype=np.float64) for d in deviations]), np.log(own_K)
-    known = np.isfinite(x_K) & np.isfinite(y_K)
-    if not known.any() or checks.is_constant(x_K[known]):
-        return Levelling(0.0, 0.0, 0.0, 0.0)
-    x_K, y_K = x_K[known], y_K[known]
-    off_K = x_K - x_K.mean()
-    slope = float(off_K @ y_K / (off_K @ off_K)) * rows / (rows + CAUTION)
-    slope = float(np.clip(slope, -1, 0))
-    return Levelling(slope, float(x_K.mean()), float(x_K.min()), float(x_K.max()))
-
-
-def _of_means(ratio_KxG: np.ndarray, coverage: float, rows: int) -> np.ndarray:
-    """The quantile of each group's ratios that a further row stays below (split conformal)."""
-    level = min(1.0, np.ceil((rows + 1) * coverage) / rows)
-    known = ~np.isnan(ratio_KxG)
-    found = [
-        np.quantile(r[k], level, method="higher") if k.any() else np.inf
-        for r, k in zip(ratio_KxG.T, known.T, strict=True)
-    ]
-    return np.array(found, float)
 
 
 def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow:
@@ -257,78 +201,6 @@ def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow
     values_S = np.asarray(values, np.float32).reshape(-1)
     if values_S.shape != columns_S.shape or np.isinf(values_S).any():
         raise UserError(f"{columns_S.size} probed columns need as many finite values (or NaN)")
-    mean_N, deviation_N = map(np.asarray, _predict(*predictor.fitted, columns_S, values_S))
+    mean_N, deviation_N = map(np.asarray, row_and_deviation(*predictor.fitted, columns_S, values_S))
     half_N = predictor.width * predictor.levelling.of(deviation_N) * deviation_N
     return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N)
-
-
-def predict_means(
-    predictor: Predictor, row: PredictedRow, measured_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of each group of the predictor, and both ends of its interval.
-
-    Args:
-      row: a predicted row.
-      measured_N: what was measured of it, NaN elsewhere; this counts as it is.
-    """
-    known_N = ~np.isnan(measured_N)
-    z_N = np.where(known_N, measured_N, row.mean_N)
-    deviation_N = (row.high_N - row.mean_N) / predictor.width
-    groups = predictor.groups_GxN
-    size_G = groups.sum(1)
-    mean_G = groups @ z_N / size_G
-    left_G = (groups & ~known_N) @ deviation_N
-    # a group that is measured whole has no interval, however wide one of others would be
-    half_G = np.where(left_G > 0, predictor.width_G, 0) * left_G / size_G
-    return mean_G, mean_G - half_G, mean_G + half_G
-
-
-def robust_means(
-    predictor: Predictor, columns: Any, values: Any, folds: int = 5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means of groups that random probes correct: right on average however wrong the predictions.
-
-    The doubly robust estimate (augmented inverse propensity weighting, Robins et al. 1994) with
-    cross-fitting (Chernozhukov et al. 2018): the mean of a row predicted without a part of the
-    probes, plus the mean error of these predictions on that part. Unlike `predict_means` it asks
-    nothing of the train rows, but that the probes are a random sample of the columns.
-
-    Args:
-      predictor: made by `fit_predictor`, with groups.
-      columns, values: of the probes, as for `predict_row`.
-      folds: parts of the probes, as many as there are probes at most.
-
-    Returns:
-      Means (G) and both ends of t intervals of the predictor's coverage; NaN for a group with
-      fewer than three probes, and a group that was probed whole is exact.
-    """
-    columns_S = checks.as_rows(columns, predictor.n_columns, "the probed columns")
-    values_S = np.asarray(values, np.float32).reshape(-1)
-    columns_S, values_S = columns_S[~np.isnan(values_S)], values_S[~np.isnan(values_S)]
-    s = columns_S.size
-    part_S = np.random.default_rng(0).permutation(s) % min(folds, s)
-    if s < FEWEST_PROBES:
-        return (np.full(len(predictor.groups_GxN), np.nan),) * 3
-    row_N = np.zeros(predictor.n_columns)
-    error_S = np.zeros(s)
-    for part in np.unique(part_S):
-        out_S = part_S == part
-        others_S = np.where(out_S, np.float32(np.nan), values_S)
-        mean_N = np.asarray(_predict(*predictor.fitted, columns_S, others_S)[0], float)
-        row_N += mean_N * out_S.mean()
-        error_S[out_S] = values_S[out_S] - mean_N[columns_S[out_S]]
-    groups = predictor.groups_GxN
-    among_GxS = groups[:, columns_S]
-    probed_G, size_G = among_GxS.sum(1), groups.sum(1)
-    enough = probed_G >= FEWEST_PROBES
-    count_G = np.where(enough, probed_G, np.nan)
-    off_G = among_GxS @ error_S / count_G
-    mean_G = groups @ row_N / size_G + off_G
-    # Few probes tell little of their variance: that of all counts as POOLED more of a group's own.
-    own_G = (among_GxS * (error_S - off_G[:, None]) ** 2).sum(1)
-    freedom_G = count_G - 1 + POOLED
-    square_G = (own_G + POOLED * error_S.var(ddof=1)) / freedom_G
-    half_G = scipy.stats.t.ppf((1 + predictor.coverage) / 2, freedom_G) * np.sqrt(
-        square_G / count_G * (1 - count_G / size_G)
-    )
-    return mean_G, mean_G - half_G, mean_G + half_G

@@ -122,7 +122,7 @@ def _usual(options: Settings) -> Array:
 
 
 def held_out(z_MxN: Array, options: Settings) -> Array:
-    """K × C × C mean products of the candidates' errors on train rows, K of them left out in turn."""
+    """K × C × C mean products of the candidates' errors on K train rows, each left out in turn."""
     m, n = z_MxN.shape
     rng = np.random.default_rng(0)
     if n > MOST_COLUMNS:

@@ -53,7 +53,6 @@ class Method(NamedTuple):
         return dataclasses.asdict(self.options())
 
 
-
 def _variational(z_MxN: Array, known_MxN: Array, key: Array, options: Any) -> Array:
     """A Gaussian model's factors, by variational Bayes."""
     return variational.fill(z_MxN, known_MxN, key, variational.Settings(options.rank))

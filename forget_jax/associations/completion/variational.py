@@ -79,15 +79,14 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
     noise = jnp.maximum((residual**2).sum() / count, least)
 
     # Rows start at leading directions of the residual, of variance 1 each.
-    m, n = z_MxN.shape
-    rank = options.rank
+    m, rank = z_MxN.shape[0], options.rank
     _, vectors = jnp.linalg.eigh(residual @ residual.T)
     factors_Mxr = vectors[:, ::-1][:, :rank] * jnp.sqrt(m)
     start = jnp.concatenate([jnp.ones((m, 1)), fit.row_M[:, None], factors_Mxr], 1)
     rows = Side(start, start[:, :, None] * start[:, None])
     row_prior = jnp.ones(rank + 1).at[0].set(jnp.maximum((fit.row_M**2).mean(), least))
-    column_prior = jnp.full(rank + 1, 0.1 * noise).at[0].set(
-        jnp.maximum((fit.column_N**2).mean(), least)
+    column_prior = (
+        jnp.full(rank + 1, 0.1 * noise).at[0].set(jnp.maximum((fit.column_N**2).mean(), least))
     )
 
     def step(_: int, carry: tuple[Side, Array, Array, Array]) -> tuple[Side, Array, Array, Array]:

@@ -27,6 +27,7 @@ from forget_jax.commands.summaries.matrices import (
     Associate,
     Evaluate,
     ExpectedError,
+    ExpectedMean,
     Failed,
     Forgotten,
     MeanForgetting,
@@ -36,6 +37,7 @@ from forget_jax.commands.summaries.matrices import (
     PredictedTask,
     Probes,
     ProbesDiffer,
+    RobustMean,
 )
 from forget_jax.commands.summaries.runs import (
     Bench,
@@ -60,6 +62,7 @@ __all__ = [
     "Bench",
     "Evaluate",
     "ExpectedError",
+    "ExpectedMean",
     "Export",
     "Factoids",
     "Failed",
@@ -79,6 +82,7 @@ __all__ = [
     "ProbesDiffer",
     "Quickstart",
     "Replay",
+    "RobustMean",
     "Scaling",
     "Score",
     "StrategiesDiffer",
