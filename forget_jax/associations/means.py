@@ -43,8 +43,8 @@ def robust_means(
     """Means of groups that random probes correct: right on average however wrong the predictions.
 
     The doubly robust estimate (augmented inverse propensity weighting, Robins et al. 1994) with
-    cross-fitting (Chernozhukov et al. 2018): the mean of a row predicted without a part of the
-    probes, plus the mean error of these predictions on that part. Unlike `predict_means` it asks
+    cross-fitting (Chernozhukov et al. 2018): what was not measured is predicted, without a part of
+    the probes at a time, and moved by the mean error of these predictions on that part. Unlike `predict_means` it asks
     nothing of the train rows, but that the probes are a random sample of the columns.
 
     Args:
@@ -77,7 +77,11 @@ def robust_means(
     enough = probed_G >= FEWEST_PROBES
     count_G = np.where(enough, probed_G, np.nan)
     off_G = among_GxS @ error_S / count_G
-    mean_G = groups @ row_N / size_G + off_G
+    measured_N = np.full(predictor.n_columns, np.nan)
+    measured_N[columns_S] = values_S
+    known_N = ~np.isnan(measured_N)
+    whole_G = groups @ np.where(known_N, measured_N, row_N)
+    mean_G = (whole_G + (size_G - probed_G) * off_G) / size_G
     # Few probes tell little of their variance: that of all counts as more of their own.
     own_G = (among_GxS * (error_S - off_G[:, None]) ** 2).sum(1)
     freedom_G = count_G - 1 + POOLED

@@ -73,20 +73,21 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
     count = weight.sum()
     fit = additive.effects(z_MxN, known_MxN, additive.Settings(5.0, 5.0))
     left = jnp.where(known_MxN, z_MxN - fit.mean, 0)
-    residual = jnp.where(known_MxN, left - fit.row_M[:, None] - fit.column_N, 0)
-    total = (left**2).sum() / count + jnp.finfo(z_MxN.dtype).tiny
-    least = TINY * total
-    noise = jnp.maximum((residual**2).sum() / count, least)
+    size = jnp.finfo(z_MxN.dtype).eps * jnp.abs(fit.mean) + jnp.finfo(z_MxN.dtype).tiny
+    deviation = jnp.maximum(jnp.sqrt((left**2).sum() / count), 8 * size)
+    left, row_M, column_N = left / deviation, fit.row_M / deviation, fit.column_N / deviation
+    residual = jnp.where(known_MxN, left - row_M[:, None] - column_N, 0)
+    noise = jnp.maximum((residual**2).sum() / count, TINY)
 
     # Rows start at leading directions of the residual, of variance 1 each.
     m, rank = z_MxN.shape[0], options.rank
     _, vectors = jnp.linalg.eigh(residual @ residual.T)
     factors_Mxr = vectors[:, ::-1][:, :rank] * jnp.sqrt(m)
-    start = jnp.concatenate([jnp.ones((m, 1)), fit.row_M[:, None], factors_Mxr], 1)
+    start = jnp.concatenate([jnp.ones((m, 1)), row_M[:, None], factors_Mxr], 1)
     rows = Side(start, start[:, :, None] * start[:, None])
-    row_prior = jnp.ones(rank + 1).at[0].set(jnp.maximum((fit.row_M**2).mean(), least))
+    row_prior = jnp.ones(rank + 1).at[0].set(jnp.maximum((row_M**2).mean(), TINY))
     column_prior = (
-        jnp.full(rank + 1, 0.1 * noise).at[0].set(jnp.maximum((fit.column_N**2).mean(), least))
+        jnp.full(rank + 1, 0.1 * noise).at[0].set(jnp.maximum((column_N**2).mean(), TINY))
     )
 
     def step(_: int, carry: tuple[Side, Array, Array, Array]) -> tuple[Side, Array, Array, Array]:
@@ -97,16 +98,16 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
         square = (held * rows.second_MxKxK).sum()  # of the estimates at the known entries
         product = ((left @ turned.mean_MxK) * rows.mean_MxK).sum()
         of_columns = jnp.diagonal(columns.second_MxKxK, axis1=1, axis2=2)[:, 1:].mean(0)
-        of_rows = jnp.maximum(rows.second_MxKxK[:, 1, 1].mean(), least)
+        of_rows = jnp.maximum(rows.second_MxKxK[:, 1, 1].mean(), TINY)
         error = ((left**2).sum() - 2 * product + square) / count
         return (
             rows,
             row_prior.at[0].set(of_rows),  # factors stay of variance 1: the columns' have a scale
-            jnp.maximum(of_columns, least),
-            jnp.maximum(error, least),
+            jnp.maximum(of_columns, TINY),
+            jnp.maximum(error, TINY),
         )
 
     carry = rows, row_prior, column_prior, noise
     rows, row_prior, column_prior, noise = jax.lax.fori_loop(0, options.steps, step, carry)
     columns, _ = _side(weight.T, left.T, _turned(rows), column_prior, noise)
-    return fit.mean + rows.mean_MxK @ _turned(columns).mean_MxK.T
+    return fit.mean + deviation * (rows.mean_MxK @ _turned(columns).mean_MxK.T)
