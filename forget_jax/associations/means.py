@@ -44,8 +44,9 @@ def robust_means(
 
     The doubly robust estimate (augmented inverse propensity weighting, Robins et al. 1994) with
     cross-fitting (Chernozhukov et al. 2018): what was not measured is predicted, without a part of
-    the probes at a time, and moved by the mean error of these predictions on that part. Unlike `predict_means` it asks
-    nothing of the train rows, but that the probes are a random sample of the columns.
+    the probes at a time, and moved by the mean error of these predictions on that part. Unlike
+    `predict_means` it asks nothing of the train rows, but that probes are a random sample of the
+    columns.
 
     Args:
       predictor: made by `fit_predictor`, with groups.

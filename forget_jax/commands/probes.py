@@ -76,7 +76,7 @@ def run(settings: Probes, work: Workdir) -> Ended:
 
 def _expected(record: Mapping[str, Any]) -> ExpectedError:
     means = {name: ExpectedMean(**mean) for name, mean in record["means"].items()}
-    return ExpectedError(**(record | {"means": means}))
+    return ExpectedError(**{**record, "means": means})
 
 
 def _random(examples: Sequence[str], count: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ def probes_section(
     expected: Sequence[Mapping[str, float]],
     columns_by_aim: Mapping[str, Sequence[str]],
     compared: Mapping[str, Mapping[str, Any]],
-    means: Mapping[str, Mapping[int, float | None]] | None = None,
+    means: Mapping[str, Mapping[float, float]] | None = None,
 ) -> Section:
     """Expected error by number of random probes, and the examples chosen for every aim.
 

@@ -36,6 +36,9 @@ class Side(NamedTuple):
     second_MxKxK: Array  # mean of the outer product
 
 
+State = tuple[Side, Array, Array, Array]  # the rows, both sides' prior variances, the noise's
+
+
 def _side(
     known_MxN: Array, left_MxN: Array, other: Side, prior_K: Array, noise: Array
 ) -> tuple[Side, Array]:
@@ -90,9 +93,9 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
         jnp.full(rank + 1, 0.1 * noise).at[0].set(jnp.maximum((column_N**2).mean(), TINY))
     )
 
-    def step(_: int, carry: tuple[Side, Array, Array, Array]) -> tuple[Side, Array, Array, Array]:
+    def step(_: int, carry: State) -> State:
         rows, row_prior, column_prior, noise = carry
-        columns, _ = _side(weight.T, left.T, _turned(rows), column_prior, noise)
+        columns = _side(weight.T, left.T, _turned(rows), column_prior, noise)[0]
         turned = _turned(columns)
         rows, held = _side(weight, left, turned, row_prior, noise)
         square = (held * rows.second_MxKxK).sum()  # of the estimates at the known entries
@@ -107,7 +110,7 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
             jnp.maximum(error, TINY),
         )
 
-    carry = rows, row_prior, column_prior, noise
-    rows, row_prior, column_prior, noise = jax.lax.fori_loop(0, options.steps, step, carry)
+    first: State = rows, row_prior, column_prior, noise
+    rows, _, column_prior, noise = jax.lax.fori_loop(0, options.steps, step, first)
     columns, _ = _side(weight.T, left.T, _turned(rows), column_prior, noise)
     return fit.mean + deviation * (rows.mean_MxK @ _turned(columns).mean_MxK.T)
