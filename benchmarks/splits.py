@@ -21,6 +21,7 @@ from forget_jax.associations.matrix import load
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "matrices"
 CHOOSING = ("OLMo", "mmlu")
 REPORTING = ("gsm", "ifeval")
+MOST_PROBES = 100
 FOLDS = 5  # of probes, where a mean is corrected by them
 PENALTIES = np.geomspace(1e-3, 1e3, 13)  # of ridge regression, in variances of the features
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -131,8 +132,14 @@ def row_means(
     part_S = np.arange(s) % FOLDS  # probes are in random order already
     held = [part_S == part for part in range(FOLDS)]
     hidden = [values_TxS, *(np.where(out, np.nan, values_TxS) for out in held)]
+    # One program for every number of probes: unknown ones are added, and weights are for 30.
+    more = ((0, 0), (0, max(MOST_PROBES - s, 0)))
     found = predict_rows(
-        train_MxN, np.tile(columns_TxS, (FOLDS + 1, 1)), np.concatenate(hidden), "auto"
+        train_MxN,
+        np.pad(np.tile(columns_TxS, (FOLDS + 1, 1)), more),
+        np.pad(np.concatenate(hidden), more, constant_values=np.nan),
+        "auto",
+        probes=min(30, n // 2),
     ).reshape(FOLDS + 1, t, n)
     whole_TxN = found[0].copy()
     np.put_along_axis(whole_TxN, columns_TxS, values_TxS, 1)

@@ -27,11 +27,10 @@ def predict_means(
     """
     known_N = ~np.isnan(measured_N)
     z_N = np.where(known_N, measured_N, row.mean_N)
-    deviation_N = (row.high_N - row.mean_N) / predictor.width
     groups = predictor.groups_GxN
     size_G = groups.sum(1)
     mean_G = groups @ z_N / size_G
-    left_G = (groups & ~known_N) @ deviation_N
+    left_G = (groups & ~known_N) @ row.deviation_N
     # a group that is measured whole has no interval, however wide one of others would be
     half_G = np.where(left_G > 0, predictor.width_G, 0) * left_G / size_G
     return mean_G, mean_G - half_G, mean_G + half_G

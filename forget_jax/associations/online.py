@@ -58,11 +58,13 @@ class PredictedRow:
     Attributes:
       mean_N: float32, in the unit of the matrix; probed entries are predicted too, not copied.
       low_N, high_N: ends of the interval of every entry.
+      deviation_N: of every entry by the model, levelled; intervals are some times as wide.
     """
 
     mean_N: np.ndarray
     low_N: np.ndarray
     high_N: np.ndarray
+    deviation_N: np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames="method")
@@ -202,5 +204,6 @@ def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow
     if values_S.shape != columns_S.shape or np.isinf(values_S).any():
         raise UserError(f"{columns_S.size} probed columns need as many finite values (or NaN)")
     mean_N, deviation_N = map(np.asarray, row_and_deviation(*predictor.fitted, columns_S, values_S))
-    half_N = predictor.width * predictor.levelling.of(deviation_N) * deviation_N
-    return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N)
+    deviation_N = predictor.levelling.of(deviation_N) * deviation_N
+    half_N = predictor.width * deviation_N
+    return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N, deviation_N)

@@ -191,7 +191,9 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
 def _probes(summary: summaries.Probes) -> Section:
     expected = [vars(e) for e in summary.expected_errors]
     means = {
-        name or "all examples": {e.observed: e.means[name].bound for e in summary.expected_errors}
+        name or "all examples": {
+            float(e.observed): e.means[name].bound for e in summary.expected_errors
+        }
         for name in (summary.expected_errors[0].means if summary.expected_errors else ())
     }
     compared = {aim: vars(found) for aim, found in (summary.against_random or {}).items()}

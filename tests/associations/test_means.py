@@ -109,3 +109,26 @@ def test_more_probes_are_needed_for_a_noisy_source(train):
         records, target, "calm"
     )
     assert probes_needed(records, 0.0, "calm") is None
+
+
+@pytest.mark.fault("matrices to complete", "as it should be")
+@pytest.mark.parametrize("case", ["zeros", "constant rows", "one column alike", "four rows"])
+def test_odd_matrices_have_means_with_intervals(case):
+    z = np.random.default_rng(5).normal(size=(8, 30)).astype("f4")
+    z = {
+        "zeros": np.zeros_like(z),
+        "constant rows": np.repeat(z[:, :1], 30, 1),
+        "one column alike": np.where(np.arange(30) == 3, 1, z),
+        "four rows": z[:4],
+    }[case]
+    columns = np.arange(5)
+    predictor = fit_predictor(z, 5, groups=[np.ones(30, bool)], draws=1)
+    row = predict_row(predictor, columns, z[0, :5])
+    measured = np.where(np.arange(30) < 5, z[0], np.nan)
+    for mean, low, high in (
+        predict_means(predictor, row, measured),
+        robust_means(predictor, columns, z[0, :5]),
+    ):
+        assert np.isfinite([mean, low, high]).all() and low <= mean <= high
+    if case == "zeros":
+        assert (row.low_N == 0).all() and (row.high_N == 0).all()

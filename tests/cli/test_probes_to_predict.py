@@ -79,7 +79,9 @@ def test_three_commands_and_no_script(world, probed, scored, finished, tiny_base
     assert (table.low < table.high)[~table.measured].all()
     figures = json.loads((work / "summary.json").read_text())
     task = figures["tasks"][str(adapter)]
-    assert task["mean"]["robust"]["low"] < task["mean"]["robust"]["z"] < task["mean"]["robust"]["high"]
+    assert (
+        task["mean"]["robust"]["low"] < task["mean"]["robust"]["z"] < task["mean"]["robust"]["high"]
+    )
     assert task["learned_from"] == 6 and task["mean"]["measured"] == 16
     assert sum(s["examples"] for s in task["sources"].values()) == 60
     assert task["mean"]["low"] <= truth.mean() <= task["mean"]["high"]
