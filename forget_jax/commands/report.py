@@ -175,7 +175,14 @@ def _evaluate(summary: summaries.Evaluate) -> Section:
 
 def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Predict) -> Section:
     means = {
-        source: room.PredictedMean(m.z, m.low, m.high, m.examples, m.measured)
+        source: room.PredictedMean(
+            m.z,
+            m.low,
+            m.high,
+            m.examples,
+            m.measured,
+            (m.robust.z, m.robust.low, m.robust.high) if m.robust else None,
+        )
         for source, m in {"all examples": task.mean, **task.sources}.items()
     }
     most = [
@@ -186,12 +193,15 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
 
 
 def _probes(summary: summaries.Probes) -> Section:
-    expected = [
-        {"observed": e.observed, "rmse": e.rmse, "low": e.low, "high": e.high, "bound": e.bound}
-        for e in summary.expected_errors
-    ]
+    expected = [vars(e) for e in summary.expected_errors]
+    means = {
+        name or "all examples": {
+            float(e.observed): e.means[name].bound for e in summary.expected_errors
+        }
+        for name in (summary.expected_errors[0].means if summary.expected_errors else ())
+    }
     compared = {aim: vars(found) for aim, found in (summary.against_random or {}).items()}
-    return room.probes_section(expected, summary.columns_by_aim, compared)
+    return room.probes_section(expected, summary.columns_by_aim, compared, means)
 
 
 def _replay(summary: summaries.Replay) -> Section:

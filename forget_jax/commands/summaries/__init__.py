@@ -32,6 +32,7 @@ from forget_jax.commands.summaries.matrices import (
     Associate,
     Evaluate,
     ExpectedError,
+    ExpectedMean,
     Failed,
     Forgotten,
     MeanForgetting,
@@ -41,6 +42,7 @@ from forget_jax.commands.summaries.matrices import (
     PredictedTask,
     Probes,
     ProbesDiffer,
+    RobustMean,
 )
 from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan
 from forget_jax.commands.summaries.runs import (
@@ -72,6 +74,7 @@ __all__ = [
     "Eq4",
     "Evaluate",
     "ExpectedError",
+    "ExpectedMean",
     "Export",
     "Factoids",
     "Failed",
@@ -97,6 +100,7 @@ __all__ = [
     "Quickstart",
     "Replay",
     "RhoProfile",
+    "RobustMean",
     "Scaling",
     "Score",
     "StrategiesDiffer",
