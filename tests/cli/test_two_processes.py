@@ -1,6 +1,6 @@
 """Every command on two processes gives the figures of one; none reads what is not there yet.
 
-CI starts a few, once: quickstart runs most of the others. REPEATS=10 starts every command ten times.
+CI starts a few once: quickstart runs most of the others. REPEATS=10 starts each of all ten times.
 """
 
 import json
