@@ -84,7 +84,8 @@ def on_two_processes(forked: Server) -> Callable[[list[str]], None]:
         finally:
             for process in processes:
                 process.kill()
-        assert [p.returncode for p in processes] == [0, 0], said
+        failed = "\n".join(err for _, err in said)
+        assert [p.returncode for p in processes] == [0, 0], failed
 
     return run
 
