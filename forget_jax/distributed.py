@@ -18,6 +18,7 @@ import sys
 import time
 from typing import Any, TypeVar
 
+from forget_jax import stderr
 from forget_jax.errors import UserError
 from forget_jax.rollcall import roll_call
 
@@ -216,10 +217,11 @@ def _at_abort(why: str, status: int = 1) -> None:
     It does so, from a thread of its own, when the coordination service tells that a process missed
     its heartbeats or when that service is gone; no Python exception can be had from it.
     """
-    line = f"forget-jax: {who()}{why}\n".encode() if why else b""
+    line = f"forget-jax: {who()}{why}" if why else ""
 
     def handler(number: int) -> None:
-        os.write(2, line)
+        if line:
+            stderr.write(line)
         os._exit(status)
 
     kept = ctypes.CFUNCTYPE(None, ctypes.c_int)(handler)

@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from forget_jax import stderr
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STATUS = 130
 GRACE = 30.0  # seconds without a `check` after a signal: what runs then cannot be asked
@@ -54,19 +56,16 @@ class _Watch:
                     self._leave()
                 self.number, self.asked = number, time.monotonic()
                 name = signal.Signals(number).name
-                _say(f"{name}: ending at the next place to resume from; once more ends at once")
+                what = "ending at the next place to resume from; once more ends at once"
+                stderr.write(f"{name}: {what}")
 
     def _leave(self) -> None:
-        _say(f"forget-jax: {self.who()}{self.said()}; start the same command again to resume")
+        why = f"{self.who()}{self.said()}"
+        stderr.write(f"forget-jax: {why}; start the same command again to resume")
         os._exit(STATUS)
 
 
 _watch: _Watch | None = None
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
 
 
 @contextlib.contextmanager

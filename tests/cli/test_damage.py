@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 FLIPS = int(os.environ.get("FLIPS", "24"))  # of each command
 SEED = int(os.environ.get("SEED", "1"))
 DAMAGES = ("flip",) * 7 + ("truncate", "empty", "remove")
-TRAIN = {"train.steps": 4, "train.save_every": 1, "train.batch_size": 4, "train.buckets": 1}
+TRAIN = {"train.steps": 4, "train.save_every": 2, "train.batch_size": 4, "train.buckets": 1}
 SKILLS = [f"builtin:skill/{name}[:12]" for name in ("addition", "reversal", "sorting", "parity")]
 TEXTS = "builtin:skills[:24]"
 
@@ -98,7 +98,7 @@ FACTS = {
 }
 GRID = {"task": SKILLS[0], "upstream": TEXTS, "ranks": "1,2", "steps": "2,3,4"}
 LAWS = {"laws": "constant,linear", "data.context": 64, "score.buckets": 1}
-TASKS = {"tasks": ",".join(SKILLS), "upstream": TEXTS, "data.context": 64, "tasks_together": 2}
+TASKS = {"tasks": ",".join(SKILLS), "upstream": TEXTS, "data.context": 64, "tasks_together": 4}
 REPLAY = {"tasks": SKILLS[0], "replay.observed": 6, "replay.method": "additive"}
 PREDICT = {"observed": 6, "seeds": 2, "split.test_tasks": "0", "methods": "additive,column_mean"}
 
@@ -261,7 +261,8 @@ def test_a_run_that_is_started_again(world, command, tried):
             found = world.results(work)
             flaw = "" if same(found, world.ended[command]) else f"other results: {said[-1500:]}"
             right += not flaw
-            flaw = flaw or wrong(*say(["report"], work))
+            if not state:  # it had ended, and read no more than says so
+                flaw = flaw or wrong(*say(["report"], work))
         if flaw:
             flaws.append(f"{at}: {flaw}")
     world.restore(command, 0)

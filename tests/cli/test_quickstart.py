@@ -1,15 +1,12 @@
 """quickstart, made tiny: the keys of the contract, the same figures after kills in all stages."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from forget_jax.commands.quickstart import STAGES
+from tests.cli.conftest import MAIN
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +16,11 @@ from forget_jax.configs import quickstart
 def get_config():
     c = quickstart.get_config()
     c.pretrain.data.path = ("builtin:language_reference[:60]", "builtin:skills[:200]")
-    c.pretrain.model.update(vocab_size=400, width=32, layers=2, heads=2, kv_heads=2, mlp_width=64)
+    c.pretrain.model.update(vocab_size=320, width=16, layers=2, heads=2, kv_heads=1, mlp_width=24)
+    c.pretrain.model.context = 64
+    for stage in (c.associate, c.replay, c.scaling):
+        stage.data.context = 64
+        stage.train.buckets = stage.score.buckets = 1
     c.pretrain.train.steps = 12
     c.pretrain.train.save_every = 4
     c.associate.tasks = c.associate.tasks[4:8]
@@ -47,22 +48,39 @@ def get_config():
     c.factoids.stage_b = "builtin:short_facts/B[:8]"
     c.factoids.mix = "builtin:random_words/3[:8]"
     c.factoids.epochs = 4
+    c.factoids.arms = ("naive", "mix in A")
+    c.factoids.max_new_tokens = 8
     c.factoids.train.save_every = 1
     return c
 """
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def start(forked, tmp_path_factory):
+    """A function that starts it in a process of its own."""
     config = tmp_path_factory.mktemp("config") / "tiny.py"
     config.write_text(TINY)
-    return [sys.executable, "-m", "forget_jax", "quickstart", f"--config={config}"]
+    command = ("-c", MAIN, "quickstart", f"--config={config}")
+    return lambda work, *more: forked.start(*command, f"--workdir={work}", *more)
 
 
-def test_a_kill_in_every_stage_changes_no_figure(command, tmp_path, figures):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = subprocess.run([*command, f"--workdir={whole}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """The workdir of one that nothing disturbed."""
+    work = tmp_path_factory.mktemp("whole") / "run"
+    ended(start(work))
+    return work
+
+
+def ended(process):
+    """What it said, if its end was good."""
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    return err
+
+
+def test_a_kill_in_every_stage_changes_no_figure(start, whole, tmp_path, figures):
+    broken = tmp_path / "broken"
     summary = json.loads((whole / "summary.json").read_text())
     for key in ("r2_rank", "methods", "replay", "laws", "factoids", "seconds"):
         assert summary[key], key
@@ -70,21 +88,16 @@ def test_a_kill_in_every_stage_changes_no_figure(command, tmp_path, figures):
 
     killed = []
     for stage in STAGES:
-        process = subprocess.Popen(
-            [*command, f"--workdir={broken}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = start(broken)
         while process.poll() is None and not (broken / stage / "config.json").exists():
             time.sleep(0.02)
-        time.sleep(1.5)  # into the stage: reading, compiling or training
+        time.sleep(0.8)  # into the stage: reading, compiling or training
         if process.poll() is None and not (broken / stage / "summary.json").exists():
-            os.kill(process.pid, signal.SIGKILL)
             killed.append(stage)
-        else:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.communicate()
     assert len(killed) >= 4, f"only {killed} were still at work when killed"
-    done = subprocess.run([*command, f"--workdir={broken}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    ended(start(broken))
     assert figures(broken) == figures(whole)
     for stage in STAGES:
         ours, theirs = (figures(w / stage) for w in (broken, whole))
@@ -94,15 +107,11 @@ def test_a_kill_in_every_stage_changes_no_figure(command, tmp_path, figures):
     assert all(name in (broken / "report.html").read_text() for name in ("skill/", "seed"))
 
 
-def test_a_base_that_is_given_is_not_trained(command, tiny_base, tmp_path):
+def test_a_base_that_is_given_is_not_trained(start, whole, tmp_path):
+    """Of the shapes that were compiled already."""
     work = tmp_path / "run"
-    base = [f"--config.base={tiny_base}", "--config.scaling.data.context=64"]
-    base += [f"--config.{stage}.data.context=64" for stage in ("associate", "replay")]
-    done = subprocess.run(
-        [*command, *base, f"--workdir={work}"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "1 of 5: associate" in done.stderr and not (work / "pretrain").exists()
+    said = ended(start(work, f"--config.base={whole / 'pretrain' / 'model'}"))
+    assert "1 of 5: associate" in said and not (work / "pretrain").exists()
     summary = json.loads((work / "summary.json").read_text())
     assert summary["heldout_loss"] is None and summary["parameters"] > 0
     assert "pretrain" not in summary["seconds"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from forget_jax.associations import matrix
 from forget_jax.errors import UserError
 from forget_jax.scaling import tables
+from tests.fuzz import parquets
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 CELL = st.sampled_from(
@@ -71,6 +72,25 @@ def test_points(ending, tmp_path, tried):
             tables.read(path)
         except UserError as e:
             assert "\n" not in str(e) and str(path) in str(e)
+
+    one()
+    tried(EXAMPLES)
+
+
+@pytest.mark.fault("fuzzed tables of points", "one line")
+def test_points_in_parquet(tmp_path, tried):
+    path = tmp_path / "p.parquet"
+
+    @settings(
+        max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(parquets.files(["P", "steps", "l_ft", "l_f", "kl", "run"]))
+    def one(data):
+        path.write_bytes(data)
+        try:
+            tables.read(path)
+        except UserError as e:
+            assert "\n" not in str(e)
 
     one()
     tried(EXAMPLES)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from forget_jax.data import sources
 from forget_jax.errors import UserError
+from tests.fuzz import parquets
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 KEYS = st.sampled_from(
@@ -23,6 +24,7 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
+NAMES = ["text", "prompt", "completion", "messages", "conversations", "answers", "source"]
 ROW = st.dictionaries(KEYS, VALUE, max_size=4)
 LINES = st.lists(ROW.map(json.dumps), min_size=1, max_size=3).map("\n".join).map(str.encode)
 CELL = st.text(max_size=5) | st.sampled_from(['"', '"a', ";", "\t", "\0", "text", "prompt"])
@@ -50,6 +52,25 @@ def test_rows(ending, tmp_path, tried):
             sources.load(str(path))
         except UserError as e:
             assert "\n" not in str(e) or "\n" in repr(data)
+
+    one()
+    tried(EXAMPLES)
+
+
+@pytest.mark.fault("fuzzed parquet files", "one line")
+def test_parquet_files(tmp_path, tried):
+    path = tmp_path / "set.parquet"
+
+    @settings(
+        max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(parquets.files(NAMES))
+    def one(data):
+        path.write_bytes(data)
+        try:
+            assert sources.load(str(path))
+        except UserError as e:
+            assert "\n" not in str(e) and str(path) in str(e)
 
     one()
     tried(EXAMPLES)

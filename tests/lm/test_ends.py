@@ -24,7 +24,7 @@ from forget_jax.lm.model import Model
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 torch = pytest.importorskip("torch", reason="the parity extra is not installed")
 
-NEW = 40
+NEW = 16
 TEXTS = ["the cat sat on the mat", "a dog ran 12 miles", "every poet forgets", "é 7 x", "on a mat"]
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 

@@ -221,7 +221,7 @@ def none_of_layers(writer):
 REFUSED = {
     "no layers": ({"change": without_layers}, r"llama\.block_count is a number .*1 or more"),
     "no number of layers": ({"change": none_of_layers}, r"llama\.block_count is missing"),
-    "an architecture": ({"architecture": "mamba"}, "architecture 'mamba' is not covered"),
+    "an architecture": ({"architecture": "mamba"}, "architecture is the text 'mamba', not"),
     "a setting": (
         {"change": lambda w: w.add_float32("llama.attention.foo", 1.0)},
         r"setting llama\.attention\.foo=1\.0 is not covered",
@@ -229,7 +229,7 @@ REFUSED = {
     "experts": ({"change": lambda w: w.add_expert_count(8)}, "a mixture of experts"),
     "a stretched rope": (
         {"change": lambda w: w.add_string("llama.rope.scaling.type", "longrope")},
-        "rope.scaling.type='longrope' is not covered",
+        "rope.scaling.type is the text 'longrope', which is not covered",
     ),
     "how a rope is stretched": (
         {"change": lambda w: w.add_float32("llama.rope.scaling.attn_factor", 0.5)},

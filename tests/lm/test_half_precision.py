@@ -57,7 +57,7 @@ def trained(tmp_path_factory):
     """A trained base on disk and a mild adapter trained on another language."""
     params = jax.jit(decoder.init, static_argnums=0)(CONFIG, jax.random.key(0))
     fresh = Model(CONFIG, params)
-    base = train(lambda model, ids: nll(model, None, ids).mean(), fresh, 4e-3, 200, 1000)
+    base = train(lambda model, ids: nll(model, None, ids).mean(), fresh, 6e-3, 120, 1000)
     folder = tmp_path_factory.mktemp("base")
     checkpoint.save(folder, base)
     adapter = Adapters(ADAPTER, lora.init(ADAPTER, base.params, jax.random.key(1)))

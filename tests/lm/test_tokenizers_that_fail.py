@@ -50,7 +50,7 @@ def saved(folder, model, before=None, **more):
 
 @pytest.mark.fault("tokenizers that fail", "one line")
 @pytest.mark.parametrize(("model", "before", "says"), FAILING.values(), ids=FAILING)
-def test_a_text_that_cannot_be_read(tmp_path, model, before, says):
+def test_a_text_that_cannot_be_read(tmp_path, model, before, says, capfd):
     tokenizer = tk.load(saved(tmp_path / "m", model, before))
     assert tk.encode(tokenizer, [READ])["input_ids"] == [[0]]
     line = rf"the tokenizer of {tmp_path}/m cannot read the text '{UNREAD[:60]}'…: .*{says}"
@@ -62,6 +62,7 @@ def test_a_text_that_cannot_be_read(tmp_path, model, before, says):
         encode(rows, tokenizer, Template(bos=False), 100)
     with pytest.raises(UserError, match=line):
         spoken(tokenizer, [READ, UNREAD])
+    assert capfd.readouterr().err == ""  # nor is a panic of Rust's printed
 
 
 @pytest.mark.fault("tokenizers that fail", "one line")
@@ -92,11 +93,11 @@ def test_texts_that_are_none(tmp_path):
         ({"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": 7}, {}, "UnkId"),
     ],
 )
-def test_a_tokenizer_that_is_none(tmp_path, model, more, says):
+def test_a_tokenizer_that_is_none(tmp_path, model, more, says, capfd):
     with pytest.raises(UserError, match=rf"{tmp_path}/m.*{says}") as e:
         tk.load(saved(tmp_path / "m", model, **more))
-    print(e.value)
     assert str(e.value).isprintable() and len(str(e.value)) < 500
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.fault("tokenizers that fail", "one line")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax import files, foreign
-from forget_jax.errors import UserError
+from forget_jax.errors import UserError, one_line
 from forget_jax.lm.config import MOST
 from forget_jax.lm.hf import families, gguf_tokenizer
 from forget_jax.lm.hf.tensor_files import INDEX, SINGLE, write_tensors
@@ -135,14 +135,14 @@ def convert(source: LocalPath, shown: str, target: LocalPath) -> None:
       UserError: as `folder`.
     """
     reader = _open(source, shown)
-    metadata = {name: _value(reader, name) for name in reader.fields}
+    metadata = _metadata(reader, shown)
     name = str(metadata.get("general.architecture"))
     if name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise UserError(f"{shown}: architecture {name!r} is not covered; covered: {known}")
+        known, said = ", ".join(ARCHITECTURES), foreign.in_words(name)
+        raise UserError(f"{shown}: general.architecture is {said}, not one of {known}")
     stored = {tensor.name: tensor for tensor in reader.tensors}
-    config = _config(metadata, stored, name, shown)
     tokenizer = gguf_tokenizer.build(name, metadata, shown)
+    config = _config(metadata, stored, name, shown)
     _write_weights(target, _tensors(stored, config, name, shown))
     tokenizer.save_pretrained(target)
     stops = gguf_tokenizer.stops(metadata)
@@ -166,12 +166,20 @@ def _open(source: LocalPath, shown: str) -> Any:
     try:
         return gguf.GGUFReader(source)
     except Exception as e:  # the reader raises whatever damaged bytes make of it
-        reason = " ".join(str(e).split())[:200]
+        reason = one_line(str(e), 200)
         raise UserError(f"{shown}: a damaged GGUF file ({reason}); download it again") from e
 
 
-def _value(reader: Any, name: str) -> Any:
-    return reader.fields[name].contents()
+def _metadata(reader: Any, shown: str) -> dict[str, Any]:
+    """The file's entries by name."""
+    found = {}
+    for name, held in reader.fields.items():
+        try:
+            found[name] = held.contents()
+        except Exception as e:  # such as text that is not UTF-8
+            reason = one_line(str(e), 200)
+            raise UserError(f"{shown}: {one_line(name, 80)} cannot be read ({reason})") from e
+    return found
 
 
 def _config(
@@ -195,7 +203,8 @@ def _config(
         if key in entries:
             config[entries[key]] = value
         elif key not in STRETCH and key not in HARMLESS:
-            raise UserError(f"{shown}: setting {name}.{key}={value!r} is not covered")
+            said = value if isinstance(value, int | float) else foreign.in_words(value)
+            raise UserError(f"{shown}: setting {name}.{one_line(key, 80)}={said} is not covered")
     for key in entries:
         if key in own or key not in OPTIONAL:
             _check_number(name, key, own, shown)
@@ -247,7 +256,7 @@ def _rope(
         return scaling
     if kind == "yarn" and original:
         return scaling | {"original_max_position_embeddings": original}
-    raise UserError(f"{shown}: rope.scaling.type={kind!r} is not covered")
+    raise UserError(f"{shown}: rope.scaling.type is {foreign.in_words(kind)}, which is not covered")
 
 
 def _llama3_rope(factors: np.ndarray, base: float, width: int, shown: str) -> dict[str, Any]:
@@ -288,13 +297,15 @@ def _tensors(
             left.remove(found)
             x = _floats(stored[found], shown)
             if architecture.permuted and (".attn_q." in found or ".attn_k." in found):
-                heads = "num_attention_heads" if ".attn_q." in found else "num_key_value_heads"
-                x = unpermuted(x, config[heads])
+                kind = "num_attention_heads" if ".attn_q." in found else "num_key_value_heads"
+                if len(x) % (2 * config[kind]):
+                    raise UserError(f"{shown}: {found} has {len(x)} rows for {config[kind]} heads")
+                x = unpermuted(x, config[kind])
             if architecture.norm_offset and wanted.endswith("norm.weight"):
                 x = x - np.float32(architecture.norm_offset)
             yield wanted, np.ascontiguousarray(x)
     if left:
-        raise UserError(f"{shown}: tensor {min(left)} has no place in a {name}")
+        raise UserError(f"{shown}: tensor {one_line(min(left), 80)} has no place in a {name}")
 
 
 def unpermuted(x: np.ndarray, heads: int) -> np.ndarray:
@@ -317,7 +328,8 @@ def _floats(tensor: Any, shown: str) -> np.ndarray:
     try:
         return dequantize(tensor.data, kind)
     except Exception as e:
-        raise UserError(f"{shown}: tensor {tensor.name} is {kind.name}, not covered") from e
+        what = one_line(tensor.name, 80)
+        raise UserError(f"{shown}: tensor {what} is {kind.name}, not covered") from e
 
 
 def _write_weights(target: LocalPath, tensors: Iterator[tuple[str, np.ndarray]]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path as LocalPath
 from typing import TYPE_CHECKING, Any
 
-from forget_jax import files, foreign
+from forget_jax import files, foreign, stderr
 from forget_jax.errors import UserError, one_line
 from forget_jax.lm.hf import shipped
 
@@ -127,14 +127,16 @@ def _load(name: str, shown: str) -> Any:
                 f"{shown} holds no tokenizer (tokenizer.json, tokenizer.model or vocab.*); "
                 "copy it there from the base model"
             )
+    library = transformers()
     try:
-        loaded = transformers().AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        loaded.decode(loaded("a")["input_ids"])
+        with stderr.held(is_panic):
+            loaded = library.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            loaded.decode(loaded("a")["input_ids"])
         special = {*loaded.all_special_tokens, *loaded.get_added_vocab()}
         empty = not set(loaded.get_vocab()) - special
         broken = None
     except BaseException as e:
-        if not _is_broken(e):
+        if not is_broken(e):
             raise
         broken = e
     if broken is not None:
@@ -169,9 +171,14 @@ def _check_kept(loaded: Any, shown: str) -> None:
         ) from e
 
 
-def _is_broken(e: BaseException) -> bool:
+def is_broken(e: BaseException) -> bool:
     """Whether a tokenizer has failed; transformers raises a dozen kinds, tokenizers its panic."""
-    return isinstance(e, Exception) or type(e).__name__ == "PanicException"
+    return isinstance(e, Exception) or is_panic(e)
+
+
+def is_panic(e: BaseException) -> bool:
+    """Whether it is a panic of Rust, which prints itself; its class has no place to import."""
+    return type(e).__name__ == "PanicException"
 
 
 class Unreadable(UserError):
@@ -203,9 +210,10 @@ def encode(tokenizer: Any, texts: Iterable[str], **options: Any) -> Any:
     """
     texts = list(texts)
     try:
-        return tokenizer(texts, add_special_tokens=False, verbose=False, **options)
+        with stderr.held(is_panic):
+            return tokenizer(texts, add_special_tokens=False, verbose=False, **options)
     except BaseException as e:
-        if not _is_broken(e):
+        if not is_broken(e):
             raise
         if len(texts) == 1:
             raise Unreadable(tokenizer, texts[0], str(e)) from e
