@@ -8,27 +8,14 @@ import pytest
 
 from forget_jax.commands import matrices
 from tests.cli.conftest import FEW, SCORE
+from tests.cli.conftest import NEW_TASK as TASK
 
-SKILLS = ["addition", "reversal", "sorting", "uppercase", "counting"]
 DATA = ["--config.data.context=48"]
-TASK = "builtin:skill/copying[:40]"
 
 
 @pytest.fixture(scope="module")
-def world(finished, tiny_base):
-    """Five tasks' matrix of a tiny model, and a sixth task's adapter."""
-    model = f"--config.model.path={tiny_base}"
-    skills = [f"builtin:skill/{name}[:12]" for name in SKILLS]
-    upstream = "--config.upstream=builtin:language_reference[:24],builtin:skill/lookup[:24]"
-    common = [*DATA, *FEW, *SCORE]
-    matrix = finished(
-        [
-            *("associate", model, f"--config.tasks={','.join(skills)}", upstream),
-            *("--config.repeat_tasks=0", *common),
-        ]
-    )
-    tuned = finished(["finetune", model, f"--config.data.path={TASK}", *DATA, *FEW])
-    return matrix, tuned / "adapter"
+def world(skills_world):
+    return skills_world
 
 
 def rows_of(work):
