@@ -122,13 +122,18 @@ def _forgetting(
 
 def _cost(found: Replays, order: Sequence[str], basis: str) -> Figure | None:
     """Forgetting against task loss, a dot a way and a colour a strategy, with error bars."""
-    strategies = list(dict.fromkeys(found.ways[n].strategy or n for n in order))
-    if not 0 < len(strategies) <= len(SERIES):
+    if not order:
         return None
+    every = list(dict.fromkeys(found.ways[n].strategy or n for n in order))
+    plain = [name for name in every if name in ("none", "random")]
+    strategies = [*plain, *(name for name in every if name not in plain)][: len(SERIES)]
+    left = f" The {len(every) - len(strategies)} that forget most are left out."
     lines, seen = [], set[str]()
     for n in order:
         way = found.ways[n]
         name = way.strategy or n
+        if name not in strategies:
+            continue
         colour, label = SERIES[strategies.index(name)], "" if name in seen else shorten(name, 60)
         seen.add(name)
         y = float(finite_mean(np.asarray(way.z, float)))
@@ -142,7 +147,8 @@ def _cost(found: Replays, order: Sequence[str], basis: str) -> Figure | None:
     return Figure(
         "What it costs the task",
         f"Means over {basis}; bars are 95 % intervals of mean z over these pairs, tasks' own "
-        "differences included. Down is less forgetting, left is a better learned task.",
+        "differences included. Down is less forgetting, left is a better learned task."
+        + (left if len(every) > len(strategies) else ""),
         alt,
         xy_plot("replay-cost", lines, "task loss (nats)", "mean z (nats)", alt),
         legend(lines),
@@ -220,7 +226,8 @@ def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> st
         lead += f" Told apart: {name}, {number(test.mean, sign=True)} nats, p = {number(_p(test))}."
     others = [n for n in found.tests if n not in told]
     if others:
-        lead += f" Not told apart from chance at the 5 % level: {', '.join(others)}."
+        listed = ", ".join(others) if len(others) < 5 else f"{len(others)} other differences"
+        lead += f" Not told apart from chance at the 5 % level: {listed}."
     if found.seeds == 1:
         lead += " All runs share one seed: other seeds may order the ways differently."
     return lead
