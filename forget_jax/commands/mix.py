@@ -77,6 +77,21 @@ def _generates(settings: Mix) -> bool:
     return not settings.pool and not settings.matrix.path
 
 
+def _without(pool: Sequence[Example], task: Sequence[Example]) -> list[Example]:
+    """The candidates that are no rows of the task; says how many are.
+
+    Raises:
+      UserError: all are.
+    """
+    own = {reading.whole(e) for e in task}
+    left = [e for e in pool if reading.whole(e) not in own]
+    if not left:
+        raise UserError("all candidates are rows of the task: give other rows as pool")
+    if len(left) < len(pool):
+        print(f"{len(pool) - len(left)} candidates are rows of the task: left out", file=sys.stderr)
+    return left
+
+
 @dataclasses.dataclass(frozen=True)
 class Weighed:
     """What is known of the candidates.
@@ -108,11 +123,7 @@ def run(settings: Mix, work: Workdir) -> Ended:
     if not pool:
         assert base is not None
         pool = written(base, work, Written(chosen.generated, chosen.generated_tokens), chosen.seed)
-    if shared := {reading.whole(e) for e in pool} & {reading.whole(e) for e in task}:
-        raise UserError(
-            f"{len(shared)} candidates are rows of the task, such as {min(shared)[:60]!r}: what is "
-            "replayed is what the task does not hold; take them out of the pool"
-        )
+    pool = _without(pool, task)
     weighed = _weigh(settings, strategy, pool, base, reader)
     drawn = mix.choose_rows(weighed.value_J, count, chosen.temperature, chosen.seed)
     mean = float(np.nanmean(weighed.value_J))
@@ -311,7 +322,7 @@ def _write(
     replayed: Sequence[Example],
     rows: Sequence[MixedRow],
 ) -> bool:
-    """Writes train.jsonl and dataset/, shuffled; whether rows are conversations."""
+    """Writes the rows, shuffled: as they are, and all in one form; whether as conversations."""
     lines = [row_of(e) | {"replayed": False, "weight": 0.0, "why": ""} for e in task]
     lines += [
         row_of(e) | {"replayed": True, "weight": row.weight, "why": row.why}
@@ -322,7 +333,10 @@ def _write(
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in mixed)
     files.write_text(work / "train.jsonl", text)
     conversations = any(e.messages for e in (*task, *replayed))
-    _save_dataset(work, [_uniform(line, conversations) for line in mixed])
+    uniform = [_uniform(dict(line), conversations) for line in mixed]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in uniform)
+    files.write_text(work / "uniform.jsonl", text)
+    _save_dataset(work, uniform)
     return conversations
 
 

@@ -228,7 +228,7 @@ def _replay(summary: summaries.Replay) -> Section:
 
 
 def _mix(summary: summaries.Mix) -> Section:
-    rows = [room.MixedRow(r.name, r.source, r.weight, r.why, r.text) for r in summary.rows]
+    rows = [room.MixedRow(r.name, r.weight, r.why, r.text) for r in summary.rows]
     curve = [room.CurvePoint(p.ratio, p.z, p.z_half, p.loss, p.loss_half) for p in summary.curve]
     counts = (summary.task_rows, summary.replayed, summary.candidates)
     expected = room.Expected(summary.expected_z, summary.expected_z_by_source, summary.saved)

@@ -9,10 +9,10 @@ def snippets(model: str, folder: str, conversations: bool) -> Mapping[str, str]:
 
     Args:
       model: path or name of the base.
-      folder: where train.jsonl and dataset/ lie.
+      folder: where train.jsonl, uniform.jsonl and dataset/ lie.
       conversations: whether the rows are messages, rather than prompts and completions.
     """
-    rows = f"{folder}/train.jsonl"
+    rows = f"{folder}/uniform.jsonl"
     shape = (
         {"type": "chat_template", "field_messages": "messages", "roles_to_train": ["assistant"]}
         if conversations
@@ -45,8 +45,9 @@ SFTTrainer({model!r}, SFTConfig({loss}), train_dataset=rows).train()"""
             },
         }
     axolotl = {"datasets": [{"path": rows, "ds_type": "json", **shape}]}
+    ours = f"--config=finetune:{model} --config.data.path={folder}/train.jsonl"
     return {
-        "forget_jax": f"forget-jax finetune --config=finetune:{model} --config.data.path={rows}",
+        "forget_jax": f"forget-jax finetune {ours}",
         "TRL": trl,
         "axolotl (YAML reads JSON)": json.dumps(axolotl, indent=2),
         "LLaMA-Factory (dataset_info.json)": json.dumps(llama, indent=2),

@@ -13,7 +13,6 @@ class MixedRow:
     """A row that is replayed: what it is, how likely it was drawn, why, and how it begins."""
 
     name: str
-    source: str
     weight: float
     why: str
     text: str
@@ -80,8 +79,8 @@ def mix_section(
     tables = [
         Table(
             "What is replayed",
-            ("example", "source", "weight", "why", "text"),
-            tuple((r.name, r.source, r.weight, r.why, r.text) for r in rows),
+            ("example", "weight", "why", "text"),
+            tuple((r.name, r.weight, r.why, r.text) for r in rows),
             note=f"The first {len(rows)} of {replayed:,}; all stand in train.jsonl.",
         )
     ]

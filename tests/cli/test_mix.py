@@ -50,6 +50,8 @@ def test_the_files_are_what_trainers_read(world, finished, run_cli, tiny_base, t
     kept = load_from_disk(str(work / "dataset"))
     assert len(kept) == 45 and {"prompt", "completion", "replayed", "why"} <= set(kept.column_names)
     assert all(kept["completion"])
+    lines = (work / "uniform.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == kept.to_list()
     said = (work / "use.md").read_text()
     assert all(name in said for name in ("TRL", "axolotl", "LLaMA-Factory", "forget-jax finetune"))
     line = next(x for x in said.splitlines() if x.startswith("forget-jax finetune"))
@@ -145,7 +147,7 @@ def test_mistakes_are_one_line(world, run_cli, tiny_base, tmp_path):
     other = "--config.pool=builtin:docstrings[:20]"
     assert "no columns of the matrix" in refused(task, there, other)
     own = f"--config.pool={TASK}"
-    assert "candidates are rows of the task" in refused(task, own)
+    assert "all candidates are rows of the task" in refused(task, own)
     assert "cells.csv" in refused(task, there, f"--config.curve.path={tmp_path}")
     (tmp_path / "cells.csv").write_text("task,z\na,1\n")
     assert "has no column" in refused(task, there, f"--config.curve.path={tmp_path}")
