@@ -141,7 +141,7 @@ def test_every_figure_has_caption_alt_and_seeds():
     sections = all_sections()
     page = Reader(report.page("t", sections, {}))
     figures = [f for s in sections for f in s.figures]
-    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 10
+    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 11
     for figure in figures:
         assert figure.alt in page.alts
         assert "seed" in figure.caption
