@@ -113,7 +113,8 @@ def _curve(curve: Sequence[CurvePoint]) -> Figure:
     alt = "Mean z by ratio: " + ", ".join(f"{p.ratio:.3g} {number(p.z, sign=True)}" for p in curve)
     return Figure(
         "Forgetting and task loss against the ratio",
-        "Measured by `replay` on this model; means over tasks with 95 % intervals. 0 is no replay.",
+        "Measured by `replay` on this model: means over tasks, each of its seeds, with 95 % intervals "
+        "over tasks. 0 is no replay.",
         alt + ".",
         xy_plot("mix-curve", lines, "replayed rows per task row", "nats a token", alt),
         legend(lines),
