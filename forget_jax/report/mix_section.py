@@ -110,12 +110,13 @@ def _curve(curve: Sequence[CurvePoint]) -> Figure:
         if p.z_half is not None
     ]
     lines = [forgetting, loss, *bars]
-    alt = "Mean z by ratio: " + ", ".join(f"{p.ratio:.3g} {number(p.z, sign=True)}" for p in curve)
+    said = ", ".join(f"{p.ratio:.3g} {number(p.z, sign=True)}" for p in curve)
+    alt = f"Mean z by ratio: {said}."
     return Figure(
         "Forgetting and task loss against the ratio",
-        "Measured by `replay` on this model: means over tasks, each of its seeds, with 95 % intervals "
-        "over tasks. 0 is no replay.",
-        alt + ".",
+        "Measured by `replay` on this model: means over tasks, each of its seeds, with 95 % "
+        "intervals over tasks. 0 is no replay.",
+        alt,
         xy_plot("mix-curve", lines, "replayed rows per task row", "nats a token", alt),
         legend(lines),
     )
