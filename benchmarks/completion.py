@@ -1,12 +1,14 @@
 """Matrix completion against scikit-surprise, in one run: time for the same protocol, and its error.
 
-    python benchmarks/completion.py [--quick] [--json PATH] [--matrix PATH]
+    python benchmarks/completion.py [--quick] [--json PATH] [--matrix PATH] [--splits N]
 
 The protocol is the paper's: 46 train rows × 1000 columns, 20 test tasks × 10 seeds, 30 known
 entries each. scikit-surprise is timed on a sample of the 200 fits and scaled, which the table says.
 Then the same protocol at the paper's size (46 × 141,871, synthetic: rank 5 and noise) and the
 statistics of an 85 × 141,871 matrix. Without `--matrix` (the released OLMo-7B matrix, in
 `../shared/data/matrices/olmo-7b-dolma.json` by default) the first part is synthetic as well.
+`--splits N` adds N random splits of every matrix in that folder, and of ratings like MovieLens's,
+made here: see `splits.py`.
 """
 
 import functools
@@ -20,6 +22,7 @@ import numpy as np
 from forget_jax.associations import rank_r2
 from forget_jax.associations.evaluation import observed_columns, predict_split
 from forget_jax.associations.matrix import load
+from forget_jax.benchmarks import splits as protocol
 from forget_jax.benchmarks import table
 from forget_jax.benchmarks.side import missing
 from forget_jax.lm.cost import peak
@@ -135,11 +138,45 @@ def theirs(train: np.ndarray, test: np.ndarray, n_seeds: int, sample: int) -> li
     return rows
 
 
-def run(quick: bool = False, matrix: str | None = None) -> dict[str, Any]:
+def on_splits(count: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every method on random splits of every matrix: rows of errors, and lines of differences."""
+    rows: list[dict[str, Any]] = []
+    lines = []
+    for name, (z_MxN, n_train) in protocol.matrices().items():
+        setting = f"{name}, {n_train} of {z_MxN.shape[0]} rows train, {count} splits"
+        errors, tests = protocol.compare(z_MxN, n_train, count)
+        for method, error in errors.items():
+            error_G = np.sqrt(error.mean(1))
+            rows.append({"system": method, "setting": setting, "rmse": float(error_G.mean())})
+            if method != "auto" and count > 1:
+                found = protocol.difference(errors["auto"], error, tests)
+                said = ", ".join(f"{over} {_interval(x)}" for over, x in found.items())
+                lines.append(f"{name}: auto - {method}: {said}")
+        for probes, means in protocol.compare_means(z_MxN, n_train, count).items():
+            for estimate, off in means.items():
+                rows.append(
+                    {
+                        "system": f"mean of a row: {estimate}",
+                        "setting": f"{setting}, {probes} probes",
+                        "rmse": float(np.sqrt((off**2).mean())),
+                    }
+                )
+    for method, error_G in protocol.compare_ratings(count).items():
+        row = {"system": method, "setting": "ratings, 943 × 1682, 6 % known"}
+        rows.append(row | {"rmse": float(error_G.mean())})
+    return rows, lines
+
+
+def _interval(found: dict[str, Any]) -> str:
+    return f"{found['mean']:+.5f} [{found['low']:+.5f}, {found['high']:+.5f}]"
+
+
+def run(quick: bool = False, matrix: str | None = None, splits: str = "0") -> dict[str, Any]:
     """Measures all parts and returns `rows`, `ratio` (of wall times) and `notes`.
 
     Args:
       matrix: a file with another matrix than the released one.
+      splits: how many random splits of every matrix; none by default.
     """
     path = pathlib.Path(matrix) if matrix else RELEASED
     notes = [f"the matrix of {path.name}"]
@@ -150,7 +187,9 @@ def run(quick: bool = False, matrix: str | None = None) -> dict[str, Any]:
         z = synthetic(66, 1000)
     train, test = z[TRAIN], z[TEST]
     repeats = 5 if quick else 11
-    rows = [ours(train, test, 10, m, repeats) for m in ("als", "gaussian", "mixture", "knn")]
+    rows = [
+        ours(train, test, 10, m, repeats) for m in ("als", "gaussian", "mixture", "knn", "auto")
+    ]
     fastest = rows[0]["seconds"]
     ratio: dict[str, float] = {}
     absent = missing("surprise")
@@ -161,7 +200,7 @@ def run(quick: bool = False, matrix: str | None = None) -> dict[str, Any]:
         ratio[peer["system"].split(" (")[0]] = peer["seconds"] / fastest
 
     large = synthetic(66, 141_871)
-    for method in ("als", "mixture"):
+    for method in ("als", "mixture", "auto"):
         rows.append(ours(large[:46], large[46:], 10, method, 1))
     z_85 = synthetic(85, 141_871)
     _, wall, cpu = timed(lambda: rank_r2(z_85, 9))
@@ -173,9 +212,18 @@ def run(quick: bool = False, matrix: str | None = None) -> dict[str, Any]:
             "cpu_seconds": cpu,
         }
     )
+    if int(splits):
+        more, lines = on_splits(int(splits))
+        rows += more
+        notes += lines
     notes.append(f"peak memory {peak.resident() / 2**30:.2f} GiB")
     return {"rows": rows, "ratio": ratio, "notes": notes}
 
 
 if __name__ == "__main__":
-    table.main(__doc__, run, matrix="an association matrix instead of the released one")
+    table.main(
+        __doc__,
+        run,
+        matrix="an association matrix instead of the released one",
+        splits="how many random splits of every matrix to compare methods on (default: none)",
+    )

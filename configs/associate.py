@@ -7,29 +7,49 @@ from forget_jax.commands.settings import Associate, fields
 # What the tasks use; the base and the upstream examples leave these out.
 TASK_MODULES = ("email", "http", "logging", "multiprocessing", "unittest", "xml")
 TASK_SKILLS = ("addition", "reversal", "roman_numerals", "sorting", "letter_position", "calendar")
+MORE_MODULES, MORE_SKILLS = ("asyncio", "turtle"), ("counting", "comparison")  # `wide`
 
-MODULES = ",".join(f"-{m}" for m in TASK_MODULES)
-SKILLS = ",".join(f"-{s}" for s in TASK_SKILLS)
-TASKS = (
-    *(f"builtin:docstring_task/{m}[:120]" for m in TASK_MODULES),
-    *(f"builtin:skill/{s}[:120]" for s in TASK_SKILLS),
-)
-UPSTREAM = (
-    "builtin:language_reference[:100]",
-    f"builtin:docstrings/{MODULES}[:150]",
-    f"builtin:skills/{SKILLS}[:60]",
-)
+
+def _but(names: tuple[str, ...]) -> str:
+    return ",".join(f"-{name}" for name in names)
+
+
+def _tasks(modules: tuple[str, ...], skills: tuple[str, ...]) -> tuple[str, ...]:
+    return (
+        *(f"builtin:docstring_task/{m}[:120]" for m in modules),
+        *(f"builtin:skill/{s}[:120]" for s in skills),
+    )
+
+
+def _upstream(modules: tuple[str, ...], skills: tuple[str, ...]) -> tuple[str, ...]:
+    return (
+        "builtin:language_reference[:100]",
+        f"builtin:docstrings/{_but(modules)}[:150]",
+        f"builtin:skills/{_but(skills)}[:60]",
+    )
+
+
+MODULES, SKILLS = _but(TASK_MODULES), _but(TASK_SKILLS)
+TASKS, UPSTREAM = _tasks(TASK_MODULES, TASK_SKILLS), _upstream(TASK_MODULES, TASK_SKILLS)
+BOTH = (*TASK_MODULES, *MORE_MODULES), (*TASK_SKILLS, *MORE_SKILLS)
 
 
 def get_config(arg: str = "builtin") -> ConfigDict:
-    """`builtin`: text that ships with Python; `empty`: tasks and upstream are yours to give."""
-    c = fields(Associate)
+    """`builtin`: text that ships with Python; `wide`: 16 such tasks; `empty`: yours to give.
+
+    With `empty` tasks and upstream have no value. `wide` trains longer, so that more is forgotten:
+    what strategies of replay are compared on.
+    """
+    c = small_steps(fields(Associate))
+    c.exact_match.max_new_tokens = 512 if arg == "empty" else 32
     if arg == "builtin":
         c.tasks, c.upstream = TASKS, UPSTREAM
-        c.exact_match.max_new_tokens = 32
+    elif arg == "wide":
+        c.tasks, c.upstream = _tasks(*BOTH), _upstream(*BOTH)
+        c.train.steps = 64
     elif arg != "empty":
-        raise ValueError("it takes builtin or empty")
-    return small_steps(c)
+        raise ValueError("it takes builtin, wide or empty")
+    return c
 
 
 def small_steps(c: ConfigDict) -> ConfigDict:

@@ -4,12 +4,21 @@ from ml_collections import ConfigDict
 
 from forget_jax.commands.settings import Replay, fields
 from forget_jax.configs import associate
+from forget_jax.replay.strategies import STRATEGIES
 
 
 def get_config(arg: str = "builtin") -> ConfigDict:
-    """`builtin` or `empty`, as for `associate`: of its tasks every fourth, and all upstream."""
+    """As for `associate`: of `builtin` every sixth task, of `wide` all; upstream is the same.
+
+    `wide` compares strategies in earnest: 16 tasks under three seeds.
+    """
     theirs = associate.get_config(arg)
     c = associate.small_steps(fields(Replay))
-    c.tasks, c.upstream = theirs.tasks[1::4], theirs.upstream
+    c.tasks, c.upstream = theirs.tasks[2::6], theirs.upstream
+    c.replay.seeds, c.replay.ratio = 2, (1 / 32,)
+    if arg == "wide":
+        c.tasks, c.train.steps = theirs.tasks, theirs.train.steps
+        c.replay.seeds = 3
+        c.replay.strategies = tuple(STRATEGIES)
     c.exact_match = theirs.exact_match
     return c

@@ -23,7 +23,9 @@ Purpose = Literal[
     "held-out split",
     "mixing",  # where mixed examples stand in a task's stream
     "replay pool",  # which upstream examples may be replayed, and which are measured
-    "replay draw",  # which of the pool are replayed
+    "replay draw",  # which of the pool are replayed, by refresh
+    "influence",  # directions and signs of sketched gradients
+    "generated text",  # what the base writes
     "random probes",  # which examples are measured where none is preferred
     "task",  # a fine-tune's own seed, by name and repeat
 ]

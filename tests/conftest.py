@@ -44,8 +44,12 @@ os.environ["MPLCONFIGDIR"] = f"{KEPT}/matplotlib"
 # A shell's background job ignores Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402 - after the settings above
 import numpy as np  # noqa: E402
+
+hypothesis.settings.register_profile("any speed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("any speed")
 
 from forget_jax.lm import decoder  # noqa: E402
 from forget_jax.lm.model import Model  # noqa: E402

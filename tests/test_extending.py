@@ -138,18 +138,23 @@ def test_a_law_fits_its_own_formula_and_plans(figures):
 def strategy(folder: Path) -> dict[str, Any]:
     """Weights of five candidates."""
     from forget_jax import cli
-    from forget_jax.replay.strategies import STRATEGIES, Known, paired, weights
+    from forget_jax.replay.cells import Arm
+    from forget_jax.replay.strategies import STRATEGIES, Known, weights
+    from forget_jax.replay.verdict import comparisons
 
-    others_MxJ = np.array([[0.1, 0.5, np.nan, 0.2, 0.3], [0.1, 0.7, 0.4, 0.0, 0.1]])
-    value = STRATEGIES["column_mean"]
+    others_MxJ = np.array([[0.1, 0.9, 0.2, 0.2, 0.4], [0.1, 0.1, 0.4, 0.1, 0.1]])
+    value = STRATEGIES["spread"].value
     value_J = value(Known(np.full(5, np.nan), others_MxJ, np.zeros(5)))
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         cli.resolve(["replay", "--help"])
     return {
         "weights": weights(value_J, 1.0).tolist(),
-        "paired": paired(),
-        "strategies": accepted("replay", "replay.strategies=random,column_mean").replay.strategies,
+        "paired": [
+            (a.strategy, b.strategy)
+            for a, b in comparisons([Arm("random", 0.1), Arm("spread", 0.1)])["random"]
+        ],
+        "strategies": accepted("replay", "replay.strategies=random,spread:top").replay.strategies,
         "help": said.getvalue(),
     }
 
@@ -157,10 +162,10 @@ def strategy(folder: Path) -> dict[str, Any]:
 def test_a_strategy_weighs_candidates_and_is_taken_by_name(figures):
     found = figures["strategy"]
     np.testing.assert_allclose(sum(found["weights"]), 1)
-    assert np.argsort(found["weights"]).tolist() in ([0, 3, 4, 2, 1], [3, 0, 4, 2, 1])
-    assert ["column_mean", "random"] in found["paired"]
-    assert found["strategies"] == ["random", "column_mean"]
-    assert "what to compare: none, random, column_mean, predicted, ground_truth" in found["help"]
+    assert np.argsort(found["weights"]).tolist() == [0, 3, 2, 4, 1]
+    assert found["paired"] == [["spread", "random"]]
+    assert found["strategies"] == ["random", "spread:top"]
+    assert "surprise, column_mean, spread, predicted" in " ".join(found["help"].split())
 
 
 def mitigation(folder: Path) -> dict[str, Any]:

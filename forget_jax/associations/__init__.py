@@ -25,12 +25,12 @@ from forget_jax.associations.completion import METHODS, complete, predict_rows
 from forget_jax.associations.components import Component, clusters, leading_components
 from forget_jax.associations.evaluation import evaluate, paired_difference
 from forget_jax.associations.matrix import Matrix
+from forget_jax.associations.means import predict_means, robust_means
 from forget_jax.associations.nomination import Nomination, nominate
 from forget_jax.associations.online import (
     PredictedRow,
     Predictor,
     fit_predictor,
-    predict_means,
     predict_row,
 )
 from forget_jax.associations.probes import (
@@ -75,6 +75,7 @@ __all__ = [
     "predict_rows",
     "probes_needed",
     "rank_r2",
+    "robust_means",
     "row_r2",
     "shrunken_additive_r2",
     "similarity",

@@ -16,6 +16,8 @@ from forget_jax import distributed, files
 from forget_jax.associations import checks, matrix_files
 from forget_jax.errors import UserError
 
+MOST_SOURCES = 1000  # with means of their own
+
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
@@ -51,6 +53,18 @@ class Matrix:
             if len(set(names)) != len(names):
                 twice, _ = collections.Counter(names).most_common(1)[0]
                 raise UserError(f"two {what}s are called {twice!r}; give each a name of its own")
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Masks of columns by name: all under the empty name, and each source's.
+
+        Without sources, with one, or with more than `MOST_SOURCES` there are none but the first.
+        """
+        everything = {"": np.ones(len(self.examples), bool)}
+        names = list(dict.fromkeys(self.sources))
+        if not 1 < len(names) <= MOST_SOURCES:
+            return everything
+        of = np.array(self.sources, object)
+        return everything | {name: of == name for name in names}
 
     def rows(self, tasks: tuple[str | int, ...]) -> list[int]:
         """Row numbers of tasks given by name or by number (a name that exists wins)."""

@@ -2,8 +2,9 @@
 
 What the train rows say is computed once (`fit_predictor`); a new row (`predict_row`) then costs one
 small solve and one product with the columns. The intervals' width is calibrated on train rows, each
-predicted from the others: the share of their entries decides, not the Gaussian quantile. So are the
-intervals of means over groups of examples: there each held-out row counts once.
+predicted from the others: the share of their entries decides, not the Gaussian quantile. Rows'
+deviations differ less than the model has it; by how much, these rows tell. So are the intervals of
+means over groups of examples calibrated: there each held-out row counts once.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.associations import checks, evaluation
+from forget_jax.associations import checks, evaluation, intervals
 from forget_jax.associations.completion import METHODS, complete, mixture, resolve
 from forget_jax.errors import UserError
 
@@ -32,6 +33,7 @@ class Predictor:
     Attributes:
       fitted: the method and the models.
       width: half width of an interval in predictive standard deviations.
+      levelling: the factor of a row's deviations by their mean.
       coverage: share of entries the intervals are meant to hold.
       n_columns: N.
       rmse: of entries of the train rows, each predicted from the others.
@@ -41,6 +43,7 @@ class Predictor:
 
     fitted: Fitted
     width: float
+    levelling: intervals.Levelling
     coverage: float
     n_columns: int
     rmse: float
@@ -55,17 +58,20 @@ class PredictedRow:
     Attributes:
       mean_N: float32, in the unit of the matrix; probed entries are predicted too, not copied.
       low_N, high_N: ends of the interval of every entry.
+      deviation_N: of every entry by the model, levelled; intervals are some times as wide.
     """
 
     mean_N: np.ndarray
     low_N: np.ndarray
     high_N: np.ndarray
+    deviation_N: np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def _predict(
+def row_and_deviation(
     method: str, options: Any, state: Any, spread: mixture.Prepared, columns_S: Any, values_S: Any
 ) -> tuple[jax.Array, jax.Array]:
+    """A row's mean by the method, and its deviation by the mixture (N each)."""
     mean_N, variance_N = mixture.predict(spread, columns_S, values_S)
     if method != "mixture":
         extend: Any = METHODS[method].extend
@@ -121,7 +127,7 @@ def fit_predictor(
       method: what gives the means, one of METHODS that extends; deviations are the mixture's.
       columns: numbers of the columns that will be known, where that is settled: intervals are then
         calibrated for these and not for random draws.
-      groups: boolean masks of columns, of whose means `predict_means` will give intervals.
+      groups: boolean masks of columns, of whose means `means.predict_means` will give intervals.
       **options: settings of the method.
 
     Returns:
@@ -152,11 +158,14 @@ def fit_predictor(
         options = {"probes": columns_GxS.shape[1]} | options
     whole = _fit(train_MxN, method, options)
     groups_GxN = np.array(groups, bool).reshape(len(groups), n)
-    widths, squares, ratios = [], [], []
+    widths: list[np.ndarray] = []
+    squares, ratios, deviations = [], [], []
     for i, row_N in enumerate(train_MxN):
         fitted = _fit(np.delete(train_MxN, i, 0), method, options, whole)
         for columns_S in columns_GxS:
-            mean_N, deviation_N = map(np.asarray, _predict(*fitted, columns_S, row_N[columns_S]))
+            mean_N, deviation_N = map(
+                np.asarray, row_and_deviation(*fitted, columns_S, row_N[columns_S])
+            )
             error_N = row_N - mean_N
             width_N = np.abs(error_N) / deviation_N
             width_N[~np.isfinite(width_N)] = np.inf  # a prediction that is no number
@@ -164,26 +173,18 @@ def fit_predictor(
             left_N[columns_S] = False
             widths.append(width_N[left_N])
             squares.append(error_N[left_N] ** 2)
+            deviations.append(deviation_N)
             among = groups_GxN & left_N
             ratio_G = np.abs(among @ error_N) / np.maximum(among @ deviation_N, 1e-30)
             ratios.append(np.where(among.any(1), ratio_G, np.nan))
-    known = np.concatenate(widths)
+    levelling = intervals.levelled(widths, deviations, coverage, len(train_MxN))
+    factor_K = np.array([levelling.of(d) for d in deviations])
+    known = np.concatenate([w / f for w, f in zip(widths, factor_K, strict=True)])
     if not known.size or not np.isfinite(width := float(np.quantile(known, coverage))):
         raise UserError("no interval can be given: no prediction of the train rows is finite")
     error = float(np.sqrt(np.concatenate(squares).mean()))
-    width_G = _of_means(np.array(ratios), coverage, len(train_MxN))
-    return Predictor(whole, width, coverage, n, error, groups_GxN, width_G)
-
-
-def _of_means(ratio_KxG: np.ndarray, coverage: float, rows: int) -> np.ndarray:
-    """The quantile of each group's ratios that a further row stays below (split conformal)."""
-    level = min(1.0, np.ceil((rows + 1) * coverage) / rows)
-    known = ~np.isnan(ratio_KxG)
-    found = [
-        np.quantile(r[k], level, method="higher") if k.any() else np.inf
-        for r, k in zip(ratio_KxG.T, known.T, strict=True)
-    ]
-    return np.array(found, float)
+    width_G = intervals.of_means(np.array(ratios) / factor_K[:, None], coverage, len(train_MxN))
+    return Predictor(whole, width, levelling, coverage, n, error, groups_GxN, width_G)
 
 
 def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow:
@@ -202,27 +203,7 @@ def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow
     values_S = np.asarray(values, np.float32).reshape(-1)
     if values_S.shape != columns_S.shape or np.isinf(values_S).any():
         raise UserError(f"{columns_S.size} probed columns need as many finite values (or NaN)")
-    mean_N, deviation_N = map(np.asarray, _predict(*predictor.fitted, columns_S, values_S))
+    mean_N, deviation_N = map(np.asarray, row_and_deviation(*predictor.fitted, columns_S, values_S))
+    deviation_N = predictor.levelling.of(deviation_N) * deviation_N
     half_N = predictor.width * deviation_N
-    return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N)
-
-
-def predict_means(
-    predictor: Predictor, row: PredictedRow, measured_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of each group of the predictor, and both ends of its interval.
-
-    Args:
-      row: a predicted row.
-      measured_N: what was measured of it, NaN elsewhere; this counts as it is.
-    """
-    known_N = ~np.isnan(measured_N)
-    z_N = np.where(known_N, measured_N, row.mean_N)
-    deviation_N = (row.high_N - row.mean_N) / predictor.width
-    groups = predictor.groups_GxN
-    size_G = groups.sum(1)
-    mean_G = groups @ z_N / size_G
-    left_G = (groups & ~known_N) @ deviation_N
-    # a group that is measured whole has no interval, however wide one of others would be
-    half_G = np.where(left_G > 0, predictor.width_G, 0) * left_G / size_G
-    return mean_G, mean_G - half_G, mean_G + half_G
+    return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N, deviation_N)

@@ -134,6 +134,7 @@ def expected_errors(
     confidence: float = 0.9,
     seeds: int = 5,
     method: str = "mixture",
+    groups: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """The error to expect of a new task's row for each number of random probes.
@@ -144,13 +145,16 @@ def expected_errors(
       confidence: of the bound and the interval.
       seeds: draws of the columns.
       method, **options: as for `complete`.
+      groups: by name boolean masks of columns, of whose means errors are wanted too.
 
     Returns:
       One record for each count: `observed`, `rmse` (over all held-out entries), `low` and `high`
       (the central `confidence` of held-out tasks lie between), and `bound`, which a new task like
       the train tasks stays below with probability `confidence` (the split-conformal quantile over
       tasks; infinite where there are too few train tasks to promise it). Errors are in the unit of
-      the matrix; all are NaN where no entry is left to score or a prediction is not finite.
+      the matrix; all are NaN where no entry is left to score or a prediction is not finite. With
+      `groups` also `means`: by group `rmse` and `bound` of the error of its mean, in which probes
+      count as measured; NaN without an entry to score.
 
     Raises:
       UserError: fewer than four train rows, or a confidence outside (0, 1).
@@ -161,40 +165,66 @@ def expected_errors(
     if not 0 < confidence < 1:
         raise UserError(f"confidence must lie between 0 and 1, not {confidence}")
     draws = range(30_000, 30_000 + seeds)
+    masks = {name: np.asarray(mask, bool) for name, mask in (groups or {}).items()}
+    if any(mask.shape != train_MxN.shape[1:] for mask in masks.values()):
+        raise UserError(f"groups must be masks of {train_MxN.shape[1]} columns")
     records = []
     for count in counts:
         if count >= train_MxN.shape[1]:
             continue
         errors = held_out_errors(train_MxN, count, draws, method, options)
         square_M = mean_squares(errors)
-        if not np.isfinite(square_M).all() or not square_M.size:
-            nothing = dict.fromkeys(("rmse", "low", "high", "bound"), float("nan"))
-            records.append({"observed": int(count), **nothing})
-            continue
-        root_M = np.sort(np.sqrt(square_M))
-        m = root_M.size
-        place = int(np.ceil((m + 1) * confidence))
+        root_M = np.sqrt(square_M)
         tail = (1 - confidence) / 2
-        records.append(
-            {
-                "observed": int(count),
-                "rmse": float(np.sqrt(square_M.mean())),
-                "low": float(np.quantile(root_M, tail)),
-                "high": float(np.quantile(root_M, 1 - tail)),
-                "bound": float(root_M[place - 1]) if place <= m else float("inf"),
+        finite = square_M.size and np.isfinite(square_M).all()
+        low, high = np.quantile(root_M, (tail, 1 - tail)) if finite else (np.nan, np.nan)
+        record: dict[str, Any] = {
+            "observed": int(count),
+            "rmse": float(np.sqrt(square_M.mean())) if finite else float("nan"),
+            "low": float(low),
+            "high": float(high),
+            "bound": _bound(root_M, confidence) if finite else float("nan"),
+        }
+        if groups is not None:
+            record["means"] = {
+                name: _mean_error(errors[..., mask], train_MxN[:, mask], confidence)
+                for name, mask in masks.items()
             }
-        )
+        records.append(record)
     return records
 
 
-def probes_needed(records: Sequence[Mapping[str, Any]], target_rmse: float) -> int | None:
+def _bound(error_M: np.ndarray, confidence: float) -> float:
+    """What a further task stays below (split conformal); infinite where tasks are too few."""
+    place = int(np.ceil((error_M.size + 1) * confidence))
+    return float(np.sort(error_M)[place - 1]) if place <= error_M.size else float("inf")
+
+
+def _mean_error(errors_GxMxn: np.ndarray, z_Mxn: np.ndarray, confidence: float) -> dict[str, float]:
+    """Errors of the mean of a group's columns; what is not missing and has no error was probed."""
+    known_M = (~np.isnan(z_Mxn)).sum(1)
+    scored_M = (known_M > 0) & ~np.isnan(errors_GxMxn).all((0, 2))
+    error_GxM = np.nansum(errors_GxMxn[:, scored_M], 2, dtype=np.float64) / known_M[scored_M]
+    square_M = (error_GxM**2).mean(0)
+    if not square_M.size or not np.isfinite(square_M).all():
+        return dict.fromkeys(("rmse", "bound"), float("nan"))
+    bound = _bound(np.sqrt(square_M), confidence)
+    return {"rmse": float(np.sqrt(square_M.mean())), "bound": bound}
+
+
+def probes_needed(
+    records: Sequence[Mapping[str, Any]], target_rmse: float, group: str | None = None
+) -> int | None:
     """The smallest number of probes whose bound meets the target; None if none of them does.
 
     Args:
       records: as `expected_errors` returns, the fewest probes first.
       target_rmse: in the unit of the matrix.
+      group: whose mean is to be that precise; None asks it of a row's entries.
     """
-    return next((int(r["observed"]) for r in records if r["bound"] <= target_rmse), None)
+    bounds = [r if group is None else r["means"][group] for r in records]
+    met = zip(records, bounds, strict=True)
+    return next((int(r["observed"]) for r, b in met if b["bound"] <= target_rmse), None)
 
 
 def compare_probes(

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "finetune": "fine-tuning with LoRA, against torch and PEFT",
     "score": "scoring examples, against transformers",
     "completion": "completing a matrix, against scikit-surprise",
+    "laws": "fitting a law with intervals, against scipy",
     "matmul": "the fastest square matrix products, which utilisations are of",
 }
 HEADLINE = ("tokens_per_second", "mfu", "peak_bytes", "matmul_flops")  # of our first row
@@ -27,7 +28,7 @@ HEADLINE = ("tokens_per_second", "mfu", "peak_bytes", "matmul_flops")  # of our 
 def run(settings: Bench, work: Workdir) -> Ended:
     """Runs one benchmark, once: a workdir that holds its summary is left as it is."""
     benchmark = importlib.import_module(f"forget_jax.benchmarks.{settings.what}")
-    models = {} if settings.what == "completion" else {"shape": settings.shape}
+    models = {} if settings.what in ("completion", "laws") else {"shape": settings.shape}
     print(f"measuring {BENCHMARKS[settings.what]}", file=sys.stderr)
     found = benchmark.run(quick=settings.quick, **models)
     work.metrics.resume("bench", 0)  # what a killed start has left

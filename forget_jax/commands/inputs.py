@@ -16,6 +16,7 @@ from forget_jax.files import Path
 from forget_jax.lm.hf import about
 from forget_jax.runs import inputs, manifest
 from forget_jax.runs.workdir import Workdir
+from forget_jax.scaling import tables
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
 
@@ -74,7 +75,7 @@ def _of(kind: str, name: str, data: Any) -> str:
     if kind == "rows":
         return _of_rows(reading.load((name,), data))
     if kind == "file":
-        return inputs.of_path(matrices.place(name))
+        return inputs.of_path(matrices.place(name, (*matrices.TABLES, *tables.OF_WORKDIR)))
     for place in (Path(name) / "adapter", Path(name) / "model") if kind == "adapter" else ():
         if place.is_dir():
             return inputs.of_weights(place)

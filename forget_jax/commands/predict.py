@@ -18,7 +18,12 @@ from forget_jax.associations.online import FEWEST, PredictedRow, Predictor
 from forget_jax.commands import evaluate, matrices
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Predict
-from forget_jax.commands.summaries import Forgotten, MeanForgetting, PredictedTask
+from forget_jax.commands.summaries import (
+    Forgotten,
+    MeanForgetting,
+    PredictedTask,
+    RobustMean,
+)
 from forget_jax.commands.summaries import Predict as Summary
 from forget_jax.errors import UserError
 from forget_jax.report.section import number
@@ -26,7 +31,6 @@ from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
 
 SHOWN = 12  # examples of the page, for each task
-MOST_GROUPS = 1000  # sources with a mean of their own
 MOST_FITS = 20  # sets of known columns that intervals are calibrated for one by one
 KNOWN = 0.5  # share of its entries above which a row is learned from
 OTHER_BASE = 0.05  # nats a token, median, beyond which the base is another one
@@ -236,7 +240,7 @@ def _without_unknown(rows: Rows) -> Rows:
 def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, PredictedRow]]:
     """Every wanted row with its predictor; rows alike in what is known share one."""
     z_MxN = np.asarray(rows.matrix.z_MxN, np.float32)
-    groups = list(_groups(rows.matrix).values())
+    groups = list(rows.matrix.groups().values())
     known = {i: np.flatnonzero(~np.isnan(z_MxN[i])) for i in rows.wanted}
     exact = len({columns.tobytes() for columns in known.values()}) <= MOST_FITS
     fits: dict[tuple[bytes, bytes], Predictor] = {}
@@ -254,16 +258,6 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
                 groups=groups,
             )
         yield i, fits[key], associations.predict_row(fits[key], columns_S, z_MxN[i, columns_S])
-
-
-def _groups(found: Matrix) -> dict[str, np.ndarray]:
-    """Masks of columns by name: all of them, and those of each source."""
-    everything = {"": np.ones(len(found.examples), bool)}
-    names = list(dict.fromkeys(found.sources))
-    if not 1 < len(names) <= MOST_GROUPS:
-        return everything
-    of = np.array(found.sources, object)
-    return everything | {name: of == name for name in names}
 
 
 def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
@@ -294,6 +288,8 @@ def _task(
 ) -> PredictedTask:
     measured_N = np.where(frame.measured, frame.z, np.nan)
     figures = associations.predict_means(predictor, row, measured_N)
+    columns_S = np.flatnonzero(frame.measured)
+    robust_GxF = np.stack(associations.robust_means(predictor, columns_S, measured_N[columns_S]), 1)
     groups = predictor.groups_GxN
     means = [
         MeanForgetting(
@@ -302,8 +298,9 @@ def _task(
             high=float(high),
             examples=int(mask.sum()),
             measured=int((mask & frame.measured.to_numpy()).sum()),
+            robust=None if np.isnan(robust_F).any() else _robust(*robust_F),
         )
-        for z, low, high, mask in zip(*figures, groups, strict=True)
+        for z, low, high, mask, robust_F in zip(*figures, groups, robust_GxF, strict=True)
     ]
     sources = [frame.source.iloc[int(mask.argmax())] for mask in groups[1:]]
     by_source = dict(zip(sources, means[1:], strict=True))
@@ -314,6 +311,10 @@ def _task(
         expected_rmse=predictor.rmse,
         learned_from=learned_from,
     )
+
+
+def _robust(z: float, low: float, high: float) -> RobustMean:
+    return RobustMean(z=float(z), low=float(low), high=float(high))
 
 
 def _most(frame: pd.DataFrame, texts: Mapping[str, str]) -> tuple[Forgotten, ...]:

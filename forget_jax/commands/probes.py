@@ -9,6 +9,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from forget_jax.associations.probes import AIMS
 from forget_jax.commands import matrices
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Probes
-from forget_jax.commands.summaries import ExpectedError, ProbesDiffer
+from forget_jax.commands.summaries import ExpectedError, ExpectedMean, ProbesDiffer
 from forget_jax.commands.summaries import Probes as Summary
 from forget_jax.data.settings import Data
 from forget_jax.errors import UserError
@@ -53,12 +54,14 @@ def run(settings: Probes, work: Workdir) -> Ended:
     counts = sorted({*COUNTS, settings.observed})
     with Progress("held-out tasks", len(counts), unit="number of probes") as progress:
         for number, count in enumerate(counts):
-            errors += associations.expected_errors(train_MxN, (count,), seeds=settings.seeds)
+            errors += associations.expected_errors(
+                train_MxN, (count,), seeds=settings.seeds, groups=found.groups()
+            )
             progress.at(number + 1, f"{count} probes")
     summary = Summary(
         columns=columns[settings.aim],
         columns_by_aim=columns,
-        expected_errors=tuple(ExpectedError(**e) for e in errors),
+        expected_errors=tuple(_expected(e) for e in errors),
         against_random=_against_random(train_MxN, settings),
         observed=settings.observed,
         aim=settings.aim,
@@ -69,6 +72,11 @@ def run(settings: Probes, work: Workdir) -> Ended:
     here = next((e for e in summary.expected_errors if e.observed == settings.observed), None)
     expected = f"; expected RMSE {here.rmse:.4f} with random probes" if here else ""
     return Ended(summary, f"measure first: {', '.join(summary.columns[:5])}, …{expected}")
+
+
+def _expected(record: Mapping[str, Any]) -> ExpectedError:
+    means = {name: ExpectedMean(**mean) for name, mean in record["means"].items()}
+    return ExpectedError(**{**record, "means": means})
 
 
 def _random(examples: Sequence[str], count: int) -> tuple[str, ...]:

@@ -1,70 +1,101 @@
-"""`forget-jax replay`: fine-tune again with upstream examples mixed in, chosen by each strategy."""
+"""`forget-jax replay`: fine-tune again with other rows mixed in, chosen by each strategy."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from forget_jax.associations.evaluation import interval
+from forget_jax import files
 from forget_jax.commands import matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Replay
-from forget_jax.commands.summaries import OverContext, StrategiesDiffer, Strategy
+from forget_jax.commands.summaries import Headroom, OverContext, StrategiesDiffer, Strategy
 from forget_jax.commands.summaries import Replay as Summary
-from forget_jax.data.reading import held_out, task_names
+from forget_jax.data.reading import Reader, held_out, task_names
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.fleet import cells as grids
 from forget_jax.fleet import fitting
-from forget_jax.replay.experiment import Compared, Upstream, cells, compare
-from forget_jax.replay.strategies import paired
+from forget_jax.fleet.cells import Cell
+from forget_jax.fleet.fleet import Fleet
+from forget_jax.replay import accounting, candidates, online, verdict
+from forget_jax.replay.accounting import Account
+from forget_jax.replay.cells import OBJECTIVE, Arm, arms, cells
+from forget_jax.replay.experiment import Compared, Upstream, compare, known
+from forget_jax.replay.strategies import parse
 from forget_jax.runs.workdir import Workdir
 
 
 def check(settings: Replay) -> None:
     """Refuses settings under which nothing can be compared."""
+    replay = settings.replay
     if settings.data.too_long == "windows":
         raise UserError("replay mixes whole examples: set data.too_long=truncate, left or drop")
-    if not settings.replay.strategies or not settings.tasks:
+    if not replay.strategies or not settings.tasks:
         raise UserError("replay needs at least one task (tasks) and one of replay.strategies")
+    if not replay.ratio or not replay.cost:
+        raise UserError("replay needs at least one replay.ratio and one replay.cost")
     if not settings.matrix.path:
         raise UserError("give matrix.path (the association matrix of these upstream examples)")
+    if settings.lora.rank == 0 and set(replay.cost) - {"nll"}:
+        raise UserError(
+            "replay.cost=kl needs adapters, which leave the base as it was: set lora.rank above 0"
+        )
     values.check_alone(settings.train, "replay")
     grids.check_names(task_names(settings.tasks))
-    chosen = settings.replay.strategies
-    if twice := [name for name in chosen if chosen.count(name) > 1]:
-        raise UserError(f"replay.strategies names {twice[0]} twice")
-    train, ratio = settings.train, settings.replay.ratio
-    rows = round(train.steps * train.batch_size * (1 + ratio))
+    for field in ("strategies", "ratio", "cost"):
+        given = getattr(replay, field)
+        if twice := [name for name in given if given.count(name) > 1]:
+            raise UserError(f"replay.{field} names {twice[0]} twice")
+    train = settings.train
+    for ratio in replay.ratio:
+        if math.floor(train.steps * train.batch_size * ratio) < 1:
+            raise UserError(
+                f"replay.ratio={ratio:g} gives no row in {train.steps} steps of "
+                f"{train.batch_size} rows; raise it, or train.steps"
+            )
+    rows = round(train.steps * train.batch_size * (1 + max(replay.ratio)))
     fitting.check_order(rows, _fine_tunes(settings), "train.steps and train.batch_size")
 
 
 def _fine_tunes(settings: Replay) -> int:
-    return len(settings.tasks) * len(settings.replay.strategies) * settings.replay.seeds
+    return len(settings.tasks) * len(arms(settings.replay)) * settings.replay.seeds
 
 
 def run(settings: Replay, work: Workdir) -> Ended:
-    """Trains every task under every strategy and compares what is forgotten; resumes."""
+    """Trains every task under every arm and compares what is forgotten; resumes."""
+    replay, seed = settings.replay, settings.train.seed
     matrix = matrices.load(settings.matrix.path)
     matrix.rows(tuple(task_names(settings.tasks)))  # each has one
-    fleet, reader = values.fleet(settings, work, _fine_tunes(settings))
+    fleet, reader = values.fleet(settings, work, _fine_tunes(settings), OBJECTIVE)
     texts = reader.read(settings.upstream)
     scored = texts if settings.data.eos_scored else reader.read(settings.upstream, scored=True)
-    seed = settings.train.seed
-    upstream = Upstream.split(matrix, texts.encoded, scored.encoded, settings.replay, seed)
-    training: dict[str, list[Encoded]] = {}
-    heldout: dict[str, list[Encoded]] = {}
-    for name, spec in zip(task_names(settings.tasks), settings.tasks, strict=True):
-        rows = reader.read((spec,)).encoded
-        keep = held_out(rows, max(1, round(len(rows) * settings.replay.task_heldout)))
-        if keep < 1:
-            raise UserError(f"task {name} has {len(rows)} rows: too few to hold some out")
-        training[name], heldout[name] = rows[:keep], rows[keep:]
-    grid = cells(fleet, matrix, training, upstream, settings.replay)
-    compared = compare(fleet, grid, upstream, heldout)
+    upstream = Upstream.split(matrix, texts.encoded, scored.encoded, replay, seed)
+    training, heldout = _tasks(settings, reader)
+    rows = candidates.rows(fleet, reader, upstream, replay, seed)
+    base_nll_P, gradient_PxF = candidates.features(fleet, upstream, replay)
+    facts = {
+        name: known(matrix, name, upstream, replay.method, base_nll_P, gradient_PxF)
+        for name in training
+    }
+    grid = cells(settings.train, training, rows, facts, replay)
+    own = {name: len(rows) for name, rows in training.items()}
+    revision = online.revision(fleet, grid, matrix, upstream, own, replay)
+    compared = compare(fleet, grid, upstream, heldout, replay.measure_pool, revision)
+    files.write_text(work / "cells.csv", compared.frame.to_csv(index=False))
+    all_arms = arms(replay)
+    extra = _extra(settings, fleet, grid, upstream, training, rows.get("generated", ()))
+    room = _headroom(compared, all_arms, settings)
     summary = Summary(
-        replay={s: _strategy(compared, s) for s in settings.replay.strategies},
-        paired_test=_paired(compared),
+        replay={
+            arm.label(replay): _strategy(compared, arm, all_arms, extra[arm]) for arm in all_arms
+        },
+        paired_test=_paired(compared, all_arms, settings),
+        headroom=room,
         base_upstream_nll=compared.base_nll,
         tasks=len(training),
-        seeds=settings.replay.seeds,
+        seeds=replay.seeds,
         evaluated=len(upstream.held),
         training=values.training(work.metrics.stage("replay")),
         useful_fraction=compared.scored.useful_fraction,
@@ -77,25 +108,116 @@ def run(settings: Replay, work: Workdir) -> Ended:
     return Ended(summary, f"mean z on {summary.evaluated} held-out upstream examples: {shown}")
 
 
-def _strategy(compared: Compared, name: str) -> Strategy:
-    z = compared.z.sel(strategy=name).values.ravel()
+def _tasks(
+    settings: Replay, reader: Reader
+) -> tuple[dict[str, list[Encoded]], dict[str, list[Encoded]]]:
+    """Rows to train on, and held-out rows, of every task."""
+    training: dict[str, list[Encoded]] = {}
+    heldout: dict[str, list[Encoded]] = {}
+    for name, spec in zip(task_names(settings.tasks), settings.tasks, strict=True):
+        rows = reader.read((spec,)).encoded
+        keep = held_out(rows, max(1, round(len(rows) * settings.replay.task_heldout)))
+        if keep < 1:
+            raise UserError(f"task {name} has {len(rows)} rows: too few to hold some out")
+        training[name], heldout[name] = rows[:keep], rows[keep:]
+    return training, heldout
+
+
+def _extra(
+    settings: Replay,
+    fleet: Fleet,
+    grid: Sequence[Cell],
+    upstream: Upstream,
+    training: Mapping[str, Sequence[Encoded]],
+    generated: Sequence[Encoded],
+) -> dict[Arm, tuple[float, float]]:
+    """By arm, extra forward and training FLOPs over those without replay, mean of its cells."""
+    train, found = settings.train, dict[Arm, list[tuple[float, float]]]()
+    for cell in grid:
+        rows = training[str(cell.at["task"])]
+        account = Account(
+            fleet.base.model.config,
+            fleet.recipe.lora,
+            [rows[i % len(rows)] for i in range(train.steps * train.batch_size)],
+            [upstream.scored[i] for i in upstream.observed],
+            [upstream.scored[i] for i in upstream.pool],
+            generated,
+            len(settings.replay.online_at),
+        )
+        again = accounting.replayed(cell.task, len(rows), train.batch_size)
+        arm = Arm(str(cell.at["strategy"]), float(cell.at["ratio"]), str(cell.at["cost"]))
+        more = account.extra(arm.strategy, arm.cost, again)
+        share = more.forward / account.plain, more.training / account.plain
+        found.setdefault(arm, []).append(share)
+    names = {(a.strategy, f"{a.ratio:.6g}", a.cost): a for a in arms(settings.replay)}
+    return {
+        names[a.strategy, f"{a.ratio:.6g}", a.cost]: (
+            float(np.mean([f for f, _ in shares])),
+            float(np.mean([t for _, t in shares])),
+        )
+        for a, shares in found.items()
+    }
+
+
+def _strategy(
+    compared: Compared, arm: Arm, all_arms: Sequence[Arm], extra: tuple[float, float]
+) -> Strategy:
+    frame = compared.frame
+    z, loss = (verdict.pivot(frame, arm, column).values for column in ("z", "loss"))
+    pool = float(verdict.pivot(frame, arm, "z_pool").values.mean())
+    random = arm._replace(strategy="random", cost="nll")
+    compares = arm != random and arm.ratio and {Arm("none"), random} <= set(all_arms)
+    sources = [c for c in frame.columns if c.startswith("z: ")]
     return Strategy(
-        upstream_nll=float(compared.base_nll + np.mean(z)),
-        task_loss=float(np.mean(compared.loss.sel(strategy=name).values.ravel())),
-        mean_z=float(np.mean(z)),
-        z=tuple(z.tolist()),
+        strategy=arm.strategy,
+        ratio=arm.ratio,
+        cost=arm.cost,
+        upstream_nll=float(compared.base_nll + z.mean()),
+        task_loss=float(loss.mean()),
+        mean_z=float(z.mean()),
+        z=tuple(z.ravel().tolist()),
+        loss=tuple(loss.ravel().tolist()),
+        z_pool=pool if np.isfinite(pool) else None,
+        z_by_kind={
+            c.removeprefix("z: "): float(verdict.pivot(frame, arm, c).values.mean())
+            for c in sources
+        },
+        recovered=verdict.recovered(frame, arm, random) if compares else None,
+        extra_forward=extra[0],
+        extra_training=extra[1],
     )
 
 
-def _paired(compared: Compared) -> dict[str, StrategiesDiffer]:
-    """Mean paired differences with their intervals; a pair is one task under one seed."""
-    z, found = compared.z, {}
-    if z.sizes["task"] * z.sizes["seed"] < 2:
-        return {}
-    for one, other in paired():
-        if {one, other} <= set(z.strategy.values.tolist()):
-            difference = (z.sel(strategy=one) - z.sel(strategy=other)).values.ravel()
-            figures = interval(difference)
-            pairs = int(figures.pop("seeds"))
-            found[f"{one} − {other}"] = StrategiesDiffer(pairs=pairs, **figures)
+def _headroom(compared: Compared, all_arms: Sequence[Arm], settings: Replay) -> dict[str, Headroom]:
+    """Of every random replay, said aloud."""
+    found: dict[str, Headroom] = {}
+    for arm in all_arms:
+        if parse(arm.strategy)[0] is parse("random")[0] and Arm("none") in all_arms:
+            room = verdict.headroom(compared.frame, arm)
+            name = arm.label(settings.replay)
+            print(f"{name}: {room.line()}", file=sys.stderr)
+            noise = None if math.isnan(room.noise) else room.noise
+            found[name] = Headroom(mean=room.mean, noise=noise, enough=room.enough)
+    return found
+
+
+def _paired(
+    compared: Compared, all_arms: Sequence[Arm], settings: Replay
+) -> dict[str, StrategiesDiffer]:
+    """Every comparison of forgetting; a pair is one task under one seed."""
+    found = {}
+    for (one, other), test in verdict.tests(compared.frame, all_arms).items():
+        low, high, p, p_holm = (
+            None if math.isnan(x) else x for x in (test.low, test.high, test.p, test.p_holm)
+        )
+        found[f"{one.label(settings.replay)} − {other.label(settings.replay)}"] = StrategiesDiffer(
+            pairs=test.pairs,
+            tasks=test.tasks,
+            mean=test.mean,
+            low=low,
+            high=high,
+            p=p,
+            p_holm=p_holm,
+            tasks_needed=test.needed,
+        )
     return found

@@ -68,8 +68,12 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_probes(summary)]
         case summaries.Replay():
             return [_replay(summary)]
+        case summaries.Mix():
+            return [_mix(summary)]
         case summaries.Scaling():
             return [_scaling(folder, summary)]
+        case summaries.Plan():
+            return [_plan(folder, summary)]
         case summaries.Factoids():
             return [_factoids(summary)]
         case summaries.Bench():
@@ -171,7 +175,14 @@ def _evaluate(summary: summaries.Evaluate) -> Section:
 
 def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Predict) -> Section:
     means = {
-        source: room.PredictedMean(m.z, m.low, m.high, m.examples, m.measured)
+        source: room.PredictedMean(
+            m.z,
+            m.low,
+            m.high,
+            m.examples,
+            m.measured,
+            (m.robust.z, m.robust.low, m.robust.high) if m.robust else None,
+        )
         for source, m in {"all examples": task.mean, **task.sources}.items()
     }
     most = [
@@ -182,29 +193,52 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
 
 
 def _probes(summary: summaries.Probes) -> Section:
-    expected = [
-        {"observed": e.observed, "rmse": e.rmse, "low": e.low, "high": e.high, "bound": e.bound}
-        for e in summary.expected_errors
-    ]
+    expected = [vars(e) for e in summary.expected_errors]
+    means = {
+        name or "all examples": {
+            float(e.observed): e.means[name].bound for e in summary.expected_errors
+        }
+        for name in (summary.expected_errors[0].means if summary.expected_errors else ())
+    }
     compared = {aim: vars(found) for aim, found in (summary.against_random or {}).items()}
-    return room.probes_section(expected, summary.columns_by_aim, compared)
+    return room.probes_section(expected, summary.columns_by_aim, compared, means)
 
 
 def _replay(summary: summaries.Replay) -> Section:
-    strategies = {
-        name: room.Replayed(s.upstream_nll, s.task_loss, s.z) for name, s in summary.replay.items()
+    ways = {
+        name: room.Replayed(
+            s.upstream_nll,
+            s.task_loss,
+            s.z,
+            s.loss,
+            s.strategy,
+            s.recovered,
+            s.extra_forward + s.extra_training,
+        )
+        for name, s in summary.replay.items()
     }
     tests = {
-        name: room.PairedTest(t.pairs, t.mean, t.low, t.high, t.p)
+        name: room.PairedTest(
+            t.pairs, t.mean, t.low, t.high, t.p, t.p_holm, t.tasks, t.tasks_needed
+        )
         for name, t in summary.paired_test.items()
     }
-    return room.replay_section(strategies, tests, summary.seeds)
+    rooms = {name: room.Room(r.mean, r.noise, r.enough) for name, r in summary.headroom.items()}
+    return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
+
+
+def _mix(summary: summaries.Mix) -> Section:
+    rows = [room.MixedRow(r.name, r.weight, r.why, r.text) for r in summary.rows]
+    curve = [room.CurvePoint(p.ratio, p.z, p.z_half, p.loss, p.loss_half) for p in summary.curve]
+    counts = (summary.task_rows, summary.replayed, summary.candidates)
+    expected = room.Expected(summary.expected_z, summary.expected_z_by_source, summary.saved)
+    return room.mix_section(rows, counts, expected, curve, summary.trainers)
 
 
 def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
     points = pd.read_csv(io.BytesIO((folder / "points.csv").read_bytes()))
-    if not {"P", "steps", "l_ft", "l_f"} <= set(points):
-        raise UserError("points.csv needs the columns P, steps, l_ft and l_f to be drawn")
+    for name in ("P", "steps", "l_ft", "l_f"):
+        points[name] = points.get(name, np.nan)  # what a table from elsewhere lacks is not drawn
     if "run" not in points:
         points["run"] = points["P"].astype(str)
     laws = {
@@ -212,7 +246,63 @@ def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
         for name, f in summary.laws.items()
     }
     curves = {name: room.LawSurface(c.P, c.steps, c.l_f) for name, c in summary.curves.items()}
-    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds)
+    checks = _checks(summary.checks)
+    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds, checks)
+
+
+def _checks(c: summaries.Checks) -> room.LawChecks:
+    line = (c.eq4.s, -c.eq4.c) if c.eq4 else None
+    ranks = zip(c.eq4.ranks, c.eq4.slopes, c.eq4.levels, strict=True) if c.eq4 else ()
+    return room.LawChecks(
+        tried={
+            split: {n: (t.signed, t.error, t.coverage, t.points) for n, t in laws.items()}
+            for split, laws in c.tried.items()
+        },
+        line=line,
+        ranks=tuple(ranks),
+        p_level=c.eq4.p_level if c.eq4 else None,
+        p_slope=c.eq4.p_slope if c.eq4 else None,
+        test=c.eq4.test if c.eq4 else "",
+        best=c.best,
+        residuals=c.residuals,
+        fan=[room.Extrapolated(**vars(f)) for f in c.fan],
+        rho=(c.rho.values, c.rho.deviance) if c.rho else None,
+    )
+
+
+def _plan(folder: Path, summary: summaries.Plan) -> Section:
+    points = pd.read_csv(io.BytesIO((folder / "points.csv").read_bytes()))
+    planned = [
+        room.Planned(
+            P=a.P,
+            rank=a.rank,
+            lr=a.lr,
+            steps=a.steps,
+            steps_interval=(a.steps_low, a.steps_high),
+            forgetting=a.forgetting,
+            run_interval=(a.run_low, a.run_high),
+            l_ft=a.l_ft,
+        )
+        for a in (summary.answer, *summary.others)
+    ]
+    basis = room.PlanBasis(
+        law=summary.law,
+        formula=summary.formula,
+        target=summary.target,
+        limit=summary.limit,
+        level=summary.level,
+        laws={n: (c.r2, c.bic, c.heldout_error) for n, c in summary.laws.items()},
+        nulls=summary.nulls,
+        tried={n: (t.signed, t.error, t.coverage, t.points) for n, t in summary.tried.items()},
+        valid=summary.valid,
+        warnings=summary.warnings,
+    )
+    measured = {
+        "P": points["P"] if "P" in points else [summary.answer.P] * len(points),
+        "steps": points["steps"],
+        "forgetting": points[summary.target] - summary.baseline,
+    }
+    return room.plan_section(planned, basis, vars(summary.curve), measured)
 
 
 def _factoids(summary: summaries.Factoids) -> Section:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import files, scaling
-from forget_jax.commands import values
+from forget_jax.commands import law_checks, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Scaling
 from forget_jax.commands.summaries import Law, Surface
@@ -21,7 +21,7 @@ from forget_jax.fleet.grid import Measured, points
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
-from forget_jax.scaling import tables
+from forget_jax.scaling import formula, tables
 from forget_jax.scoring import divergence
 from forget_jax.training.loop import Recipe, Task
 
@@ -32,10 +32,14 @@ def check(settings: Scaling) -> None:
         raise UserError("ranks and steps name at least one value each")
     if not settings.points.path and not (settings.task and settings.upstream):
         raise UserError("give task and upstream (data sets), or points.path (a table to fit)")
-    if not settings.laws:
+    if not (settings.laws or settings.formulas):
         raise UserError("no law could be fitted; laws is empty")
+    for text in settings.formulas:
+        formula.check(text)
+    if settings.separate and not settings.by:
+        raise UserError("separate names coefficients; give by, the column of their groups")
     values.check_alone(settings.train, "scaling")
-    columns = ("P", "steps", "rank", "seed", "l_ft", "l_f", *divergence.MEASURES)
+    columns = ("P", "steps", "rank", "seed", "l_ft", "kl_ft", "l_f", *divergence.MEASURES)
     if not settings.points.path and settings.target not in ("", *columns):
         raise UserError(
             f"config.target is {settings.target!r}{nearest(settings.target, columns)}; a grid has "
@@ -50,10 +54,12 @@ def run(settings: Scaling, work: Workdir) -> Ended:
     files.write_text(work / "points.csv", table.to_csv(index=False))
     fits: dict[str, scaling.Fit] = {}
     failed: dict[str, str] = {}
-    with Progress("fit laws", len(settings.laws), unit="law") as progress:
-        for number, law in enumerate(settings.laws):
+    options: dict[str, Any] = {"by": settings.by, "separate": settings.separate}
+    laws = (*settings.laws, *settings.formulas)
+    with Progress("fit laws", len(laws), unit="law") as progress:
+        for number, law in enumerate(laws):
             try:
-                fits[law] = scaling.fit(law, table, target=settings.target or None)
+                fits[law] = scaling.fit(law, table, target=settings.target or None, **options)
             except UserError as e:
                 failed[law] = str(e)
             progress.at(number + 1, law)
@@ -66,6 +72,7 @@ def run(settings: Scaling, work: Workdir) -> Ended:
         runs=int(table["run"].nunique()) if "run" in table else None,
         seeds=int(table["seed"].nunique()) if "seed" in table else 1,
         curves=_curves(fits, table),
+        checks=law_checks.checks(table, fits, settings.target or None),
         seconds=work.seconds(),
     )
     best = min(fits, key=lambda n: fits[n].bic)
@@ -102,7 +109,7 @@ def _curves(fits: Mapping[str, scaling.Fit], table: pd.DataFrame) -> dict[str, S
         return Surface(P=tuple(sizes.tolist()), steps=tuple(steps.tolist()), l_f=tuple(rows))
 
     drawn = {"P", "steps"}
-    return {n: surface(f) for n, f in fits.items() if set(scaling.LAWS[n].columns) <= drawn}
+    return {n: surface(f) for n, f in fits.items() if set(f.definition.columns) <= drawn}
 
 
 def _measure(settings: Scaling, work: Workdir) -> pd.DataFrame:

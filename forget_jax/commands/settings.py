@@ -18,6 +18,7 @@ from forget_jax.data.settings import Corpus, Data, Paths
 from forget_jax.errors import UserError, nearest
 from forget_jax.factoids.settings import Facts
 from forget_jax.lm.settings import Lora, Mesh, ModelPath, NewModel
+from forget_jax.replay.settings import Mix as MixFields
 from forget_jax.replay.settings import Replay as ReplayFields
 from forget_jax.scoring.settings import ExactMatch
 from forget_jax.scoring.settings import Score as ScoreFields
@@ -205,10 +206,47 @@ class Replay(Tasks):
 
 
 @dataclasses.dataclass(frozen=True)
+class CurvePath:
+    path: str = names(
+        "file",
+        setting(
+            "",
+            "forgetting and task loss against the ratio: the workdir of a run of replay with "
+            "strategy none and several replay.ratio on this model",
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    model: ModelPath = ModelPath()
+    task: str = names("rows", setting("", "the data set to fine-tune on"))
+    pool: tuple[str, ...] = names(
+        "rows",
+        setting(
+            (),
+            "candidates for replay; empty: the columns of the matrix, or what the base writes",
+        ),
+    )
+    adapter: str = names(
+        "adapter", setting("", "one trained on the task, whoever trained it; empty: none yet")
+    )
+    matrix: MatrixPath = MatrixPath()
+    curve: CurvePath = CurvePath()
+    mix: MixFields = MixFields()
+    data: Data = Data()
+    mesh: Mesh = Mesh()
+    score: ScoreFields = ScoreFields()
+
+
+@dataclasses.dataclass(frozen=True)
 class PointsPath:
     path: str = names(
         "file",
-        setting("", "a table of points (P, steps, l_ft, l_f, run) to fit instead of measuring"),
+        setting(
+            "",
+            "points measured before: a workdir of scaling, or a table (P, steps, l_ft, l_f, run)",
+        ),
     )
 
 
@@ -239,11 +277,49 @@ class Scaling:
             choices=_laws,
         )
     )
+    formulas: tuple[str, ...] = free(
+        setting((), "laws of your own, such as s + K*P^-x*lr^y: names are columns or parameters")
+    )
+    by: str = free(
+        setting("", "column of groups (method, task) whose coefficients are their own; empty: none")
+    )
+    separate: tuple[str, ...] = free(
+        setting((), "coefficients that by separates; empty: all of a law's")
+    )
     data: Data = Data()
     train: Train = without(Train(), "steps")  # the grid has its own
     lora: Lora = without(Lora(), "rank")
     score: ScoreFields = ScoreFields()
     mesh: Mesh = Mesh()
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    points: PointsPath = PointsPath()
+    ask: str = free(
+        setting(
+            "settings",
+            "steps: the most that keep the limit at a rank; settings: which rank and learning rate "
+            "learns most within the limit; forgetting: what a run of a rank and steps will forget",
+            choices=("steps", "settings", "forgetting"),
+        )
+    )
+    limit: float = free(setting(0.0, "forgetting that is allowed, nats above baseline", least=0))
+    baseline: float = free(setting(0.0, "the target before training; of kl it is 0", least=0))
+    rank: int = free(setting(0, "adapter rank that is asked about; 0: P says the size", least=0))
+    P: float = free(
+        setting(0.0, "trained parameters that are asked about, in place of rank", least=0)
+    )
+    steps: int = free(setting(0, "steps that are asked about", least=0))
+    lr: float = free(setting(0.0, "learning rate that is asked about; 0: the only one", least=0))
+    where: tuple[str, ...] = free(
+        setting((), "rows of the table to use, each COLUMN=VALUE, such as method=lora")
+    )
+    target: str = free(setting("", "column of forgetting; empty: kl where there is one, else l_f"))
+    law: str = free(
+        setting("", "law by name, or a formula; empty: the one that predicts held-out ranks best")
+    )
+    level: float = free(setting(0.95, "of the intervals", above=0.5, below=1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,8 +360,8 @@ class Report:
 class Bench:
     what: str = setting(
         "finetune",
-        "benchmark to run: finetune, score, completion or matmul",
-        choices=("finetune", "score", "completion", "matmul"),
+        "benchmark to run: finetune, score, completion, laws or matmul",
+        choices=("finetune", "score", "completion", "laws", "matmul"),
     )
     quick: bool = setting(False, "end within five minutes on two cores")
     shape: str = setting(
@@ -316,7 +392,7 @@ TABLES: dict[str, type] = {
     table.__name__.lower(): table
     for table in (
         *(Quickstart, Pretrain, Finetune, Score, Associate, Evaluate, Predict, Probes, Replay),
-        *(Scaling,),
+        *(Mix, Scaling, Plan),
         *(Factoids, Export, Report, Bench),
     )
 }

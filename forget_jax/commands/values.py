@@ -27,6 +27,7 @@ from forget_jax.lm.settings import Lora, ModelPath
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring.settings import Score
 from forget_jax.training.loop import Recipe
+from forget_jax.training.objective import Objective
 from forget_jax.training.settings import Train
 
 
@@ -87,13 +88,17 @@ def load(
     return Base(path, read, tokenizer, about.eos_ids(path)), reader
 
 
-def fleet(settings: Tasks, work: Workdir, count: int) -> tuple[Fleet, Reader]:
+def fleet(
+    settings: Tasks, work: Workdir, count: int, objective: Objective | None = None
+) -> tuple[Fleet, Reader]:
     """What the fine-tunes of a run with many tasks share, and what reads their data sets.
 
     Args:
       count: how many fine-tunes there will be.
+      objective: what they minimise; None for the NLL.
     """
-    recipe, together = Recipe(settings.train, adapter(settings.lora)), settings.tasks_together
+    recipe = Recipe(settings.train, adapter(settings.lora), objective or Objective())
+    together = settings.tasks_together
     most = min(together or 1, count)
     base, reader = load(settings.model, settings.data, recipe, settings.score, most, work)
     return Fleet(work, base, recipe, settings.score, together, settings.data.context), reader

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -133,13 +133,60 @@ def journal(
     checkpoints.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class Revision:
+    """Orders of rows that are changed while they are trained on.
+
+    Attributes:
+      marks: numbers of steps, rising.
+      concerns: whether a task is one of those.
+      look: what is seen at a mark of the tasks it concerns, from the group's trained tree: plain
+        data, kept in the run's folder.
+      revise: the group from the mark on, from what was seen; orders up to there stay as they are.
+    """
+
+    marks: Sequence[int] = ()
+    concerns: Callable[[Task], bool] = lambda task: False
+    look: Callable[[Sequence[Task], Tree], Any] = lambda group, trained: None
+    revise: Callable[[Sequence[Task], int, Any], Sequence[Task]] = lambda group, mark, seen: group
+
+
+NOTHING = Revision()
+
+
+def _train(fleet: Fleet, stage: str, group: Sequence[Task], revision: Revision) -> Outcome:
+    """Trains a group to its end, in phases where its orders are revised; resumes in each."""
+    base, what = fleet.base.model, f"train {len(group)} runs"
+    if not any(revision.concerns(task) for task in group):
+        revision = NOTHING
+    for mark in revision.marks:
+        path = fleet.work / "revisions" / f"{files.safe_name(stage)}-{mark}.json"
+        seen = once.kept(path)
+        if seen is None:
+            with journal(fleet, stage, f"{what} to step {mark}") as (checkpoints, listener):
+                checkpoints.forget_after(mark)
+                outcome = train(
+                    base, fleet.recipe, group, checkpoints, until=mark, listener=listener
+                )
+            seen = once.keep(path, revision.look(group, outcome.trainable))
+            fleet.work.tick()
+        group = revision.revise(group, mark, seen)
+    with journal(fleet, stage, what) as (checkpoints, listener):
+        return train(base, fleet.recipe, group, checkpoints, listener=listener)
+
+
 def train_and_score(
-    fleet: Fleet, stage: str, tasks: Sequence[Task], encoded: Sequence[Encoded]
+    fleet: Fleet,
+    stage: str,
+    tasks: Sequence[Task],
+    encoded: Sequence[Encoded],
+    revision: Revision = NOTHING,
 ) -> Scored:
     """Trains every task and scores all examples under the base and each of them; resumes.
 
     Args:
       stage: names the metric records: `stage/0`, `stage/1`, … by group.
+      revision: of some tasks' orders while they train.
 
     Raises:
       UserError: no task is left with a finite loss.
@@ -159,9 +206,7 @@ def train_and_score(
         if ends is not None:
             trained, lost = load_group(fleet, group, ends)
         else:
-            what = f"train {len(group)} runs"
-            with journal(fleet, f"{stage}/{number}", what) as (checkpoints, listener):
-                outcome = train(fleet.base.model, recipe, group, checkpoints, listener=listener)
+            outcome = _train(fleet, f"{stage}/{number}", group, revision)
             keep(fleet, group, outcome)
             trained, lost = outcome.trainable, outcome.failures
         failed |= lost

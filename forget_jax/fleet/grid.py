@@ -20,7 +20,7 @@ from forget_jax.lm import lora
 from forget_jax.lm.model import Adapters
 from forget_jax.runs.once import keep, kept
 from forget_jax.runs.progress import Progress
-from forget_jax.scoring import divergence, likelihood
+from forget_jax.scoring import divergence
 from forget_jax.scoring.stream import Layout
 from forget_jax.training.loop import train
 from forget_jax.training.step import scale_updates
@@ -54,7 +54,7 @@ def points(
 
     Returns:
       A row a cell and mark: P (trained parameters), steps, rank, seed, run, and in nats a token
-      l_ft, l_f and every measure.
+      l_ft, kl_ft (divergence from the base on the task's held-out rows), l_f and every measure.
     """
     per_rank = parameters_per_rank(fleet)
     tasks, found = [cell.task for cell in cells], []
@@ -117,8 +117,9 @@ def _figures(fleet: Fleet, trained: Tree, measured: Measured, mark: int) -> list
 
     N = len(measured.upstream)
     with Progress(f"measure at step {mark}", N, unit="example") as progress:
-        l_ft = likelihood.score(model, adapters_K, measured.task, layout(measured.task)).sum(1)
-        l_ft /= sum(e.tokens for e in measured.task)
+        learned = divergence.diverge(model, adapters_K, measured.task, layout(measured.task))
+        own = sum(e.tokens for e in measured.task)
+        l_ft, kl_ft = (learned[name].sum(1) / own for name in ("nll", "kl"))
         sums = divergence.diverge(
             model, adapters_K, measured.upstream, layout(measured.upstream), progress.at
         )
@@ -126,6 +127,7 @@ def _figures(fleet: Fleet, trained: Tree, measured: Measured, mark: int) -> list
     return [
         {
             "l_ft": float(l_ft[k]),
+            "kl_ft": float(kl_ft[k]),
             "l_f": float(means[measured.metric][k]),
             **{name: float(values[k]) for name, values in means.items()},
         }

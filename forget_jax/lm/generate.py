@@ -1,4 +1,4 @@
-"""Greedy decoding in batches with a key-value cache; ragged prompts, EOS and stop strings.
+"""Decoding in batches with a key-value cache, greedy or sampled; ragged prompts, EOS, stop strings.
 
 Prompts are right-padded to a bucket's length. Every key lies in the cache at its own position, so a
 row's first generated tokens overwrite its padding and no mask has to remember it. Each bucket shape
@@ -63,12 +63,12 @@ def _decode(
 
     def step(carry: tuple[jax.Array, State, jax.Array]) -> tuple[jax.Array, State, jax.Array]:
         t, s, out_BxT = carry
-        token_B = jnp.argmax(s["logits_BxV"], axis=-1).astype(jnp.int32)
+        token_B = _next(s)
         done_B = s["done_B"] | jnp.isin(token_B, eos_ids)
         out_BxT = out_BxT.at[:, t].set(jnp.where(done_B, -1, token_B))
         one = Batch(token_B[:, None], s["position_B"][:, None])
         h_Bx1xD, cache = hidden_and_cache(model, adapters, one, choice_BxS, s["cache"])
-        new: State = {
+        new: State = s | {
             "cache": cache,
             "logits_BxV": logits(h_Bx1xD, head(model.params))[:, 0],
             "position_B": s["position_B"] + 1,
@@ -83,6 +83,14 @@ def _decode(
     _, state, out_BxT = jax.lax.while_loop(going, step, start)
     # every process looks at what was said
     return {**state, "done_B": sharding.replicate(state["done_B"])}, sharding.replicate(out_BxT)
+
+
+def _next(s: State) -> jax.Array:
+    """The next token of each row: the likeliest, or one drawn by a key of its row and place."""
+    if "key_B" not in s:
+        return jnp.argmax(s["logits_BxV"], axis=-1).astype(jnp.int32)
+    keys = jax.vmap(jax.random.fold_in)(s["key_B"], s["position_B"])
+    return jax.vmap(jax.random.categorical)(keys, s["logits_BxV"]).astype(jnp.int32)
 
 
 def _bucket(n: int, smallest: int) -> int:
@@ -136,6 +144,35 @@ def greedy(
     Raises:
       UserError: an empty prompt, or one that leaves no room for `max_new_tokens` in the context.
     """
+    return _continued(model, adapters, prompts, until, batch_size, choice_NxS)
+
+
+def sampled(
+    model: Model,
+    adapters: Adapters | None,
+    prompts: Sequence[Sequence[int]],
+    until: Until,
+    key: jax.Array,
+    batch_size: int = 32,
+) -> list[list[int]]:
+    """Tokens drawn from the model's own distribution; otherwise as `greedy`.
+
+    Args:
+      key: each prompt's tokens are drawn by a stream of its own.
+    """
+    return _continued(model, adapters, prompts, until, batch_size, key=key)
+
+
+def _continued(
+    model: Model,
+    adapters: Adapters | None,
+    prompts: Sequence[Sequence[int]],
+    until: Until,
+    batch_size: int = 32,
+    choice_NxS: np.ndarray | None = None,
+    key: jax.Array | None = None,
+) -> list[list[int]]:
+    """What follows each prompt; arguments as for `greedy` and `sampled`."""
     config, new = model.config, until.max_new_tokens
     for i, prompt in enumerate(prompts):
         if not len(prompt):
@@ -162,6 +199,8 @@ def greedy(
             length_B = np.array([len(prompts[i]) for i in padded], np.int32)
             choice = None if choice_NxS is None else jnp.asarray(choice_NxS[padded], jnp.float32)
             state = _prefill(model, adapters, ids_BxL, length_B, choice, new)
+            if key is not None:
+                state["key_B"] = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array(padded))
             said = _continue(model, adapters, state, choice, until)
             for row, i in enumerate(batch):
                 out[i] = said[row]

@@ -4,6 +4,7 @@ The loss and the scorer both use this. Only positions that predict a target reac
 projection: with prompts much longer than completions, that saves most of its work.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -59,17 +60,50 @@ def target_logprobs(
     Returns:
       logp_BxT in nats, fp32.
     """
-    B, T = at_BxT.shape
+    B = at_BxT.shape[0]
     h_BxTxD = jnp.take_along_axis(h_BxLxD, at_BxT[:, :, None], axis=1)
-    C = max(1, min(T, chunk_logits // (B * head.vocab_size)))
 
     def chunk(h_BxCxD: jax.Array, target_BxC: jax.Array) -> jax.Array:
         logits_BxCxV = logits(h_BxCxD, head)
         chosen = jnp.take_along_axis(logits_BxCxV, target_BxC[:, :, None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits_BxCxV, axis=-1)
 
+    return _in_chunks(chunk, chunk_logits // (B * head.vocab_size), h_BxTxD, target_BxT)
+
+
+def target_kl(
+    base_BxLxD: jax.Array,
+    h_BxLxD: jax.Array,
+    head: Head,
+    at_BxT: jax.Array,
+    chunk_logits: int = CHUNK_LOGITS,
+) -> jax.Array:
+    """KL(base || tuned) of the next token's distribution at the given positions.
+
+    Args:
+      base_BxLxD, h_BxLxD: final hidden states of the base and of what is tuned.
+      head: output projection of both.
+      at_BxT, chunk_logits: as for `target_logprobs`.
+
+    Returns:
+      kl_BxT in nats, fp32.
+    """
+    B = at_BxT.shape[0]
+
+    def chunk(base_BxCxD: jax.Array, h_BxCxD: jax.Array) -> jax.Array:
+        p_BxCxV, q_BxCxV = (jax.nn.log_softmax(logits(h, head)) for h in (base_BxCxD, h_BxCxD))
+        return jnp.sum(jnp.exp(p_BxCxV) * (p_BxCxV - q_BxCxV), -1)
+
+    both = (jnp.take_along_axis(h, at_BxT[:, :, None], axis=1) for h in (base_BxLxD, h_BxLxD))
+    return _in_chunks(chunk, chunk_logits // (2 * B * head.vocab_size), *both)
+
+
+def _in_chunks(chunk: Callable[..., jax.Array], most: int, *given_BxT: jax.Array) -> jax.Array:
+    """A function of targets, so many at a time at most; computed again in the backward pass."""
+    B, T = given_BxT[0].shape[:2]
+    C = max(1, min(T, most))
     if C == T:  # one chunk: its logits fit, so keep them for the backward pass
-        return chunk(h_BxTxD, target_BxT)
+        return chunk(*given_BxT)
     n = -(-T // C)
     pad = n * C - T
 
@@ -78,5 +112,5 @@ def target_logprobs(
         return jnp.moveaxis(x.reshape(B, n, C, *x.shape[2:]), 1, 0)
 
     remat = jax.checkpoint(chunk)
-    logp_nxBxC = jax.lax.map(lambda args: remat(*args), (split(h_BxTxD), split(target_BxT)))
-    return jnp.moveaxis(logp_nxBxC, 0, 1).reshape(B, n * C)[:, :T]
+    found_nxBxC = jax.lax.map(lambda args: remat(*args), tuple(split(x) for x in given_BxT))
+    return jnp.moveaxis(found_nxBxC, 0, 1).reshape(B, n * C)[:, :T]

@@ -1,31 +1,26 @@
-"""Strategies side by side: every task fine-tuned again with upstream examples mixed in.
+"""Strategies side by side: every task fine-tuned again with other rows mixed in.
 
 The candidates are a share of the matrix's columns; the others measure forgetting and are never
-replayed. Fine-tunes of one task and seed share initialisation and task examples, and all of them
-train together.
+replayed. All fine-tunes train together.
 """
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import xarray as xr
+import pandas as pd
 
 from forget_jax import associations
 from forget_jax.associations.matrix import Matrix
-from forget_jax.data import mixing, reading
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.fleet import cells as grids
 from forget_jax.fleet.cells import BASE, Cell
-from forget_jax.fleet.fleet import ADVICE, Fleet, Scored, train_and_score
+from forget_jax.fleet.fleet import ADVICE, NOTHING, Fleet, Revision, Scored, train_and_score
 from forget_jax.randomness import generator
 from forget_jax.replay.settings import Replay
-from forget_jax.replay.strategies import STRATEGIES, Known, draw, weights
+from forget_jax.replay.strategies import Known
 from forget_jax.scoring.likelihood import nll_mean
-from forget_jax.training.loop import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +60,8 @@ class Upstream:
           replay: the share that may be replayed, and how many of these are observed.
 
         Raises:
-          UserError: an example that is no column of the matrix.
+          UserError: an example that is no column of the matrix, or a text that would be replayed
+            and measured.
         """
         where = {name: j for j, name in enumerate(matrix.examples)}
         missing = [e.name for e in trained if e.name not in where]
@@ -78,7 +74,29 @@ class Upstream:
         pool, held = np.split(rng.permutation(len(trained)), [round(len(trained) * replay.pool)])
         observed = rng.choice(pool, min(replay.observed, len(pool)), replace=False)
         column_J = np.array([where[e.name] for e in trained])
-        return cls(column_J, trained, scored, pool, held, observed)
+        found = cls(column_J, trained, scored, pool, held, observed)
+        found.check_apart()
+        return found
+
+    def check_apart(self) -> None:
+        """Refuses a pool that shares a text with what measures forgetting.
+
+        Raises:
+          UserError: names two examples of one text, one on each side.
+        """
+        measured = {self.trained[i].ids.tobytes(): self.trained[i].name for i in self.held}
+        for i in self.pool:
+            one = self.trained[i]
+            if one.ids.tobytes() in measured:
+                raise UserError(
+                    f"upstream examples {one.name} and {measured[one.ids.tobytes()]} are one text: "
+                    "what is replayed must not measure forgetting; take one of them out"
+                )
+
+    @property
+    def candidates(self) -> list[Encoded]:
+        """The pool, as it is replayed."""
+        return [self.trained[i] for i in self.pool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,77 +104,46 @@ class Compared:
     """What a comparison measured.
 
     Attributes:
-      z: mean forgetting in nats a token over the examples that measure it, task x strategy x seed.
-      loss: held-out loss of the task itself in nats a token, task x strategy x seed.
+      frame: a row a fine-tune: its coordinates, and `z`, `z_pool` (NaN where it was not measured)
+        and one `z: KIND` for each kind of held-out examples (the source up to its first slash),
+        means of examples in nats a token; and `loss`, of the task's held-out rows.
       base_nll: mean NLL of the base on the examples that measure forgetting, nats a token.
       scored: what the fleet left.
     """
 
-    z: xr.DataArray
-    loss: xr.DataArray
+    frame: pd.DataFrame
     base_nll: float
     scored: Scored
 
 
-def known(matrix: Matrix, task: str, upstream: Upstream, method: str) -> Known:
-    """What is known of a task's forgetting of the J upstream examples.
+def known(
+    matrix: Matrix,
+    task: str,
+    upstream: Upstream,
+    method: str,
+    base_nll_P: np.ndarray | None = None,
+    gradient_PxF: np.ndarray | None = None,
+) -> Known:
+    """What is known of a task's forgetting of the P candidates.
 
     The prediction sees the task's own row at the observed examples only, and the other tasks' rows.
     """
     row = matrix.rows((task,))[0]
     z_MxJ = np.asarray(matrix.z_MxN)[:, upstream.column_J]
-    others, observed = np.delete(z_MxJ, row, axis=0), upstream.observed
-    seen = z_MxJ[row, observed]
-    predicted_J = associations.predict_rows(others, observed[None], seen[None], method)[0]
-    return Known(z_MxJ[row], others, predicted_J)
+    own_J = z_MxJ[row]
+    others, predicted_J = completed(matrix, task, upstream, own_J[upstream.observed], method)
+    pool = upstream.pool
+    return Known(own_J[pool], others[:, pool], predicted_J[pool], base_nll_P, gradient_PxF)
 
 
-def cells(
-    fleet: Fleet,
-    matrix: Matrix,
-    tasks: Mapping[str, Sequence[Encoded]],
-    upstream: Upstream,
-    replay: Replay,
-) -> list[Cell]:
-    """One fine-tune for each task, seed and strategy.
-
-    Args:
-      tasks: the rows to train on, by task.
-    """
-    found = []
-    for name, rows in tasks.items():
-        facts = known(matrix, name, upstream, replay.method)
-        values = {s: of(facts) for s in replay.strategies if (of := STRATEGIES[s]) is not None}
-        for seed, strategy in itertools.product(range(replay.seeds), replay.strategies):
-            at: dict[str, str | int] = {"task": name, "strategy": strategy, "seed": seed}
-            found.append(Cell(at, _task(fleet, at, rows, upstream, replay, values.get(strategy))))
-    grids.check(found)
-    return found
-
-
-def _task(
-    fleet: Fleet,
-    at: Mapping[str, str | int],
-    rows: Sequence[Encoded],
-    upstream: Upstream,
-    replay: Replay,
-    value_J: np.ndarray | None,
-) -> Task:
-    """One fine-tune, with the replayed rows at random places in its task's stream.
-
-    Args:
-      value_J: of its strategy; None replays nothing.
-    """
-    train = fleet.recipe.train
-    own = reading.task_seed(train.seed, str(at["task"]), int(at["seed"]))
-    if value_J is None:
-        return Task("", rows, own, train.steps)
-    extra = math.ceil(train.steps * replay.ratio)
-    p_P = weights(value_J[upstream.pool], replay.temperature)
-    drawn = draw(p_P, extra * train.batch_size, own)
-    order = mixing.inserted(len(rows), train.steps * train.batch_size, drawn, own)
-    candidates = [upstream.trained[i] for i in upstream.pool]
-    return Task("", [*rows, *candidates], own, train.steps + extra, order)
+def completed(
+    matrix: Matrix, task: str, upstream: Upstream, seen_S: np.ndarray, method: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The other tasks' rows, and the task's own as they and its observed entries predict it."""
+    row = matrix.rows((task,))[0]
+    others_MxJ = np.delete(np.asarray(matrix.z_MxN)[:, upstream.column_J], row, axis=0)
+    given = upstream.observed[None], seen_S[None]
+    return others_MxJ, associations.predict_rows(others_MxJ, *given, method)[0]
 
 
 def compare(
@@ -164,45 +151,52 @@ def compare(
     grid: Sequence[Cell],
     upstream: Upstream,
     heldout: Mapping[str, Sequence[Encoded]],
+    measure_pool: bool = False,
+    revision: Revision = NOTHING,
 ) -> Compared:
     """Trains every cell, and measures forgetting and the task itself under each.
 
     Args:
       heldout: rows of each task that none of its fine-tunes saw.
+      measure_pool: measure the candidates too.
+      revision: of cells whose replayed rows are chosen while they train.
 
     Raises:
       UserError: a cell's loss was not finite.
     """
-    measuring = [upstream.scored[i] for i in upstream.held]
-    evaluated = measuring + [e for rows in heldout.values() for e in rows]
-    done = train_and_score(fleet, "replay", [cell.task for cell in grid], evaluated)
+    held = [upstream.scored[i] for i in upstream.held]
+    pool = [upstream.scored[i] for i in upstream.pool] if measure_pool else []
+    evaluated = [*held, *pool, *(e for rows in heldout.values() for e in rows)]
+    tasks = [cell.task for cell in grid]
+    done = train_and_score(fleet, "replay", tasks, evaluated, revision)
     if done.failed:
         raise UserError(
             f"strategies cannot be compared without {grids.failed(grid, done.failed)}; {ADVICE}"
         )
     assert done.table is not None
-    N = len(measuring)
     tokens = done.table.tokens.values[0]
     nll = dict(zip(done.table.model.values.tolist(), done.table.nll_sum.values, strict=True))
-    base = nll[BASE][:N] / tokens[:N]
-    ends = N + np.cumsum([0, *map(len, heldout.values())])
+    H, P = len(held), len(pool)
+    base_N = nll[BASE][: H + P] / tokens[: H + P]
+    ends = H + P + np.cumsum([0, *map(len, heldout.values())])
     rows = {name: slice(*ends[m : m + 2]) for m, name in enumerate(heldout)}
+    kinds = np.array([e.source.partition("/")[0] for e in held])
 
-    def forgetting(cell: Cell) -> float:
-        return _mean(nll[cell.name][:N] / tokens[:N] - base)
+    def figures(cell: Cell) -> dict[str, float]:
+        z_N = nll[cell.name][: H + P] / tokens[: H + P] - base_N
+        own = rows[str(cell.at["task"])]
+        by_kind = {f"z: {k}": _mean(z_N[:H][kinds == k]) for k in dict.fromkeys(kinds)}
+        loss = nll_mean(nll[cell.name][own], tokens[own])
+        return {"z": _mean(z_N[:H]), "z_pool": _mean(z_N[H:]), "loss": loss, **by_kind}
 
-    def own_loss(cell: Cell) -> float:
-        at = rows[str(cell.at["task"])]
-        return nll_mean(nll[cell.name][at], tokens[at])
-
-    z = grids.gather(grid, {c.name: forgetting(c) for c in grid}, unit="nats a token")
-    loss = grids.gather(grid, {c.name: own_loss(c) for c in grid}, unit="nats a token")
-    if not np.isfinite(z).any():
+    frame = pd.DataFrame([{**cell.at, **figures(cell)} for cell in grid])
+    frame["ratio"] = frame.ratio.astype(float)
+    if not np.isfinite(frame.z).any():
         raise UserError("no forgetting is finite: the base or every fine-tune gives no numbers")
-    return Compared(z, loss, _mean(base), done)
+    return Compared(frame, _mean(base_N[:H]), done)
 
 
 def _mean(values: np.ndarray) -> float:
     """Over what is finite; NaN where nothing is."""
-    known = np.isfinite(values)
-    return float(values[known].mean()) if known.any() else np.nan
+    finite = np.isfinite(values)
+    return float(values[finite].mean()) if finite.any() else np.nan

@@ -2,20 +2,24 @@
 
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
+from forget_jax.report.factoids_section import FactsKept, factoids_section
+from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
+from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
 from forget_jax.report.page import page
+from forget_jax.report.plan_section import PlanBasis, Planned, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
     PredictedMean,
     predicted_section,
 )
 from forget_jax.report.probes_section import probes_section
-from forget_jax.report.remedy_sections import (
-    FactsKept,
+from forget_jax.report.replay_section import (
     PairedTest,
     Replayed,
-    factoids_section,
+    Replays,
+    Room,
     replay_section,
 )
 from forget_jax.report.run_sections import score_section, timing_section, training_section
@@ -23,15 +27,24 @@ from forget_jax.report.section import Figure, Section, Table, Text
 
 __all__ = [
     "Completed",
+    "CurvePoint",
+    "Expected",
+    "Extrapolated",
     "FactsKept",
     "Figure",
     "FittedLaw",
     "Forgetting",
+    "LawChecks",
     "LawSurface",
+    "MixedRow",
     "PairedTest",
+    "PlanBasis",
+    "Planned",
     "PredictedExample",
     "PredictedMean",
     "Replayed",
+    "Replays",
+    "Room",
     "Section",
     "Table",
     "Text",
@@ -39,7 +52,9 @@ __all__ = [
     "factoids_section",
     "matrix_section",
     "methods_section",
+    "mix_section",
     "page",
+    "plan_section",
     "predicted_section",
     "probes_section",
     "rank_section",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from forget_jax.report.law_checks import LawChecks, check_figures, check_tables, verdict
 from forget_jax.report.plots import SERIES, Line, legend, ordered_colours, xy_plot
 from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
 
@@ -46,6 +47,7 @@ def scaling_section(
     laws: Mapping[str, FittedLaw],
     curves: Mapping[str, LawSurface] | None = None,
     seeds: int = 1,
+    checks: LawChecks | None = None,
 ) -> Section:
     """Measured points, fitted laws and how they were found wanting.
 
@@ -54,6 +56,7 @@ def scaling_section(
       laws: by name.
       curves: by law's name its predicted surface.
       seeds: runs under different seeds for each P.
+      checks: how the laws were tried.
     """
     p, steps, l_ft, l_f = (np.asarray(points[k], float) for k in ("P", "steps", "l_ft", "l_f"))
     runs = len(set(points["run"]))
@@ -78,8 +81,9 @@ def scaling_section(
     alt = (
         f"Forgetting loss over steps for {count(len(sizes), 'size')} of the trained part; {basis}."
     )
-    figures = [
-        Figure(
+    figures = []
+    if not len(p) or np.isfinite(p + steps + l_f).any():
+        figure = Figure(
             "Forgetting by steps",
             f"Dots are measurements: {basis}."
             + (f" Lines are the fitted law “{law}”." if predicted else "")
@@ -90,15 +94,20 @@ def scaling_section(
             ),
             legend(measured),
         )
-    ]
+        figures.append(figure)
     same = [
         Line(l_ft[p == size], l_f[p == size], colour, f"P = {number(int(size))}", "dot")
         for size, colour in zip(sizes, colours, strict=True)
     ]
+    checks = checks or LawChecks()
     fit = _straight_line(l_ft, l_f)
+    if checks.line is not None and fit:
+        ends = np.asarray(fit[0].x)
+        offset, slope = checks.line
+        fit.append(Line(ends, offset + slope * ends, SERIES[2], "errors in both (ODR)"))
     alt = f"Forgetting loss against fine-tuning loss; {basis}."
-    figures.append(
-        Figure(
+    if not len(p) or np.isfinite(l_ft + l_f).any():
+        figure = Figure(
             "Forgetting by fine-tuning loss",
             f"The same measurements: {basis}."
             + (" The dashed line is their least-squares line." if fit else ""),
@@ -112,9 +121,15 @@ def scaling_section(
             ),
             legend([*same, *fit]),
         )
-    )
+        figures.append(figure)
+    figures += check_figures(checks, p, steps, l_f)
+    tables = (*_tables(laws), *check_tables(checks))
     return Section(
-        "scaling", "How it scales", _lead(laws, runs, seeds), tuple(figures), _tables(laws)
+        "scaling",
+        "How it scales",
+        _lead(laws, runs, seeds) + verdict(checks),
+        tuple(figures),
+        tables,
     )
 
 

@@ -14,13 +14,17 @@ _ROWS = 40  # of the picture
 
 @dataclass(frozen=True)
 class PredictedMean:
-    """Mean z of a group of examples, with its interval; how many they are, how many measured."""
+    """Mean z of a group of examples, with its interval; how many they are, how many measured.
+
+    `robust` is the estimate that random probes correct, with both ends of its interval.
+    """
 
     z: float
     low: float
     high: float
     examples: int
     measured: int
+    robust: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,17 @@ def predicted_section(
     )
     table = Table(
         "Mean z by source",
-        ("source", "mean z", f"{level} from", "to", "examples", "measured"),
-        tuple((n, m.z, m.low, m.high, m.examples, m.measured) for n, m in means.items()),
+        (
+            *("source", "mean z", f"{level} from", "to", "examples", "measured"),
+            *("corrected", f"{level} from", "to"),
+        ),
+        tuple(
+            (n, m.z, m.low, m.high, m.examples, m.measured, *(m.robust or (None, None, None)))
+            for n, m in means.items()
+        ),
+        note="Corrected means add the mean error at the measured examples, each predicted without "
+        "it (doubly robust). Where these were drawn at random they are right on average for any "
+        "task; the others are more precise for a task like those learned from.",
     )
     lead = (
         f"Of {count(whole.examples, 'upstream example')} {whole.measured:,} were measured and the "

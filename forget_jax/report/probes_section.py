@@ -17,6 +17,7 @@ def probes_section(
     expected: Sequence[Mapping[str, float]],
     columns_by_aim: Mapping[str, Sequence[str]],
     compared: Mapping[str, Mapping[str, Any]],
+    means: Mapping[str, Mapping[float, float]] | None = None,
 ) -> Section:
     """Expected error by number of random probes, and the examples chosen for every aim.
 
@@ -27,6 +28,7 @@ def probes_section(
       compared: by aim, the `metric` it is judged by, its means with `chosen` and with `random`
         probes, and of their difference `mean`, `low` and `high`; empty where they were not
         compared.
+      means: by group of examples the bound of its mean's error, by number of random probes.
     """
     x = [e["observed"] for e in expected]
     lines = [
@@ -72,7 +74,15 @@ def probes_section(
         "How well a new task's row is predicted depends on how many of its entries are measured. "
         "The tables say what error to expect and which examples to measure for which purpose."
     )
-    tables = (errors, chosen, against) if compared else (errors, chosen)
+    by_mean = Table(
+        "Error of means, by number of probes",
+        ("examples", *(str(n) for n in x)),
+        tuple((name, *(bounds[n] for n in x)) for name, bounds in (means or {}).items()),
+        note="A new task like these stays below with 90 % probability; – is no promise.",
+    )
+    tables = tuple(
+        table for table in (errors, by_mean, chosen, against) if table.rows or table is errors
+    )
     return Section("probes", "What to measure next", lead, (figure,), tables)
 
 

@@ -17,22 +17,33 @@ Letters of shapes, with one meaning in all of the room:
 `P` and `N` in a law's formula are its columns `P` and `steps`.
 """
 
-from forget_jax.scaling.fit import compare, fit
+from forget_jax.scaling.ancova import RankTest, rank_test
+from forget_jax.scaling.fit import compare, fit, profile
 from forget_jax.scaling.fitted import Fit
-from forget_jax.scaling.laws import LAWS, NULLS, Law, evaluate, from_table
+from forget_jax.scaling.laws import LAWS, NULLS, Law, Shape, evaluate, from_table
 from forget_jax.scaling.options import FitOptions
 from forget_jax.scaling.planner import Plan, plan_steps
+from forget_jax.scaling.profiles import Profile
+from forget_jax.scaling.splits import HeldOut, holdout, holdouts
 
 __all__ = [
     "LAWS",
     "NULLS",
     "Fit",
     "FitOptions",
+    "HeldOut",
     "Law",
     "Plan",
+    "Profile",
+    "RankTest",
+    "Shape",
     "compare",
     "evaluate",
     "fit",
     "from_table",
+    "holdout",
+    "holdouts",
     "plan_steps",
+    "profile",
+    "rank_test",
 ]

@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from forget_jax.scaling import profiles
 from forget_jax.scaling.laws import Law
 from forget_jax.scaling.points import Points
 from forget_jax.scaling.solve import Solution, bound_share
 
 _AT_BOUND = {True: 0.1, False: 0.02}  # share of the searched range, in log and in linear scale
 _WIDE = 10.0
+_TRIED = 9  # values of each shape parameter over its range
 
 
 def criteria(law: Law, data: Points, fitted_N: np.ndarray) -> tuple[float, float, float, float]:
@@ -31,7 +33,9 @@ def criteria(law: Law, data: Points, fitted_N: np.ndarray) -> tuple[float, float
     return 1.0 - squares / total, float(deviance + k * np.log(n_eff)), float(aicc), float(noise)
 
 
-def warn(law: Law, data: Points, starts: Solution, samples: Solution | None) -> tuple[str, ...]:
+def warn(
+    law: Law, data: Points, starts: Solution, samples: Solution | None, loss: str
+) -> tuple[str, ...]:
     """One line for each reason to distrust the parameters; `starts` come best first."""
     notes = []
     clusters = int(data.cluster_N.max()) + 1
@@ -53,10 +57,14 @@ def warn(law: Law, data: Points, starts: Solution, samples: Solution | None) -> 
     found = int((starts.loss_S <= best * (1 + 1e-6) + 1e-14).sum())
     if len(starts.loss_S) >= 20 and found < len(starts.loss_S) / 20:
         notes.append(f"top starts disagree: {found} of {len(starts.loss_S)} reached the best loss")
-    # Starts that the data cannot tell from the best (log likelihood within 1/2).
+    # What the data cannot tell from the best: log likelihood within 1/2.
     alike = starts.loss_S <= max(best, 1e-20) * np.exp(1.0 / max(data.n_eff, 1.0))
+    tried = {s.name: profiles.grid(law, s.name, _TRIED) for s in law.shape}
+    deviance = profiles.deviances(law, data, starts, tried) if loss == "mse" else {}
     for k, s in enumerate(law.shape):
         values = [starts.shape_SxK[alike, k]]
+        if deviance:
+            values.append(tried[s.name][deviance[s.name] <= 1.0])
         if samples is not None:
             values.append(np.quantile(samples.shape_SxK[:, k], [0.025, 0.975]))
         low, high = np.min(np.concatenate(values)), np.max(np.concatenate(values))

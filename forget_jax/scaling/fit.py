@@ -5,25 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax.errors import UserError
-from forget_jax.scaling import resample
+from forget_jax.errors import UserError, nearest
+from forget_jax.scaling import profiles, resample
 from forget_jax.scaling.diagnose import criteria, warn
 from forget_jax.scaling.fitted import Fit, expanded_tail, natural_values, predictions
+from forget_jax.scaling.formula import is_formula, parse
+from forget_jax.scaling.groups import grouped, levels_of
 from forget_jax.scaling.heldout import heldout_error, heldout_of_nulls
-from forget_jax.scaling.lanes import root_weight, solve_law, take
+from forget_jax.scaling.lanes import distinct, root_weight, solve_law, take
 from forget_jax.scaling.laws import LAWS, Law, get_law
 from forget_jax.scaling.options import FitOptions, read_options
-from forget_jax.scaling.points import Points, read_points
-from forget_jax.scaling.solve import Solution, draw_starts
+from forget_jax.scaling.points import Points, columns_of, read_points
+from forget_jax.scaling.profiles import Profile
+from forget_jax.scaling.solve import Solution, draw_starts, terms_SxNxJ
 
 _POLISH = 3  # further rounds for a best start that has not converged
+_CANDIDATES = 16  # different answers that a resampled table may start from
 
 
-def fit(law: str, points: Any, *, target: str | None = None, **options: Any) -> Fit:
+def fit(law: str | Law, points: Any, *, target: str | None = None, **options: Any) -> Fit:
     """Fits one law to a table of measured points.
 
     Args:
-      law: a name in `LAWS`.
+      law: a name in `LAWS`, a formula such as `s + K*P^-x*lr^y` (see `formula`), or a `Law`.
       points: a mapping, pandas table or structured array with the columns the law reads among `P`
         (trained parameters), `steps` (optimizer steps so far), `l_ft` (fine-tuning loss, nats) and
         `mix` (share of pre-training data), and its target; or a 2-D array of those columns in
@@ -41,8 +45,8 @@ def fit(law: str, points: Any, *, target: str | None = None, **options: Any) -> 
       UserError: an unknown law or option, missing columns, NaN, non-positive P or steps, too few
         points, a column that never changes, or no start with a finite loss.
     """
-    chosen = get_law(law)
     settings = read_options(options)
+    chosen = _chosen(law, points, settings)
     if chosen.name == "deming" and settings.loss != "mse":
         raise UserError("scaling: law 'deming' has a closed form, for loss mse only")
     target = target or chosen.target
@@ -54,16 +58,17 @@ def fit(law: str, points: Any, *, target: str | None = None, **options: Any) -> 
     clusters = int(data.cluster_N.max()) + 1
     samples = None
     if settings.bootstraps and clusters > 1:
-        samples = _resampled(chosen, data, best, settings, rng)
+        samples = _resampled(chosen, data, lanes, settings, rng)
     held: dict[str, float] = {}
     if settings.heldout:
         held = heldout_of_nulls(points, target, settings, rng)
-        held[law] = heldout_error(chosen, data, lanes.z_SxZ, settings)
+        held[chosen.name] = heldout_error(chosen, data, lanes.z_SxZ, settings)
         held = {name: error for name, error in held.items() if np.isfinite(error)}
     r2, bic, aicc, noise = criteria(chosen, data, fitted_N)
     params = natural_values(chosen, best, data.centre)
     return Fit(
-        law=law,
+        law=chosen.name,
+        definition=chosen,
         target=target,
         loss=settings.loss,
         delta=None if settings.loss == "mse" else settings.delta,
@@ -76,17 +81,39 @@ def fit(law: str, points: Any, *, target: str | None = None, **options: Any) -> 
         n=int(data.main_N.sum()),
         n_eff=data.n_eff,
         clusters=clusters,
-        heldout_error=held.get(law),
+        heldout_error=held.get(chosen.name),
         heldout=held,
         heldout_by=data.fold_name,
         noise=noise,
         converged=bool(best.converged_S[0]),
-        warnings=data.warnings + warn(chosen, data, lanes, samples),
+        warnings=data.warnings
+        + (warn(chosen, data, lanes, samples, settings.loss) if settings.warn else ()),
         valid={name: (float(c.min()), float(c.max())) for name, c in data.raw.items()},
         _centre=data.centre,
         _best=best,
         _samples=samples,
     )
+
+
+def _chosen(law: str | Law, points: Any, options: FitOptions) -> Law:
+    """The law that is meant, with the groups that it is to have."""
+    named = None
+    if isinstance(law, str) and is_formula(law):
+        named = columns_of(points)
+        law = parse(law, named)
+    elif isinstance(law, str):
+        law = get_law(law)
+    if not options.by:
+        if options.separate:
+            raise UserError("scaling: separate names coefficients; by names the column of groups")
+        return law
+    named = columns_of(points) if named is None else named
+    if options.by not in named:
+        raise UserError(
+            f"points: there is no column {options.by!r}{nearest(options.by, named)}; the table has "
+            f"{', '.join(named)}"
+        )
+    return grouped(law, options.by, options.separate, levels_of(named[options.by], options.by))
 
 
 def _search(law: Law, data: Points, options: FitOptions, rng: np.random.Generator) -> Solution:
@@ -106,12 +133,18 @@ def _search(law: Law, data: Points, options: FitOptions, rng: np.random.Generato
 
 
 def _resampled(
-    law: Law, data: Points, best: Solution, options: FitOptions, rng: np.random.Generator
+    law: Law, data: Points, lanes: Solution, options: FitOptions, rng: np.random.Generator
 ) -> Solution:
-    """Answers to draws of whole runs, each refitted from the best answer."""
+    """Answers to draws of whole runs, each refitted from the answer that fits it best."""
     weight_SxN = resample.draw_runs(data.cluster_N, options.bootstraps, rng)
-    z_SxZ = np.repeat(best.z_SxZ, options.bootstraps, axis=0)
     root_N = root_weight(data, options.loss)
+    apart = distinct(lanes, _CANDIDATES)
+    start_S = np.zeros(options.bootstraps, int)
+    if len(apart) > 1 and options.loss == "mse":
+        terms_CxNxJ = terms_SxNxJ(law, lanes.shape_SxK[apart], data.cols) * root_N[:, None]
+        basis_CxNxJ = np.linalg.qr(np.nan_to_num(terms_CxNxJ))[0]
+        start_S = resample.pick_starts(basis_CxNxJ, weight_SxN, data.y_N * root_N, data.cluster_N)
+    z_SxZ = lanes.z_SxZ[apart[start_S]]
     samples = solve_law(law, data, z_SxZ, np.sqrt(weight_SxN) * root_N, options)
     return take(samples, np.isfinite(samples.loss_S))
 
@@ -127,14 +160,37 @@ def _intervals(
     }
 
 
+def profile(
+    law: str | Law, points: Any, parameter: str, *, target: str | None = None, **options: Any
+) -> Profile:
+    """The profile likelihood of one of a law's searched parameters, by squared loss.
+
+    Args:
+      law, points, target: as for `fit`.
+      parameter: such as the `rho` of `joint_rho`: one of the names in the law's `shape`.
+      **options: fields of `FitOptions`; `level` is that of the interval.
+
+    Raises:
+      UserError: as `fit` does; a parameter that is not searched; another loss than mse.
+    """
+    settings = read_options(options)
+    if settings.loss != "mse":
+        raise UserError("profile: only of loss mse")
+    chosen = _chosen(law, points, settings)
+    profiles.grid(chosen, parameter)
+    data = read_points(chosen, points, target or chosen.target, settings.loss)
+    lanes = _search(chosen, data, settings, np.random.default_rng(settings.seed))
+    return profiles.made(chosen, data, lanes, parameter, settings.level)
+
+
 def compare(
-    points: Any, laws: Iterable[str] | None = None, **options: Any
+    points: Any, laws: Iterable[str | Law] | None = None, **options: Any
 ) -> tuple[dict[str, Fit], dict[str, str]]:
     """Fits several laws to one table.
 
     Args:
       points: as for `fit`.
-      laws: names in `LAWS`; all of them if none are given.
+      laws: as for `fit`; all that have names if none are given.
       **options: as for `fit`, `target` among them.
 
     Returns:
@@ -147,10 +203,12 @@ def compare(
     read_options({name: value for name, value in options.items() if name != "target"})
     fits: dict[str, Fit] = {}
     refused: dict[str, str] = {}
-    for name in LAWS if laws is None else laws:
-        get_law(name)
+    for law in LAWS if laws is None else laws:
+        name = law.name if isinstance(law, Law) else law
+        if not is_formula(name) and not isinstance(law, Law):
+            get_law(name)
         try:
-            fits[name] = fit(name, points, **options)
+            fits[name] = fit(law, points, **options)
         except UserError as error:
             refused[name] = str(error)
     ordered = sorted(fits, key=lambda name: (fits[name].target != "l_f", fits[name].bic))

@@ -7,7 +7,8 @@ import numpy as np
 from scipy import stats
 
 from forget_jax.errors import UserError
-from forget_jax.scaling.laws import LAWS, Law, log_columns
+from forget_jax.scaling import groups
+from forget_jax.scaling.laws import Law, log_columns
 from forget_jax.scaling.solve import Solution, terms_SxNxJ
 
 _SUMMARY = (
@@ -31,9 +32,10 @@ class Fit:
     """A fitted law.
 
     Attributes:
-      law, target: what was fitted to which column.
+      law, target: what was fitted to which column, the law by its name or formula.
+      definition: the law itself.
       loss, delta: the fit's loss and its threshold (None for `mse`).
-      params: the parameters of `LAWS[law].formula`.
+      params: the parameters of the law's formula.
       ci: their bootstrap intervals at `level` (percentiles, expanded for few runs: see
         `expanded_tail`); empty without bootstraps.
       r2, bic, aicc: about the target in nats, whatever the loss; the criteria use `n_eff` points.
@@ -50,6 +52,7 @@ class Fit:
     """
 
     law: str
+    definition: Law = field(repr=False)
     target: str
     loss: str
     delta: float | None
@@ -133,7 +136,7 @@ class Fit:
         """What summary.json holds, ready for JSON: a figure that is not finite becomes None."""
         return _finite(
             {
-                "formula": LAWS[self.law].formula,
+                "formula": self.definition.formula,
                 **{name: getattr(self, name) for name in _SUMMARY},
                 "ci": {name: list(bounds) for name, bounds in self.ci.items()},
                 "warnings": list(self.warnings),
@@ -141,7 +144,7 @@ class Fit:
         )
 
     def _columns(self, values: tuple[Any, ...], columns: dict[str, Any]) -> dict[str, np.ndarray]:
-        law = LAWS[self.law]
+        law = self.definition
         if values:
             if len(values) != len(law.columns):
                 raise UserError(
@@ -149,19 +152,28 @@ class Fit:
                     f"got {len(values)} values"
                 )
             columns = {**columns, **dict(zip(law.columns, values, strict=True))}
-        missing = [name for name in law.columns if name not in columns]
+        wanted = (*law.columns, *((law.by,) if law.by else ()))
+        missing = [name for name in wanted if name not in columns]
         if missing:
             raise UserError(f"scaling: law {law.name!r} needs {', '.join(missing)} to predict")
-        arrays = np.broadcast_arrays(*(np.asarray(c, np.float64) for c in columns.values()), 0.0)
-        given = dict(zip(columns, arrays[:-1], strict=True))
+        coded = {
+            name: groups.codes(c, law) if law.by and name == law.by else np.asarray(c, np.float64)
+            for name, c in columns.items()
+            if name in wanted or name in ("P", "steps")
+        }
+        arrays = np.broadcast_arrays(*coded.values(), 0.0)
+        given = dict(zip(coded, arrays[:-1], strict=True))
         for name in ("P", "steps"):
             growth = name == "steps" and law.name == "kl_origin"  # exactly 0 before the first step
             if name in law.columns and ((given[name] < 0) | ((given[name] == 0) & ~growth)).any():
                 raise UserError(f"scaling: law {law.name!r} needs a positive {name} to predict")
-        return {name: given[name] for name in law.columns} or {"row": np.zeros(arrays[-1].shape)}
+        read = {name: given[name] for name in law.columns}
+        if law.by:
+            read[f"group {law.by}"] = given[law.by]
+        return read or {"row": np.zeros(arrays[-1].shape)}
 
     def _evaluate(self, lanes: Solution, columns: dict[str, np.ndarray]) -> np.ndarray:
-        law = LAWS[self.law]
+        law = self.definition
         shape = next(iter(columns.values())).shape
         cols = log_columns({k: c.reshape(-1) for k, c in columns.items()}, self._centre)
         if law.companion:

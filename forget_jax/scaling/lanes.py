@@ -33,7 +33,7 @@ def solve_law(
         fitted_SxN = np.einsum("snj,sj->sn", terms_SxNxJ(law, z_SxZ, data.cols), coef_SxJ)
         total_S = (((y_SxN - fitted_SxN) * weight_SxN) ** 2).sum(axis=1)
         return Solution(z_SxZ, z_SxZ, coef_SxJ, total_S, np.isfinite(total_S))
-    return solve(law, options.loss, z_SxZ, weight_SxN, y_SxN, data.cols, options.delta)
+    return solve(law, data, z_SxZ, weight_SxN, options.loss, options.delta)
 
 
 def _deming(weight_SxN: np.ndarray, y_SxN: np.ndarray, x_N: np.ndarray, ratio: float) -> Solution:
@@ -67,6 +67,17 @@ def best_of(lanes: Solution, groups: int) -> Solution:
     loss = lanes.loss_S.reshape(groups, -1)
     rows = np.arange(groups) * loss.shape[1] + loss.argmin(axis=1)
     return take(lanes, rows)
+
+
+def distinct(lanes: Solution, most: int) -> np.ndarray:
+    """Numbers of the first lanes (at most `most`) whose answers differ from one another."""
+    kept: list[int] = []
+    for s, z in enumerate(lanes.z_SxZ):
+        if not np.isfinite(lanes.loss_S[s]) or len(kept) == most:
+            break
+        if all(np.abs(z - lanes.z_SxZ[other]).max(initial=0.0) > 0.1 for other in kept):
+            kept.append(s)
+    return np.asarray(kept or [0])
 
 
 def root_weight(data: Points, loss: str) -> np.ndarray:

@@ -46,9 +46,10 @@ class Law:
 
     Attributes:
       name, formula, source: as they are printed.
-      columns: what it reads among `P`, `steps`, `l_ft` and `mix`.
+      columns: what it reads, such as `P`, `steps`, `l_ft`, `kl_ft` and `mix`.
       linear: names of its coefficients.
-      terms: `terms(shape, columns)` returns one array for each name in `linear`.
+      terms: `terms(shape, columns)` returns one array for each name in `linear`; P and steps come
+        as `log_P` and `log_steps`, other columns as they are.
       shape: its non-linear parameters.
       natural: `natural(values, centre)` turns parameters fitted on `log_x - centre[x]` into those
         of the printed formula.
@@ -56,6 +57,8 @@ class Law:
       printed: non-linear parameters of the formula, where they are not those of `shape`.
       target: the column it predicts.
       companion: a second target that is fitted jointly.
+      centred: whether its logs may be shifted; if not, `natural` is not asked.
+      by, levels: a column that tells groups with coefficients of their own, and these groups.
     """
 
     name: str
@@ -70,6 +73,9 @@ class Law:
     printed: tuple[str, ...] = ()
     target: str = "l_f"
     companion: str | None = None
+    centred: bool = True
+    by: str = ""
+    levels: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -193,6 +199,26 @@ _ALL = (
         t.growth_terms,
         (_signed_exponent("x"), _signed_exponent("y")),
         t.growth_natural,
+        target="kl",
+    ),
+    Law(
+        "kl_task",
+        "a*kl_ft + b*kl_ft^2",
+        "Shenfeld et al. 2025, arXiv 2509.04259: quadratic in the divergence from the base on the "
+        "task's own data",
+        ("kl_ft",),
+        ("a", "b"),
+        t.quadratic_terms,
+        target="kl",
+    ),
+    Law(
+        "kl_task_power",
+        "K*kl_ft^x",
+        "a power of the same",
+        ("kl_ft",),
+        ("K",),
+        t.power_terms,
+        (Shape("x", 0.05, 8.0, 0.3, 3.0),),
         target="kl",
     ),
     Law(

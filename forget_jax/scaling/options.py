@@ -21,6 +21,9 @@ class FitOptions:
       level: of the intervals, between 0 and 1.
       heldout: also refits without each rank or run in turn, for the error on it.
       seed: of starts and draws.
+      by: a column of groups, such as the method, that have coefficients of their own.
+      separate: which coefficients; all of them if none are named.
+      warn: also looks for reasons to distrust the parameters.
 
     Raises:
       UserError: a value outside its range.
@@ -34,6 +37,9 @@ class FitOptions:
     level: float = 0.95
     heldout: bool = True
     seed: int = 0
+    by: str = ""
+    separate: tuple[str, ...] = ()
+    warn: bool = True
 
     def __post_init__(self) -> None:
         """Checks every value."""

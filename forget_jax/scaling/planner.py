@@ -7,7 +7,6 @@ import numpy as np
 
 from forget_jax.errors import UserError
 from forget_jax.scaling.fitted import Fit, expanded_tail
-from forget_jax.scaling.laws import LAWS
 
 _GRID = 4001
 _REACH = 1000.0
@@ -67,7 +66,7 @@ def plan_steps(
         baseline is not finite; or, unless `extrapolate`, P or the answer is outside what the law
         was fitted on.
     """
-    law = LAWS[fit.law]
+    law = fit.definition
     if "steps" not in law.columns:
         raise UserError(f"planner: law {law.name!r} says nothing about steps: fit another one")
     given = {}
@@ -81,7 +80,7 @@ def plan_steps(
         if not extrapolate and not low <= given[name] <= high:
             raise UserError(
                 f"planner: {name} {given[name]:g} is outside the measured {low:g} to {high:g}; "
-                "measure there, or ask to extrapolate"
+                "measure there"
             )
     if not np.isfinite([limit, baseline]).all():
         raise UserError("planner: limit and baseline must be finite numbers")
@@ -104,7 +103,7 @@ def plan_steps(
             where = f"after {least:g} steps, the fewest measured, it is already"
         raise UserError(
             f"planner: {fit.target} {limit:g} is outside the measured range: {where} "
-            f"{reached:.4g}; measure further, or ask to extrapolate"
+            f"{reached:.4g}; measure further"
         )
     bounds = (float("nan"), float("nan"))
     if fit.ci:

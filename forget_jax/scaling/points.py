@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.errors import UserError
+from forget_jax.scaling import groups, mistakes
 from forget_jax.scaling.laws import Law, log_columns
 
 _POSITIVE = ("P", "steps")
@@ -45,10 +46,11 @@ class Points:
     warnings: tuple[str, ...]
 
 
-def table(points: Any, law: Law, target: str) -> dict[str, np.ndarray]:
-    """Columns by name, from a mapping, a pandas table, a structured array, or a plain 2-D array.
+def columns_of(points: Any) -> dict[str, np.ndarray]:
+    """Columns by name, from a mapping, a pandas table or a structured array.
 
-    A plain array's columns are the law's columns in order, then the target.
+    Raises:
+      UserError: none of these, or columns that are not flat and equally long.
     """
     if isinstance(points, Mapping):
         named = {str(k): np.asarray(v) for k, v in points.items()}
@@ -56,20 +58,32 @@ def table(points: Any, law: Law, target: str) -> dict[str, np.ndarray]:
         named = {str(k): np.asarray(points[k]) for k in points.columns}
     else:
         array = np.asarray(points)
-        names = (*law.columns, target)
-        if array.dtype.names:
-            named = {k: array[k] for k in array.dtype.names}
-        elif array.ndim == 2 and array.shape[1] == len(names):
-            named = dict(zip(names, array.T, strict=True))
-        else:
-            raise UserError(
-                f"points: law {law.name!r} reads an array with {len(names)} columns "
-                f"({', '.join(names)}); got shape {array.shape}; or give a table with named columns"
-            )
+        if not array.dtype.names:
+            raise UserError("points: this law needs a table with named columns")
+        named = {k: array[k] for k in array.dtype.names}
     sizes = {k: v.shape for k, v in named.items()}
     if len(set(sizes.values())) > 1 or any(len(shape) != 1 for shape in sizes.values()):
         raise UserError(f"points: columns must be flat and equally long; got shapes {sizes}")
     return named
+
+
+def table(points: Any, law: Law, target: str) -> dict[str, np.ndarray]:
+    """Columns by name, of whatever `columns_of` takes, or of a plain 2-D array.
+
+    A plain array's columns are the law's columns in order, then the target.
+    """
+    if isinstance(points, Mapping) or hasattr(points, "columns"):
+        return columns_of(points)
+    array = np.asarray(points)
+    names = (*law.columns, target)
+    if array.dtype.names:
+        return columns_of(array)
+    if array.ndim == 2 and array.shape[1] == len(names):
+        return dict(zip(names, array.T, strict=True))
+    raise UserError(
+        f"points: law {law.name!r} reads an array with {len(names)} columns "
+        f"({', '.join(names)}); got shape {array.shape}; or give a table with named columns"
+    )
 
 
 def _numbers(named: Mapping[str, np.ndarray], name: str, law: Law) -> np.ndarray:
@@ -174,8 +188,10 @@ def read_points(law: Law, points: Any, target: str, loss: str) -> Points:
     if "P" in named:
         _numbers(named, "P", law)  # a table with impossible sizes is wrong for every law
     known_columns = {**_usable(named), **raw}
-    if "mix" in raw and (raw["mix"] < 0).any():
-        raise UserError("points: mix is a share of the data and cannot be negative")
+    for name, what in (("mix", "a share of the data"), ("kl_ft", "a divergence")):
+        if name in raw and (raw[name] < 0).any():
+            raise UserError(f"points: {name} is {what} and cannot be negative")
+    mistakes.check(named)
     if loss == "huber-log" and (y_N <= 0).any():
         row = int(np.flatnonzero(y_N <= 0)[0])
         raise UserError(
@@ -212,7 +228,11 @@ def read_points(law: Law, points: Any, target: str, loss: str) -> Points:
             notes.append(f"only {distinct} distinct {name}: its exponent is not identified")
     log_raw = log_columns(raw)
     centre = {k: float(c.mean()) for k, c in log_raw.items() if k in ("log_P", "log_steps")}
-    cols = log_columns(raw, centre) if raw else {"row": np.zeros(n)}
+    if not law.centred:
+        centre = dict.fromkeys(centre, 0.0)
+    cols = log_columns(raw, centre) if raw or law.by else {"row": np.zeros(n)}
+    if law.by:
+        cols[f"group {law.by}"] = groups.codes(named[law.by], law)
     scale = [float(t.std()) or 1.0 for t in targets]
     copies = len(targets)
     cols = {k: np.tile(c, copies) for k, c in cols.items()}

@@ -23,3 +23,31 @@ def leave_out(fold_N: np.ndarray, limit: int) -> np.ndarray:
     folds = fold_N.max() + 1
     group_N = fold_N % limit if folds > limit else fold_N
     return np.stack([(group_N != g).astype(np.float64) for g in range(min(folds, limit))])
+
+
+def pick_starts(
+    basis_CxNxJ: np.ndarray, weight_SxN: np.ndarray, y_N: np.ndarray, cluster_N: np.ndarray
+) -> np.ndarray:
+    """Which of C candidate shapes each re-weighted table is fitted best by (S).
+
+    A sum over a table is the weighted sum of its runs' sums, so a candidate costs one pass over the
+    table however many re-weightings there are.
+
+    Args:
+      basis_CxNxJ: each candidate's terms, orthonormal over the table.
+      weight_SxN: how often each row is drawn: the same for all rows of a run.
+      y_N: the target, in the unit of the basis' residuals.
+      cluster_N: the run of each row.
+    """
+    count = int(cluster_N.max()) + 1
+    first = np.array([np.flatnonzero(cluster_N == c)[0] for c in range(count)])
+    losses = []
+    for basis_NxJ in basis_CxNxJ:
+        both = np.column_stack([basis_NxJ, y_N])
+        gram = np.zeros((count, both.shape[1], both.shape[1]))
+        np.add.at(gram, cluster_N, both[:, :, None] * both[:, None, :])
+        drawn = np.einsum("sc,cij->sij", weight_SxN[:, first], gram)
+        right = drawn[:, :-1, -1]
+        coef = np.einsum("sij,sj->si", np.linalg.pinv(drawn[:, :-1, :-1], rcond=1e-10), right)
+        losses.append(drawn[:, -1, -1] - np.sum(coef * right, axis=1))
+    return np.argmin(losses, axis=0)

@@ -1,11 +1,10 @@
 """The numerical core: many starts and many re-weightings of one law, solved together.
 
-A lane is one least-squares problem: a start, a weight per point and the values to fit. Lanes are
-solved by optimistix' Levenberg-Marquardt under `vmap`, in float64, LANES at a time so that a law is
-compiled once per table size. Squared loss uses variable projection (Golub & Pereyra 1973): the
-linear coefficients are eliminated exactly, so only the shape is searched. The Huber losses search
-shape and coefficients, the latter as coordinates on an orthonormal basis of the terms, starting
-from the squared-loss answer.
+A lane is one least-squares problem: a start and a weight per point. All are solved in float64, a
+fixed number at a time so that a law is compiled once per table size. Squared loss uses variable
+projection (`squares`): the linear coefficients are eliminated exactly, so only the shape is
+searched. The Huber losses search shape and coefficients, the latter as coordinates on an
+orthonormal basis of the terms, from their squared-loss values, by optimistix' Levenberg-Marquardt.
 """
 
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 
-from forget_jax.scaling.laws import Law
+from forget_jax.scaling.laws import LAWS, Law
+from forget_jax.scaling.points import Points
+from forget_jax.scaling.squares import LANES, MAX_STEPS, minimise, shape_values
 
-LANES = 128
-MAX_STEPS = 100
 LOSSES = ("mse", "huber-raw", "huber-log")
 _TINY = 1e-24
 
@@ -49,14 +48,18 @@ def draw_starts(law: Law, count: int, rng: np.random.Generator) -> np.ndarray:
     unit = rng.uniform(size=(count, len(law.shape)))
     columns = []
     for k, s in enumerate(law.shape):
-        low, high, a, b = (
-            np.log([s.low, s.high, s.start_low, s.start_high])
-            if s.log
-            else (s.low, s.high, s.start_low, s.start_high)
-        )
-        share = (a + (b - a) * unit[:, k] - low) / (high - low)
-        columns.append(np.log(share) - np.log1p(-share))
+        low, high = (np.log([s.start_low, s.start_high])) if s.log else (s.start_low, s.start_high)
+        values = low + (high - low) * unit[:, k]
+        columns.append(coordinates(law, s.name, np.exp(values) if s.log else values))
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
+
+
+def coordinates(law: Law, name: str, values: np.ndarray) -> np.ndarray:
+    """Search coordinates of one shape parameter's values, which lie within its bounds."""
+    (s,) = (s for s in law.shape if s.name == name)
+    low, high, at = (np.log(x) if s.log else x for x in (s.low, s.high, np.asarray(values)))
+    share = np.clip((at - low) / (high - low), 1e-12, 1 - 1e-12)
+    return np.log(share) - np.log1p(-share)
 
 
 def bound_share(law: Law, shape_K: np.ndarray) -> np.ndarray:
@@ -69,18 +72,6 @@ def bound_share(law: Law, shape_K: np.ndarray) -> np.ndarray:
             for s, v in zip(law.shape, shape_K, strict=True)
         ]
     )
-
-
-def _shape(law: Law, z: jax.Array) -> dict[str, jax.Array]:
-    """Search coordinates to shape values: a logistic between the bounds, in log where positive."""
-    out = {}
-    for k, s in enumerate(law.shape):
-        share = jax.nn.sigmoid(z[k])
-        if s.log:
-            out[s.name] = s.low * (s.high / s.low) ** share
-        else:
-            out[s.name] = s.low + (s.high - s.low) * share
-    return out
 
 
 def _orthonormal(terms: list[jax.Array], root_weight_N: jax.Array) -> list[jax.Array]:
@@ -96,15 +87,8 @@ def _orthonormal(terms: list[jax.Array], root_weight_N: jax.Array) -> list[jax.A
     return basis
 
 
-def _squared_residual(law: Law, z: jax.Array, cols: Any, weight_N: Any, y_N: Any) -> jax.Array:
-    residual_N = y_N * weight_N
-    for q in _orthonormal(law.terms(_shape(law, z), cols), weight_N):
-        residual_N = residual_N - jnp.sum(q * residual_N) * q
-    return residual_N
-
-
 def _basis(law: Law, z: jax.Array, cols: Any) -> list[jax.Array]:
-    terms = law.terms(_shape(law, z), cols)
+    terms = law.terms(shape_values(law, z), cols)
     return _orthonormal(terms, jnp.full_like(terms[0], 1.0 / np.sqrt(terms[0].size)))
 
 
@@ -133,65 +117,72 @@ def _huber_residual(
 
 @partial(jax.jit, static_argnames=("law", "loss"))
 def _solve_lanes(
-    law: Law, loss: str, z_SxZ: Any, weight_SxN: Any, y_SxN: Any, cols: Any, delta: Any
+    law: Law, loss: str, z_SxZ: Any, weight_SxN: Any, y_N: Any, cols: Any, delta: Any
 ) -> Any:
     solver: Any = optimistix.LevenbergMarquardt(rtol=1e-8, atol=1e-8)
 
-    def lane(z: Any, weight_N: Any, y_N: Any) -> Any:
+    def lane(z: Any, weight_N: Any) -> Any:
         def residual(z: Any, _: Any = None) -> jax.Array:
-            if loss == "mse":
-                return _squared_residual(law, z, cols, weight_N, y_N)
             return _huber_residual(law, z, cols, weight_N, y_N, delta, loss)
 
-        if loss != "mse":  # start the coefficients at their least-squares values
-            basis = _basis(law, z, cols)
-            z = jnp.append(z, jnp.stack([jnp.mean(q * y_N) for q in basis]) * np.sqrt(y_N.size))
-        if z.size:
-            z = optimistix.least_squares(
-                residual, solver, z, max_steps=MAX_STEPS, throw=False
-            ).value
+        # The coefficients start at their least-squares values.
+        basis = _basis(law, z, cols)
+        z = jnp.append(z, jnp.stack([jnp.mean(q * y_N) for q in basis]) * np.sqrt(y_N.size))
+        z = optimistix.least_squares(residual, solver, z, max_steps=MAX_STEPS, throw=False).value
         r_N, pull = jax.vjp(residual, z)
         slope = jnp.max(jnp.abs(pull(r_N)[0]), initial=0.0)
-        shape = _shape(law, z)
-        shape_K = jnp.stack([shape[s.name] for s in law.shape]) if law.shape else jnp.zeros(0)
-        fitted_N = y_N if loss == "mse" else _huber_prediction(law, z, cols)
-        return z[: len(law.shape)], shape_K, fitted_N, jnp.sum(r_N**2), slope
+        fitted_N = _huber_prediction(law, z, cols)
+        return z[: len(law.shape)], fitted_N, jnp.sum(r_N**2), slope
 
-    return jax.vmap(lane)(z_SxZ, weight_SxN, y_SxN)
+    return jax.vmap(lane)(z_SxZ, weight_SxN)
 
 
 def solve(
     law: Law,
-    loss: str,
+    data: Points,
     z_SxZ: np.ndarray,
     weight_SxN: np.ndarray,
-    y_SxN: np.ndarray,
-    cols: dict[str, np.ndarray],
+    loss: str,
     delta: float,
+    free_SxZ: np.ndarray | None = None,
 ) -> Solution:
-    """Solve all lanes. `weight` multiplies residuals (root of the statistical weight over scale).
+    """Solve all lanes.
 
-    `z_SxZ` holds starts (see `draw_starts`). A lane has converged when its gradient is small
-    against its loss; one that ran into NaN has infinite loss.
+    A lane has converged when its gradient is small against its loss; one that ran into NaN has
+    infinite loss.
+
+    Args:
+      law, data: what is fitted to which table.
+      z_SxZ: starts, see `draw_starts`.
+      weight_SxN: what multiplies residuals: the root of the statistical weight over the scale.
+      loss, delta: as in `FitOptions`.
+      free_SxZ: of squared loss: 0 where a coordinate stays at its start, else 1.
     """
-    count, points = z_SxZ.shape[0], y_SxN.shape[1]
+    y_N, cols, points = data.y_N, data.cols, len(data.y_N)
+    # Of a few lengths only, so that a law is compiled once for many tables.
     padded = 32 * 2 ** int(np.ceil(np.log2(max(points, 32) / 32)))
+    if points > 1024:
+        padded = 512 * int(np.ceil(points / 512))
     wide = {name: np.pad(c, (0, padded - points), mode="edge") for name, c in cols.items()}
-    if len(wide) == 1:
+    if len(wide) == 1 and LAWS.get(law.name) is law:
         wide = {"column": next(iter(wide.values()))}
     # Only what the computation needs, so that laws of one form share a compiled program.
     core = Law("", "", "", (), (), law.terms, law.shape)
-    parts = []
-    with jax.enable_x64(True):
-        for first in range(0, count, LANES):
-            rows = np.minimum(np.arange(first, first + LANES), count - 1)
-            weight = np.pad(weight_SxN[rows], ((0, 0), (0, padded - points)))
-            y = np.pad(y_SxN[rows], ((0, 0), (0, padded - points)), mode="edge")
-            out = _solve_lanes(core, loss, z_SxZ[rows], weight, y, wide, delta)
-            parts.append([np.asarray(a)[: count - first] for a in out])
-    z, shape, fitted, total, slope = (np.concatenate(a) for a in zip(*parts, strict=True))
-    weight_fitted = weight_SxN if loss == "mse" else np.ones_like(weight_SxN)
-    coef = coefficients(law, shape, cols, weight_fitted, fitted[:, :points])
+    weight = np.pad(weight_SxN, ((0, 0), (0, padded - points)))
+    y = np.pad(y_N, (0, padded - points), mode="edge")
+    if loss == "mse":
+        free_SxZ = np.ones_like(z_SxZ) if free_SxZ is None else free_SxZ
+        z, total, slope = minimise(core, z_SxZ, free_SxZ, weight, y, wide)
+        fitted, weight_fitted = np.broadcast_to(y_N, weight_SxN.shape), weight_SxN
+    else:
+        z, fitted, total, slope = _huber(core, loss, z_SxZ, weight, y, wide, delta)
+        fitted, weight_fitted = fitted[:, :points], np.ones_like(weight_SxN)
+    shape = np.zeros_like(z)
+    if law.shape:
+        with jax.enable_x64(True):
+            by_name = jax.vmap(partial(shape_values, law))(jnp.asarray(z))
+        shape = np.stack([np.asarray(by_name[s.name]) for s in law.shape], axis=1)
+    coef = coefficients(law, shape, cols, weight_fitted, fitted)
     bad = ~np.isfinite(total) | ~np.isfinite(coef).all(axis=1)
     return Solution(
         z_SxZ=z,
@@ -200,6 +191,24 @@ def solve(
         loss_S=np.where(bad, np.inf, total),
         converged_S=~bad & (slope <= 1e-6 * (1.0 + total)),
     )
+
+
+def _huber(
+    law: Law,
+    loss: str,
+    z_SxZ: np.ndarray,
+    weight_SxN: np.ndarray,
+    y_N: np.ndarray,
+    cols: dict[str, np.ndarray],
+    delta: float,
+) -> Any:
+    count, parts = len(z_SxZ), []
+    with jax.enable_x64(True):
+        for first in range(0, count, LANES):
+            rows = np.minimum(np.arange(first, first + LANES), count - 1)
+            out = _solve_lanes(law, loss, z_SxZ[rows], weight_SxN[rows], y_N, cols, delta)
+            parts.append([np.asarray(a)[: count - first] for a in out])
+    return (np.concatenate(a) for a in zip(*parts, strict=True))
 
 
 def terms_SxNxJ(law: Law, shape_SxK: np.ndarray, cols: dict[str, np.ndarray]) -> np.ndarray:
@@ -220,7 +229,8 @@ def coefficients(
 ) -> np.ndarray:
     """Weighted least-squares coefficients (S × J) of the law's terms at fixed shapes."""
     design = terms_SxNxJ(law, shape_SxK, cols) * weight_SxN[..., None]
-    size = np.sqrt((design**2).sum(axis=1, keepdims=True)) + 1e-300
-    q, r = np.linalg.qr(np.nan_to_num(design / size))
+    with np.errstate(over="ignore", invalid="ignore"):  # a law may be infinite here: it has lost
+        size = np.sqrt((design**2).sum(axis=1, keepdims=True)) + 1e-300
+        q, r = np.linalg.qr(np.nan_to_num(design / size))
     right = np.einsum("snj,sn->sj", q, y_SxN * weight_SxN)
     return np.einsum("sij,sj->si", np.linalg.pinv(r, rcond=1e-13), right) / size[:, 0]

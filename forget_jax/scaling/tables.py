@@ -15,17 +15,26 @@ import pandas as pd
 from forget_jax import files, foreign
 from forget_jax.errors import UserError
 
+OF_WORKDIR = ("points.parquet", "points.csv")
 MISSING = {"": None, "nan": None, "na": None, "null": None}
 
 
 def read(path: files.PathLike) -> pd.DataFrame:
-    """The points of a file, one a row.
+    """The points of a file, or of the workdir of `scaling`, one a row.
 
     Raises:
       UserError: no such file, another ending, or one that is broken; names the file and the line.
     """
     try:
         file = files.Path(path)
+        if file.is_dir() and file.suffix.lower() not in READERS:
+            held = [file / name for name in OF_WORKDIR if (file / name).exists()]
+            if not held:
+                raise UserError(
+                    f"{path} is a folder without {' or '.join(OF_WORKDIR)}: give a workdir of "
+                    "scaling that has ended, or the file of a table"
+                )
+            file = held[0]
         reader = READERS.get(file.suffix.lower())
         if reader is None:
             raise UserError(f"{path}: a table of points is a {', '.join(READERS)} file")

@@ -47,6 +47,17 @@ def linear_terms(shape: Values, c: Columns) -> list[Any]:
     return [_one(l_ft), -l_ft]
 
 
+def quadratic_terms(shape: Values, c: Columns) -> list[Any]:
+    del shape
+    (value,) = c.values()
+    return [value, value**2]
+
+
+def power_terms(shape: Values, c: Columns) -> list[Any]:
+    (value,) = c.values()
+    return [_power(shape["x"] * jnp.log(jnp.maximum(value, 1e-300)))]
+
+
 def shifted_power_terms(shape: Values, c: Columns) -> list[Any]:
     """Reads its only column whatever its name, so that both 1-D laws share a compiled program."""
     (log_value,) = c.values()

@@ -26,19 +26,19 @@ def compile_ahead(run: Run, end: int, told: Callable[[str], None] = lambda what:
       end: the step before which the run is to end.
       told: how far it is, in words (`Programs`).
     """
-    wanted: dict[tuple[int, Any], Microbatch] = {}
+    wanted: dict[tuple[int, Any, int], Microbatch] = {}
     for step in range(run.number, min(end, run.number + LOOK_AHEAD)):
         count = len(run.plan.seats(step))
         for part in run.plan.microbatches(step):
-            wanted.setdefault((count, part.shape), part)
-    seated = {count: _seated_as(run, count) for count, _ in wanted}
+            wanted.setdefault((count, part.shape, part.cost), part)
+    seated = {count: _seated_as(run, count) for count, _, _ in wanted}
 
     def one_part(count: int, part: Microbatch) -> None:
         state, sums = seated[count]
         batch = feed(run.plan.examples, part.shape, part.rows)
         seats = steps.Seats(part.seat_R, np.ones(count, np.float32))
         values = (*run.values(state), sums, batch, seats, run.dropout_key(0))
-        steps.accumulate.lower(run.objective.row, *values).compile()
+        steps.accumulate.lower(run.objective.rows[part.cost], *values).compile()
 
     def one_update(count: int) -> None:
         state, sums = seated[count]

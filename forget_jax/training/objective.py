@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from forget_jax.lm import decoder
-from forget_jax.lm.logprob import target_logprobs
+from forget_jax.lm.logprob import target_kl, target_logprobs
 from forget_jax.lm.model import Batch, Model
 from forget_jax.types import Tree
 
@@ -27,6 +27,22 @@ def nll(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
     head = decoder.head(model.params)
     logp_BxT = target_logprobs(h_BxLxD, head, batch.at_BxT, batch.target_BxT)
     return -jnp.sum(logp_BxT * batch.weight_BxT, axis=1)
+
+
+def kl_to_base(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
+    """KL(base || tuned) over each row's targets, cost_B in nats: what the adapters change of it.
+
+    With adapters only: a model that is trained itself is no base any more. It costs one forward
+    pass without them.
+    """
+    base_BxLxD = jax.lax.stop_gradient(decoder.hidden(model, None, batch))
+    kl_BxT = target_kl(base_BxLxD, h_BxLxD, decoder.head(model.params), batch.at_BxT)
+    return jnp.sum(kl_BxT * batch.weight_BxT, axis=1)
+
+
+def nll_and_kl(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
+    """The sum of both, cost_B in nats."""
+    return nll(model, h_BxLxD, batch) + kl_to_base(model, h_BxLxD, batch)
 
 
 @functools.partial(
@@ -68,9 +84,10 @@ class Objective:
     """What is minimised.
 
     Attributes:
-      row: what a row costs; static, a module-level function.
+      rows: what a row costs, by number (`Task.costs`); static, module-level functions. Held-out
+        losses are the first.
       penalty: what a task's parameters cost, whatever the rows; None for nothing.
     """
 
-    row: RowCost = nll
+    rows: tuple[RowCost, ...] = (nll,)
     penalty: Quadratic | None = None

@@ -26,6 +26,7 @@ class Task:
     Attributes:
       order: indices into the examples in the order they are consumed, at least steps x batch_size
         of them; None reshuffles every epoch by the seed.
+      costs: which of `Objective.rows` each example costs; None for the first.
       rank: trains only this many of the adapter's ranks, the others stay zero; 0 trains all. So
         tasks of different ranks train together.
       scale: a factor on the task's low-rank update, beside the adapter's own scaling.
@@ -39,6 +40,7 @@ class Task:
     seed: int
     steps: int
     order: np.ndarray | None = None
+    costs: np.ndarray | None = None
     rank: int = 0
     scale: float = 1.0
     schedule: Schedule | None = None
@@ -53,12 +55,14 @@ class Microbatch(NamedTuple):
       rows: per row the example's index in the plan, () for padding; in blocks, one after the other.
       seat_R: int32, the seat of each row within its block; -1 for padding.
       real: tokens that are not padding.
+      cost: which of `Objective.rows` its rows cost.
     """
 
     shape: Shape
     rows: list[tuple[int, ...]]
     seat_R: np.ndarray
     real: int
+    cost: int = 0
 
 
 def _seat_counts(tasks: int, blocks: int) -> tuple[int, ...]:
@@ -111,6 +115,8 @@ class StepPlan:
         self.task_of = np.repeat(np.arange(len(tasks)), [len(t.examples) for t in tasks])
         self.lengths = np.array([len(e.ids) for e in self.examples])
         self.targets = np.array([e.tokens for e in self.examples])
+        costs = [np.zeros(len(t.examples), int) if t.costs is None else t.costs for t in tasks]
+        self.cost_of = np.concatenate(costs)
         self.buckets = Buckets.of(self.examples, train.buckets)
         devices = blocks * multiple
         most = min(train.microbatch, train.batch_size * len(tasks))  # no more rows than there are
@@ -164,17 +170,19 @@ class StepPlan:
         return np.concatenate([self.rows_of(m, step) for m in self.running(step)])
 
     def microbatches(self, step: int) -> Iterator[Microbatch]:
-        """A step's microbatches, sorted by length, longest first."""
+        """A step's microbatches, rows of one cost after those of another, each longest first."""
         seats, index = self.seats(step), self.rows(step)
-        return cut(
-            index,
-            self.lengths,
-            self.task_of,
-            seats.reshape(self.blocks, -1),
-            self.buckets,
-            self.tokens,
-            self.multiple,
-        )
+        for cost in np.unique(self.cost_of[index]):
+            for part in cut(
+                index[self.cost_of[index] == cost],
+                self.lengths,
+                self.task_of,
+                seats.reshape(self.blocks, -1),
+                self.buckets,
+                self.tokens,
+                self.multiple,
+            ):
+                yield part._replace(cost=int(cost))
 
     def names(self, m: int, step: int) -> list[str]:
         """The names of a task's examples at a step."""

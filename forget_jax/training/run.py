@@ -19,7 +19,7 @@ from forget_jax.training import optimizer as optimizers
 from forget_jax.training import state as states
 from forget_jax.training import step as steps
 from forget_jax.training.checkpoints import Checkpoints
-from forget_jax.training.objective import Objective, Quadratic
+from forget_jax.training.objective import Objective, Quadratic, RowCost
 from forget_jax.training.plan import Microbatch, StepPlan, Task, cut
 from forget_jax.training.settings import Train
 from forget_jax.training.state import TrainState
@@ -213,13 +213,14 @@ class Run:
             return None
         return key(self.tasks[0].seed, "dropout", self.number, part)
 
-    def microbatches(self) -> Iterator[tuple[Batch, steps.Seats, jax.Array | None]]:
-        """The step's microbatches on their way to the devices, each with its dropout key."""
+    def microbatches(self) -> Iterator[tuple[RowCost, Batch, steps.Seats, jax.Array | None]]:
+        """The step's microbatches on their way to the devices, with rows' cost and dropout key."""
         self._sit(self.plan.seats(self.number))
         self.parts, scale_S = list(self.plan.microbatches(self.number)), self._scale_S()
         for i, part in enumerate(self.parts):
             batch = feed(self.plan.examples, part.shape, part.rows)
-            yield batch, steps.Seats(part.seat_R, scale_S), self.dropout_key(i)
+            row = self.objective.rows[part.cost]
+            yield row, batch, steps.Seats(part.seat_R, scale_S), self.dropout_key(i)
 
     def rates(self) -> steps.Rates:
         """Learning rates of this step, and which seats take part in it."""
@@ -297,7 +298,7 @@ class Run:
         model, adapters_S = self.values()
         for batch, seats in self._heldout_parts():
             cost, tokens = np.asarray(
-                steps.heldout(self.objective.row, model, adapters_S, batch, seats)
+                steps.heldout(self.objective.rows[0], model, adapters_S, batch, seats)
             )
             cost_S, tokens_S = cost_S + cost, tokens_S + tokens
         running = set(self.plan.running(self.number - 1).tolist())

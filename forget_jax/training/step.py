@@ -86,7 +86,7 @@ def accumulate(
     """Adds one microbatch's gradients, costs and token counts to the sums of the step.
 
     Args:
-      row: what a row costs (`Objective.row`).
+      row: what a row costs (of `Objective.rows`).
       model: the frozen base; without adapters what is trained, each leaf with a seat axis of one.
       adapters_S: what is trained, a stack of one adapter a seat; None trains the whole model.
       key: switches the dropout on the adapters' input on (`model.config.lora_dropout`).

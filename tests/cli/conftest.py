@@ -90,6 +90,26 @@ def on_two_processes(forked: Server) -> Callable[[list[str]], None]:
     return run
 
 
+SKILLS = ["addition", "reversal", "sorting", "uppercase", "counting"]
+NEW_TASK = "builtin:skill/copying[:40]"  # none of the matrix's
+
+
+@pytest.fixture(scope="session")
+def skills_world(finished: Callable[[list[str]], Path], tiny_base: Path) -> tuple[Path, Path]:
+    """The matrix of five tasks of a tiny model, and a sixth task's adapter."""
+    model, context = f"--config.model.path={tiny_base}", "--config.data.context=48"
+    skills = ",".join(f"builtin:skill/{name}[:12]" for name in SKILLS)
+    upstream = "builtin:language_reference[:24],builtin:skill/lookup[:24]"
+    matrix = finished(
+        [
+            *("associate", model, f"--config.tasks={skills}", f"--config.upstream={upstream}"),
+            *("--config.repeat_tasks=0", context, *FEW, *SCORE),
+        ]
+    )
+    tuned = finished(["finetune", model, f"--config.data.path={NEW_TASK}", context, *FEW])
+    return matrix, tuned / "adapter"
+
+
 @pytest.fixture(scope="session")
 def forked() -> Iterator[Server]:
     """Starts Python processes without the time that their imports take."""

@@ -58,6 +58,7 @@ def test_three_commands_and_no_script(world, probed, scored, finished, tiny_base
     rows = [json.loads(line) for line in (probed / "probes.jsonl").read_text().splitlines()]
     summary = json.loads((probed / "summary.json").read_text())
     assert [row["name"] for row in rows] == summary["columns"] and len(rows) == 16
+    assert {e["observed"] for e in summary["expected_errors"] if "" in e["means"]} >= {5, 16}
     assert (summary["texts"] and {"text", "source"} <= set(rows[0])) or "prompt" in rows[0]
     work = finished(["predict", f"--config.matrix.path={matrix}", f"--config.probes.path={scored}"])
     table = pd.read_parquet(work / "predicted.parquet")
@@ -78,6 +79,9 @@ def test_three_commands_and_no_script(world, probed, scored, finished, tiny_base
     assert (table.low < table.high)[~table.measured].all()
     figures = json.loads((work / "summary.json").read_text())
     task = figures["tasks"][str(adapter)]
+    assert (
+        task["mean"]["robust"]["low"] < task["mean"]["robust"]["z"] < task["mean"]["robust"]["high"]
+    )
     assert task["learned_from"] == 6 and task["mean"]["measured"] == 16
     assert sum(s["examples"] for s in task["sources"].values()) == 60
     assert task["mean"]["low"] <= truth.mean() <= task["mean"]["high"]

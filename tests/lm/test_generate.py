@@ -59,6 +59,20 @@ def test_ragged_batch_is_the_same_without_cache(prompts, free, every_logit):
     assert len({tuple(n) for n in free}) > 4  # the model does say different things
 
 
+def test_sampled_tokens_have_the_models_own_frequencies(model, every_logit):
+    """And do not depend on the batch they are drawn in."""
+    prompts = [[5, 7, 11]] * 400
+    new = generate.sampled(model, None, prompts, Until(1), jax.random.key(0), batch_size=64)
+    assert new == generate.sampled(model, None, prompts, Until(1), jax.random.key(0), batch_size=16)
+    ids = np.zeros((len(prompts), 48), np.int32)
+    ids[:, :3] = prompts[0]
+    p_V = jax.nn.softmax(every_logit(ids, None, None)[0, 2])
+    drawn = np.bincount([n[0] for n in new], minlength=len(p_V)) / len(new)
+    assert len({n[0] for n in new}) > 10
+    assert np.abs(drawn - p_V).sum() < 0.5 * np.abs(np.eye(len(p_V))[0] - p_V).sum()
+    np.testing.assert_allclose(drawn, p_V, atol=5 * np.sqrt(0.25 / len(new)))
+
+
 def test_logits_are_the_scorers(model, prompts, every_logit):
     ids = np.zeros((1, 48), np.int32)
     ids[0, :30] = prompts[-1]

@@ -77,15 +77,22 @@ def all_sections(name: str = "a name") -> list[report.Section]:
     forgetting = report.Forgetting(z_MxN, names[:5], names, names[:1] * 20 + names[1:2] * 20, names)
     law = report.FittedLaw({name: 0.5}, {name: (0.4, 0.6)}, r2=0.9, bic=-3.0)
     surface = report.LawSurface([1000.0, 4000.0], [10.0, 20.0], [[0.1, 0.2], [0.2, 0.3]])
-    replayed = report.Replayed(upstream_nll=4.0, task_loss=3.0, z=[0.1, 0.2, 0.3])
+    replayed = report.Replayed(4.0, 3.0, [0.1, 0.2, 0.3], strategy=name, recovered=(0.2, 0.1, 0.3))
     test = report.PairedTest(pairs=3, mean=-0.1, low=-0.2, high=0.0, p=0.01)
+    room = report.Room(mean=0.1, noise=0.2, enough=False)
+    replays = report.Replays({name: replayed, "b": replayed}, {name: test}, {name: room})
+    row = report.MixedRow(name, 0.1, name, name)
+    ratios = [report.CurvePoint(r, 0.2 - r, 0.01, 1.0, None) for r in (0.0, 0.1)]
     kept = report.FactsKept([1.0], [0.2, 0.4], [1.0])
     return [
         report.training_section({name: curve, "other": curve}, {name: name}),
         report.matrix_section(forgetting),
         report.rank_section([0.7, 0.8, 0.9], 0.6, 0.3, 0.2),
         report.methods_section({name: report.Completed(0.2, 0.1, f1=0.9, seconds=1)}, 30, 5),
-        report.replay_section({name: replayed, "b": replayed}, {name: test}),
+        report.replay_section(replays),
+        report.mix_section(
+            [row], (5, 1, 9), report.Expected(0.1, {name: 0.2}, 0.5), ratios, {name: name}
+        ),
         report.scaling_section(columns, {name: law}, {name: surface}),
         report.factoids_section({name: kept, "b": kept}, 2),
         report.score_section({name: [1.0, 2.0, None], "b": [1.0, 3.0, 2.0]}, {name: 30}),
@@ -134,7 +141,7 @@ def test_every_figure_has_caption_alt_and_seeds():
     sections = all_sections()
     page = Reader(report.page("t", sections, {}))
     figures = [f for s in sections for f in s.figures]
-    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 10
+    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 11
     for figure in figures:
         assert figure.alt in page.alts
         assert "seed" in figure.caption

@@ -28,8 +28,9 @@ def method(rmse: float | None, std: float | None = 0.01) -> report.Completed:
         lambda: report.rank_section([None, 0.5], None, None, None),
         lambda: report.methods_section({}, 30, 5),
         lambda: report.methods_section({"a": method(None, None), "b": method(0.1)}, 1, 1),
-        lambda: report.replay_section({}, {}),
-        lambda: report.replay_section({"a": report.Replayed(upstream_nll=1.0)}, {}),
+        lambda: report.replay_section(report.Replays({})),
+        lambda: report.replay_section(report.Replays({"a": report.Replayed(upstream_nll=1.0)})),
+        lambda: report.mix_section([], (1, 0, 0), report.Expected(), [], {}),
         lambda: report.scaling_section(EMPTY_POINTS, {}, {}),
         lambda: report.scaling_section({k: [1.0] for k in EMPTY_POINTS}, {"l": report.FittedLaw()}),
         lambda: report.factoids_section({}, 1),
@@ -88,23 +89,35 @@ def test_methods_are_sorted_and_close_ones_not_ranked():
     assert "1 observed entry " in one.lead
 
 
-@pytest.mark.parametrize(("p", "words"), [(0.01, "more than chance"), (0.4, "not told apart")])
+@pytest.mark.parametrize(("p", "words"), [(0.01, "Told apart"), (0.4, "Not told apart")])
 def test_replay_lead_follows_the_test(p, words):
-    arms = {
+    ways = {
         "random": report.Replayed(4.1, 3.0, [0.3, 0.5]),
         "predicted": report.Replayed(4.0, 3.0, [0.1, 0.3]),
     }
-    test = {"predicted − random": report.PairedTest(2, mean=-0.2, low=-0.3, high=-0.1, p=p)}
-    section = report.replay_section(arms, test)
+    test = {"predicted − random": report.PairedTest(2, -0.2, -0.3, -0.1, p, None, 2, 7)}
+    section = report.replay_section(report.Replays(ways, test))
     assert words in section.lead and "share one seed" in section.lead
     assert "from +0.200 (predicted) to +0.400 (random)" in section.lead
-    more = report.replay_section(arms, test, seeds=2)
-    assert "Paired test predicted − random" in more.lead and "share one seed" not in more.lead
-    assert more.tables[1].title == "Paired test predicted − random"
-    assert more.tables[1].rows == (
-        ("pairs", "2"), ("mean", "−0.200"), ("low", "−0.300"), ("high", "−0.100"),
-        ("p", number(p)),
-    )  # fmt: skip
+    more = report.replay_section(report.Replays(ways, test, seeds=2))
+    assert "predicted − random" in more.lead and "share one seed" not in more.lead
+    assert more.tables[1].title == "Paired tests"
+    assert more.tables[1].rows == (("predicted − random", -0.2, -0.3, -0.1, p, None, "7"),)
+
+
+def test_the_corrected_p_decides():
+    ways = {name: report.Replayed(4.0, 3.0, [0.1, 0.3]) for name in "ab"}
+    test = {"a − b": report.PairedTest(2, -0.2, -0.3, -0.1, p=0.01, p_holm=0.2)}
+    assert "Not told apart" in report.replay_section(report.Replays(ways, test)).lead
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_setting_without_headroom_is_no_ranking(enough):
+    ways = {"none": report.Replayed(4.1, 3.0, [0.4]), "random": report.Replayed(4.0, 3.0, [0.3])}
+    room = {"random": report.Room(0.1, 0.01 if enough else 0.2, enough)}
+    lead = report.replay_section(report.Replays(ways, {}, room)).lead
+    assert ("nothing below is a ranking" in lead) is not enough
+    assert ("takes away 25 % of the 0.400 nats" in lead) is enough
 
 
 def test_scaling_draws_the_law_that_predicts_best():

@@ -73,6 +73,7 @@ def test_printed_parameters_predict_what_the_centred_form_predicts(name):
         "steps": rng.uniform(10.0, 100.0, 7),
         "l_ft": rng.uniform(0.5, 1.0, 7),
         "mix": rng.uniform(0.01, 0.2, 7),
+        "kl_ft": rng.uniform(0.01, 0.2, 7),
     }
     columns = {k: columns[k] for k in law.columns}
     centre = {"log_P": np.log(3e5), "log_steps": np.log(30.0)}

@@ -79,6 +79,28 @@ def test_predictions_of_the_published_surface_are_recovered(law):
     json.dumps(made.summary(), allow_nan=False)
 
 
+NEWS = {
+    "s": 3.1285 - 1.0615 * 1.9253,
+    "K": -1.0615 * 0.0028 * (11000.0**0.0458 + 97.8466**0.1044) ** 7.5996,
+    "w": 11000.0**0.0458 / (11000.0**0.0458 + 97.8466**0.1044),
+    "alpha": 0.0458,
+    "beta": 0.1044,
+    "rho": 7.5996,
+}
+
+
+@pytest.mark.parametrize("law", ["multiplicative", "joint_rho"])
+@pytest.mark.parametrize(("true", "r2"), [(TRUE, 0.9598), (NEWS, 0.9769)])
+def test_both_published_surfaces_are_predicted_within_one_percent(law, true, r2):
+    p, n = (g.ravel() for g in np.meshgrid(RANKS, np.arange(60.0, 261.0, 10.0)))
+    clean = evaluate("joint_rho", true, {"P": p, "steps": n})
+    for seed in range(3):
+        noise = clean.std() * np.sqrt(1.0 / r2 - 1.0)
+        l_f = clean + np.random.default_rng(seed).normal(0.0, noise, clean.shape)
+        made = fit(law, {"P": p, "steps": n, "l_f": l_f}, bootstraps=0, heldout=False, warn=False)
+        np.testing.assert_allclose(made.predict(p, n), clean, rtol=0.01)
+
+
 @pytest.mark.parametrize("loss", ["mse", "huber-log"])
 def test_no_other_solver_finds_a_lower_loss(loss):
     table, _ = surface(noise_r2=0.95, seed=3)

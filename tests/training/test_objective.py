@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from forget_jax.lm import decoder, lora
+from forget_jax.lm.logprob import Head, target_kl
 from forget_jax.lm.model import Adapters, Batch
 from forget_jax.training.checkpoints import Checkpoints
 from forget_jax.training.loop import Listener, Recipe, StepPlan, Task, train
-from forget_jax.training.objective import Objective, Quadratic, nll
+from forget_jax.training.objective import Objective, Quadratic, kl_to_base, nll, nll_and_kl
 from forget_jax.training.settings import Train
 
 ADAPTER = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|mlp/down)")
@@ -84,10 +85,10 @@ def same(a, b):
 
 
 def by_hand(model, tasks, start, penalty):
-    """Every task alone by optax, on jax.grad of the mean NLL from all logits plus the penalty.
+    """Every task alone by optax, on jax.grad of the mean cost from all logits plus the penalty.
 
     Returns:
-      By task the trained tree, and the NLL and the gradient's norm of every step.
+      By task the trained tree, and the cost and the gradient's norm of every step.
     """
     plan = StepPlan(tasks, TRAIN)
     optimizer = optax.chain(
@@ -96,17 +97,22 @@ def by_hand(model, tasks, start, penalty):
         optax.add_decayed_weights(0.01),
     )
 
-    def mean_nll(tree, ids, mask):
-        h = decoder.hidden(model, Adapters(ADAPTER, tree), Batch(ids))
-        logp = jax.nn.log_softmax(h @ decoder.head(model.params).kernel_DxV)
-        chosen = jnp.take_along_axis(logp[:, :-1], ids[:, 1:, None], axis=-1)[..., 0]
-        return -(chosen * mask[:, 1:]).sum() / mask.sum()
+    def log_softmax(adapters, ids):
+        h = decoder.hidden(model, adapters, Batch(ids))
+        return jax.nn.log_softmax(h @ decoder.head(model.params).kernel_DxV)[:, :-1]
+
+    def mean_cost(tree, ids, mask, cost):
+        base, logp = log_softmax(None, ids), log_softmax(Adapters(ADAPTER, tree), ids)
+        nll = -jnp.take_along_axis(logp, ids[:, 1:, None], axis=-1)[..., 0]
+        kl = (jnp.exp(base) * (base - logp)).sum(-1)
+        token = jnp.where(cost == 1, 0, nll) + jnp.where(cost == 0, 0, kl)
+        return (token * mask[:, 1:]).sum() / mask.sum()
 
     @jax.jit
-    def gradient(tree, ids, mask, strength, anchor, importance):
+    def gradient(tree, ids, mask, cost, strength, anchor, importance):
         def whole(tree):
             pull = jax.tree.map(lambda x, a, i: (i * (x - a) ** 2).sum(), tree, anchor, importance)
-            loss = mean_nll(tree, ids, mask)
+            loss = mean_cost(tree, ids, mask, cost)
             return loss + strength / 2 * sum(jax.tree.leaves(pull)), loss
 
         return jax.grad(whole, has_aux=True)(tree)
@@ -122,11 +128,12 @@ def by_hand(model, tasks, start, penalty):
         importance = ones if penalty.importance is None else of_task(penalty.importance, m)
         state, losses, norms = optimizer.init(tree), [], []
         for step in range(task.steps):
-            rows = [plan.examples[i] for i in plan.rows_of(m, step)]
+            index = plan.rows_of(m, step)
+            rows, cost = [plan.examples[i] for i in index], plan.cost_of[index][:, None]
             ids, mask = np.zeros((2, len(rows), 16), np.int32)
             for r, e in enumerate(rows):
                 ids[r, : len(e.ids)], mask[r, : len(e.ids)] = e.ids, e.is_target
-            grads, loss = gradient(tree, ids, mask, strength, anchor, importance)
+            grads, loss = gradient(tree, ids, mask, cost, strength, anchor, importance)
             losses.append(float(loss))
             norms.append(float(optax.tree.norm(grads)))
             change, state = optimizer.update(grads, state, tree)
@@ -188,10 +195,40 @@ def test_what_a_row_costs_is_a_value(tiny_model, tasks, start):
     one = [dataclasses.replace(tasks[0], steps=1)]
     begin = jax.tree.map(lambda x: x[:1], start)
     (_, (once,)), (_, (twice,)) = (
-        fit(tiny_model, one, Objective(row), settings, initial=begin) for row in (nll, twice_nll)
+        fit(tiny_model, one, Objective((row,)), settings, initial=begin) for row in (nll, twice_nll)
     )
     assert twice["loss"]["t0"] == pytest.approx(2 * once["loss"]["t0"], rel=1e-6)
     assert twice["grad_norm"]["t0"] == pytest.approx(2 * once["grad_norm"]["t0"], rel=1e-6)
+
+
+def test_rows_of_several_costs_are_those_of_a_gradient_written_by_hand(tiny_model, tasks, start):
+    """NLL, KL to the base, and both, in one step and under several tasks."""
+    costs = [np.array([0, 1, 2, 1, 0]), None, np.array([2, 1, 0, 0, 1])]
+    tasks = [dataclasses.replace(t, costs=c) for t, c in zip(tasks, costs, strict=True)]
+    objective = Objective((nll, kl_to_base, nll_and_kl), quadratic(start, False))
+    trained, records = fit(tiny_model, tasks, objective, initial=start)
+    expected = by_hand(tiny_model, tasks, start, objective.penalty)
+    for m, (tree, losses, norms) in enumerate(expected):
+        name = tasks[m].name
+        mine = [r for r in records if name in r["loss"]]
+        np.testing.assert_allclose([r["loss"][name] for r in mine], losses, rtol=1e-5)
+        np.testing.assert_allclose([r["grad_norm"][name] for r in mine], norms, rtol=1e-4)
+        assert relative(of_task(trained, m), tree) < 1e-4
+
+
+def test_kl_does_not_depend_on_how_many_logits_are_alive():
+    rng = np.random.default_rng(0)
+    base, h = rng.normal(0, 1, (2, 3, 7, 8)).astype(np.float32)
+    head = Head(jnp.asarray(rng.normal(0, 1, (8, 61)), jnp.float32), False)
+    at = rng.integers(0, 7, (3, 5))
+
+    def value(h, most):
+        return target_kl(base, h, head, at, most).sum()
+
+    whole, parts = (jax.value_and_grad(value)(h, most) for most in (2**20, 2 * 3 * 61 * 2))
+    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-6)
+    np.testing.assert_allclose(parts[1], whole[1], atol=1e-6)
+    assert whole[0] > 1 and abs(target_kl(h, h, head, at)).max() < 1e-6
 
 
 @pytest.mark.parametrize("ends", [(3,), (1, 2, 4)])

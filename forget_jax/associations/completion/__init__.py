@@ -25,11 +25,25 @@ from forget_jax.errors import UserError
 __all__ = ["METHODS", "Method", "complete", "predict_rows", "resolve"]
 
 Array = jax.Array
+SCATTERED = 0.5  # share of known entries in the middle row below which rows are not fitted alone
+MOST_ROWS = 128
 
 
-@functools.partial(jax.jit, static_argnames="method")
-def _fill(z_MxN: Array, known_MxN: Array, key: Array, options: Any, *, method: str) -> Array:
-    return METHODS[method].fill(z_MxN, known_MxN, key, options)
+@functools.partial(jax.jit, static_argnames=("method", "scattered"))
+def _fill(
+    z_MxN: Array, known_MxN: Array, key: Array, options: Any, *, method: str, scattered: bool
+) -> Array:
+    chosen = METHODS[method]
+    if scattered and chosen.scattered is not None:
+        return chosen.scattered(z_MxN, known_MxN, key, options)
+    return chosen.fill(z_MxN, known_MxN, key, options)
+
+
+def _is_scattered(known_MxN: np.ndarray) -> bool:
+    """Whether the typical row knows less than half, or there are too many to fit one by one."""
+    rows, columns = known_MxN.any(1), known_MxN.any(0)
+    share_M = known_MxN[rows][:, columns].mean(1)
+    return bool(np.median(share_M) < SCATTERED or rows.sum() > MOST_ROWS)
 
 
 @functools.partial(jax.jit, static_argnames=("method", "batch"))
@@ -98,7 +112,14 @@ def complete(
     _, settings = resolve(method, options, *shape)
     zeroed = jnp.asarray(np.where(known_MxN, z_MxN, 0))
     key = jax.random.key(seed)
-    estimate = _fill(zeroed, jnp.asarray(known_MxN), key, settings, method=method)
+    estimate = _fill(
+        zeroed,
+        jnp.asarray(known_MxN),
+        key,
+        settings,
+        method=method,
+        scattered=_is_scattered(known_MxN),
+    )
     return np.where(known_MxN, z_MxN, np.asarray(estimate).astype(z_MxN.dtype))
 
 

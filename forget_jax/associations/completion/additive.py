@@ -72,18 +72,26 @@ def extended(
     left_M = sum_M - n * mean
     left_N = sum_N - m * mean + new_N - weight_N * mean
     left_new = (new_N - weight_N * mean).sum()
+    share_N = 1 / (m + weight_N + options.shrink_columns)
+    known_N = weight_N * share_N
 
-    def columns(row_M: Array, new: Array) -> Array:
-        return (left_N - row_M.sum() - weight_N * new) / (m + weight_N + options.shrink_columns)
+    # A step needs of the column effects only two sums, which are linear in what the rows have.
+    sums = (left_N * share_N).sum(), share_N.sum(), known_N.sum()
+    known_sums = (left_N * known_N).sum(), known_N.sum(), (weight_N * known_N).sum()
+
+    def rows(total: Array, new: Array) -> tuple[Array, Array]:
+        in_all, in_known = (x[0] - total * x[1] - new * x[2] for x in (sums, known_sums))
+        count = jnp.maximum(weight_N.sum() + options.shrink_rows, 1e-9)
+        return (left_M - in_all) / (n + options.shrink_rows), (left_new - in_known) / count
 
     def step(_: int, effect: tuple[Array, Array]) -> tuple[Array, Array]:
-        column_N = columns(*effect)
-        count = jnp.maximum(weight_N.sum() + options.shrink_rows, 1e-9)
-        new = (left_new - weight_N @ column_N) / count
-        return (left_M - column_N.sum()) / (n + options.shrink_rows), new
+        row_M, new = rows(*effect)
+        return row_M.sum(), new
 
-    row_M, new = jax.lax.fori_loop(0, STEPS, step, (jnp.zeros_like(sum_M), jnp.zeros_like(mean)))
-    return Effects(mean, row_M, columns(row_M, new)), new
+    nothing = jnp.zeros_like(mean)
+    effect = jax.lax.fori_loop(0, STEPS - 1, step, (nothing, nothing))
+    row_M, new = rows(*effect)
+    return Effects(mean, row_M, (left_N - row_M.sum() - weight_N * new) * share_N), new
 
 
 def extend(

@@ -20,14 +20,14 @@ import numpy as np
 
 from forget_jax.associations.completion import additive, als, column_mean, knn, mixture
 from forget_jax.associations.completion.settings import settings
+from forget_jax.associations.completion.weights import weigh
 
 Array = jax.Array
 MOST_COLUMNS = 2048  # that candidates are weighed on, drawn at random where there are more
+MOST_ROWS = 64  # that are left out, evenly spaced where there are more
 FEWEST_ROWS = 4  # from which on there are weights; below, they are the mixture's
 DRAWS = 4  # of known columns for each row left out
 WIDTHS = (30.0, 0.3, 0.03)  # of neighbours' similarity, in variances of the matrix
-STEPS, RATE = 1000, 2.0  # of the descent to the weights
-START = 0.7  # weight of the mixture where the descent starts; the rest is spread evenly
 TEMPER = 0.5  # power of the evidence: entries are not as independent as the models have it
 UNLIKE, SOFT = 0.7, 0.15  # the logarithm of the noise's scale at which a row counts as half unlike
 
@@ -61,6 +61,7 @@ class Models(NamedTuple):
 class Prepared(NamedTuple):
     models: Models
     weight_C: Array
+    bounds: tuple[Array, Array]  # 0 and 1 where the train rows hold nothing else, or infinite
 
 
 class Estimates(NamedTuple):
@@ -107,6 +108,11 @@ def _estimates(models: Models, columns_S: Array, values_S: Array, rank: int) -> 
     )
 
 
+def _bounds(z_MxN: Array) -> tuple[Array, Array]:
+    binary = ((z_MxN == 0) | (z_MxN == 1)).all()
+    return jnp.where(binary, 0, -jnp.inf), jnp.where(binary, 1, jnp.inf)
+
+
 def _usual(options: Settings) -> Array:
     """The weights of the mixture: all its models alike."""
     models = options.rank * len(mixture.POOLED)
@@ -116,7 +122,7 @@ def _usual(options: Settings) -> Array:
 
 
 def held_out(z_MxN: Array, options: Settings) -> Array:
-    """M × C × C mean products of the candidates' errors on every train row, left out in turn."""
+    """K × C × C mean products of the candidates' errors on K train rows, each left out in turn."""
     m, n = z_MxN.shape
     rng = np.random.default_rng(0)
     if n > MOST_COLUMNS:
@@ -138,33 +144,7 @@ def held_out(z_MxN: Array, options: Settings) -> Array:
 
         return jax.lax.map(draw, columns_DxS).mean(0)
 
-    return jax.lax.map(one, jnp.arange(m))
-
-
-def weigh(products_MxCxC: Array, start_C: Array) -> Array:
-    """Weights of the least squared error over the rows left out, by exponentiated gradient.
-
-    A row counts by the square root of its candidates' median error: neither do a few rows of large
-    entries decide alone, nor rows that hold nothing but noise. A candidate that is not finite has
-    no weight.
-    """
-    size_MxC = jnp.diagonal(products_MxCxC, axis1=1, axis2=2)
-    usable_C = jnp.isfinite(size_MxC).all(0)
-    tiny = jnp.finfo(size_MxC.dtype).tiny
-    products = jnp.where(usable_C[:, None] & usable_C, products_MxCxC, 0)
-    size_M = jnp.nanmedian(jnp.where(usable_C, size_MxC, jnp.nan), 1)
-    rooted = jnp.sqrt(jnp.maximum(size_M, tiny))
-    mean_CxC = (products / rooted[:, None, None]).mean(0)
-    mean_CxC = mean_CxC / jnp.maximum(jnp.nanmedian(size_M / rooted), tiny)
-
-    def step(_: int, weight_C: Array) -> Array:
-        slope_C = mean_CxC @ weight_C
-        return jax.nn.softmax(jnp.log(weight_C) - RATE * (slope_C - weight_C @ slope_C))
-
-    even_C = usable_C / jnp.maximum(usable_C.sum(), 1)
-    begin_C = jnp.where(usable_C, START * start_C + (1 - START) * even_C, 0)
-    found_C = jax.lax.fori_loop(0, STEPS, step, begin_C / begin_C.sum())
-    return jnp.where(jnp.isfinite(found_C).all(), found_C, start_C)
+    return jax.lax.map(one, jnp.linspace(0, m - 1, min(m, MOST_ROWS)).astype(jnp.int32))
 
 
 def prepare(z_MxN: Array, options: Settings) -> Prepared:
@@ -172,12 +152,12 @@ def prepare(z_MxN: Array, options: Settings) -> Prepared:
     weight_C = _usual(options)
     if z_MxN.shape[0] >= FEWEST_ROWS and z_MxN.shape[1] > 1:
         weight_C = weigh(held_out(z_MxN, options), weight_C)
-    return Prepared(_models(z_MxN, options), weight_C)
+    return Prepared(_models(z_MxN, options), weight_C, _bounds(z_MxN))
 
 
 def again(state: Prepared, z_MxN: Array, options: Settings) -> Prepared:
     """The candidates from other rows, under the weights found before."""
-    return Prepared(_models(z_MxN, options), state.weight_C)
+    return Prepared(_models(z_MxN, options), state.weight_C, state.bounds)
 
 
 def extend(
@@ -194,7 +174,8 @@ def extend(
     factors_k = jnp.where(weight_G[:, None] > 0, weight_G[:, None] * found.factors_Gxk, 0).sum(0)
     others_N = jnp.where(weight_O[:, None] > 0, weight_O[:, None] * found.rows_OxN, 0).sum(0)
     gaussian = models.gaussian
-    return weight_G.sum() * gaussian.mean_N + factors_k @ gaussian.basis_kxN + others_N
+    row_N = weight_G.sum() * gaussian.mean_N + factors_k @ gaussian.basis_kxN + others_N
+    return jnp.clip(row_N, *state.bounds)
 
 
 def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array:

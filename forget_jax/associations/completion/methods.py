@@ -17,8 +17,10 @@ from forget_jax.associations.completion import (
     knn,
     logistic,
     mixture,
+    scattered,
     sgd,
     soft_impute,
+    variational,
 )
 from forget_jax.errors import UserError
 
@@ -34,6 +36,7 @@ class Method(NamedTuple):
       prepare, extend: of one new row beside complete train rows, or None.
       spare_rows: rows needed beyond the rank.
       again: the state of other rows, with what is slow to choose kept of a state of more; or None.
+      scattered: `fill` of a matrix of many rows, or of entries known here and there; or None.
     """
 
     options: type
@@ -42,11 +45,21 @@ class Method(NamedTuple):
     extend: Callable[..., Array] | None = None
     spare_rows: int = 0
     again: Callable[..., Any] | None = None
+    scattered: Callable[..., Array] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """All settings' names with their defaults."""
         return dataclasses.asdict(self.options())
+
+
+def _variational(z_MxN: Array, known_MxN: Array, key: Array, options: Any) -> Array:
+    """A Gaussian model's factors, by variational Bayes."""
+    return variational.fill(z_MxN, known_MxN, key, variational.Settings(options.rank))
+
+
+def _combined(z_MxN: Array, known_MxN: Array, key: Array, options: auto.Settings) -> Array:
+    return scattered.fill(z_MxN, known_MxN, key, options.rank)
 
 
 METHODS: dict[str, Method] = {
@@ -63,13 +76,29 @@ METHODS: dict[str, Method] = {
     "knn": Method(knn.Settings, knn.fill, knn.prepare, knn.extend),
     "als": Method(als.Settings, als.fill, als.prepare, als.extend),
     "gaussian": Method(
-        gaussian.Settings, gaussian.fill, gaussian.prepare, gaussian.extend, spare_rows=2
+        gaussian.Settings,
+        gaussian.fill,
+        gaussian.prepare,
+        gaussian.extend,
+        spare_rows=2,
+        scattered=_variational,
     ),
     "mixture": Method(
-        mixture.Settings, mixture.fill, mixture.prepare, mixture.extend, spare_rows=2
+        mixture.Settings,
+        mixture.fill,
+        mixture.prepare,
+        mixture.extend,
+        spare_rows=2,
+        scattered=_variational,
     ),
     "auto": Method(
-        auto.Settings, auto.fill, auto.prepare, auto.extend, spare_rows=3, again=auto.again
+        auto.Settings,
+        auto.fill,
+        auto.prepare,
+        auto.extend,
+        spare_rows=3,
+        again=auto.again,
+        scattered=_combined,
     ),
     "soft_impute": Method(
         soft_impute.Settings, soft_impute.fill, soft_impute.prepare, soft_impute.extend

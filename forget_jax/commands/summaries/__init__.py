@@ -14,8 +14,12 @@ from forget_jax.commands.summaries.experiments import (
     TOTAL,
     Arm,
     ArmBySeed,
+    CurvePoint,
     Factoids,
+    Headroom,
     Law,
+    Mix,
+    MixedRow,
     Quickstart,
     Replay,
     Scaling,
@@ -23,10 +27,12 @@ from forget_jax.commands.summaries.experiments import (
     Strategy,
     Surface,
 )
+from forget_jax.commands.summaries.laws import Checks, Eq4, Fan, RhoProfile, Tried
 from forget_jax.commands.summaries.matrices import (
     Associate,
     Evaluate,
     ExpectedError,
+    ExpectedMean,
     Failed,
     Forgotten,
     MeanForgetting,
@@ -36,7 +42,9 @@ from forget_jax.commands.summaries.matrices import (
     PredictedTask,
     Probes,
     ProbesDiffer,
+    RobustMean,
 )
+from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan
 from forget_jax.commands.summaries.runs import (
     Bench,
     Export,
@@ -54,24 +62,36 @@ from forget_jax.files import PathLike
 __all__ = [
     "COMMANDS",
     "TOTAL",
+    "Answer",
     "Arm",
     "ArmBySeed",
     "Associate",
     "Bench",
+    "Candidate",
+    "Checks",
+    "Curve",
+    "CurvePoint",
+    "Eq4",
     "Evaluate",
     "ExpectedError",
+    "ExpectedMean",
     "Export",
     "Factoids",
     "Failed",
+    "Fan",
     "Finetune",
     "Forgotten",
+    "Headroom",
     "Law",
     "MeanForgetting",
     "Method",
     "MethodsDiffer",
+    "Mix",
+    "MixedRow",
     "NotFinite",
     "OrderDependence",
     "OverContext",
+    "Plan",
     "Predict",
     "PredictedTask",
     "Pretrain",
@@ -79,6 +99,8 @@ __all__ = [
     "ProbesDiffer",
     "Quickstart",
     "Replay",
+    "RhoProfile",
+    "RobustMean",
     "Scaling",
     "Score",
     "StrategiesDiffer",
@@ -86,6 +108,7 @@ __all__ = [
     "Summary",
     "Surface",
     "Training",
+    "Tried",
     "load",
     "read",
     "to_json",
@@ -100,7 +123,9 @@ Summary = (
     | Predict
     | Probes
     | Replay
+    | Mix
     | Scaling
+    | Plan
     | Factoids
     | Export
     | Bench

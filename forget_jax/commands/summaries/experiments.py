@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from forget_jax.commands.summaries.codec import FLAT
+from forget_jax.commands.summaries.laws import Checks
 from forget_jax.commands.summaries.matrices import Method
 from forget_jax.commands.summaries.runs import OverContext, Training
 
@@ -12,36 +13,73 @@ TOTAL = "total"  # of Quickstart.seconds
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """What a strategy of replay comes to.
+    """What a way of replaying comes to: a strategy at a ratio and a cost.
 
     Attributes:
+      strategy, ratio, cost: what it is; ratio 0 without replay.
       upstream_nll: mean NLL of held-out upstream examples, nats a token.
       task_loss: mean loss on held-out rows of the tasks, nats a token.
       mean_z: mean forgetting of the held-out upstream examples, nats a token.
       z: the same for each pair of task and seed, tasks outermost.
+      loss: of the tasks, for the same pairs.
+      z_pool: mean forgetting of the candidates for replay; None where it was not measured.
+      z_by_kind: mean_z, by kind of the examples (their source up to its first slash).
+      recovered: share of (none − random) that it saves beyond random replay, and its 95 %
+        bootstrap interval over tasks; None without both.
+      extra_forward, extra_training: FLOPs beyond those of the fine-tune without replay, as a share
+        of these; mean of tasks.
     """
 
+    strategy: str
+    ratio: float
+    cost: str
     upstream_nll: float
     task_loss: float
     mean_z: float
     z: tuple[float, ...]
+    loss: tuple[float, ...]
+    z_pool: float | None
+    z_by_kind: dict[str, float]
+    recovered: tuple[float, float, float] | None
+    extra_forward: float
+    extra_training: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StrategiesDiffer:
-    """Forgetting under one strategy less another's, paired by task and seed; nats a token.
+    """Forgetting under one way less under another, paired by task and seed; nats a token.
 
     Attributes:
-      pairs: one is a task under a seed.
-      mean, low, high: of the differences, with the 95 % t interval.
-      p: two-sided, of the paired t test.
+      pairs, tasks: one pair is a task under a seed; tasks are the clusters.
+      mean, low, high: of the tasks' differences, with the 95 % t interval.
+      p: two-sided sign-flip permutation test, whole tasks flipped; None for one task.
+      p_holm: the same, corrected over the comparisons with the same other.
+      tasks_needed: at which such an effect would be found at 5 % in 4 of 5 comparisons.
     """
 
     pairs: int
+    tasks: int
     mean: float
-    low: float
-    high: float
-    p: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    tasks_needed: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headroom:
+    """Whether strategies can be told apart in this setting.
+
+    Attributes:
+      mean: forgetting without replay less that under random replay, nats a token.
+      noise: standard deviation of that difference between seeds of a task; None for one seed.
+      enough: whether the first is at least five times the second.
+    """
+
+    mean: float
+    noise: float | None
+    enough: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +87,9 @@ class Replay:
     """Strategies of replay compared.
 
     Attributes:
-      replay: by strategy.
-      paired_test: two strategies' forgetting, by `one − other`.
+      replay: by strategy, and ratio and cost where there are several.
+      paired_test: two ways' forgetting, by `one − other`.
+      headroom: of each ratio and cost, by the name of its random replay.
       base_upstream_nll: of the held-out upstream examples, nats a token.
       tasks, seeds: each is trained under every strategy.
       evaluated: upstream examples held out of replay.
@@ -61,6 +100,7 @@ class Replay:
     command: ClassVar[str] = "replay"
     replay: dict[str, Strategy]
     paired_test: dict[str, StrategiesDiffer]
+    headroom: dict[str, Headroom]
     base_upstream_nll: float
     tasks: int
     seeds: int
@@ -70,6 +110,73 @@ class Replay:
     over_context: OverContext
     candidates: int
     observed: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedRow:
+    """A row that is replayed.
+
+    Attributes:
+      weight: it was drawn by.
+      value: of the strategy, by which candidates are weighed.
+      why: in words.
+      text: its beginning.
+    """
+
+    name: str
+    source: str
+    weight: float
+    value: float
+    why: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One ratio of a measured curve; means over tasks with half their 95 % intervals, nats a token.
+
+    Attributes:
+      ratio: replayed rows per task row; 0 for none.
+      z, loss: forgetting, and the tasks' own loss.
+    """
+
+    ratio: float
+    z: float
+    z_half: float | None
+    loss: float
+    loss_half: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What to replay for one task.
+
+    Attributes:
+      strategy: by which candidates are weighed.
+      ratio: replayed rows per task row.
+      task_rows, replayed, candidates: counts.
+      rows: the first of those that are replayed.
+      expected_z: mean forgetting of the candidates without replay, nats a token; None where nothing
+        says.
+      expected_z_by_source: the same by source.
+      curve: what was measured at several ratios, on the same model.
+      saved: the share of forgetting that the curve's nearest ratio takes away.
+      trainers: by trainer, what to paste.
+    """
+
+    command: ClassVar[str] = "mix"
+    strategy: str
+    ratio: float
+    task_rows: int
+    replayed: int
+    candidates: int
+    rows: tuple[MixedRow, ...]
+    expected_z: float | None
+    expected_z_by_source: dict[str, float]
+    curve: tuple[CurvePoint, ...]
+    saved: float | None
+    trainers: dict[str, str]
     seconds: float
 
 
@@ -123,6 +230,7 @@ class Scaling:
       runs: that they come from; None for a table that does not say.
       seeds: a setting.
       curves: by law, its prediction over the grid, where it takes sizes and steps.
+      checks: how the laws were tried.
     """
 
     command: ClassVar[str] = "scaling"
@@ -132,6 +240,7 @@ class Scaling:
     runs: int | None
     seeds: int
     curves: dict[str, Surface]
+    checks: Checks
     seconds: float
 
 

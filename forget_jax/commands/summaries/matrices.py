@@ -153,6 +153,20 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RobustMean:
+    """A mean that random probes correct: right on average however wrong the predictions are.
+
+    Attributes:
+      z: in the matrix's unit.
+      low, high: of the interval, which holds where probes were drawn at random.
+    """
+
+    z: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeanForgetting:
     """Mean z over examples, those measured as they were measured and the others predicted.
 
@@ -160,6 +174,7 @@ class MeanForgetting:
       z: in the matrix's unit.
       low, high: of the interval.
       examples, measured: how many of them, and how many were measured.
+      robust: the doubly robust estimate; None with fewer than three measured.
     """
 
     z: float
@@ -167,6 +182,7 @@ class MeanForgetting:
     high: float
     examples: int
     measured: int
+    robust: RobustMean | None = field(default=None, metadata=SPARSE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +245,19 @@ class Predict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpectedMean:
+    """What error to expect of the mean of a source's examples.
+
+    Attributes:
+      rmse: over held-out tasks, in the matrix's unit.
+      bound: a new task stays below it with 90 % probability; not finite where there is none.
+    """
+
+    rmse: float
+    bound: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExpectedError:
     """What error to expect of a new task's row.
 
@@ -237,6 +266,7 @@ class ExpectedError:
       rmse: over all entries of held-out tasks, in the matrix's unit.
       low, high: the central 90 % of held-out tasks lie between.
       bound: a new task stays below it with 90 % probability; not finite where there is none.
+      means: of the means of each source, and of all examples under the empty name.
     """
 
     observed: int
@@ -244,6 +274,7 @@ class ExpectedError:
     low: float
     high: float
     bound: float
+    means: dict[str, ExpectedMean] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,95 @@
+"""How laws were tried, and what is planned by them, as a page shows it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from forget_jax import report
+from forget_jax.report.law_checks import check_figures, check_tables, verdict
+
+P = np.repeat([1000.0, 4000.0], 4)
+STEPS = np.tile([10.0, 20, 40, 80], 2)
+L_F = 0.01 * P**0.2 * STEPS**0.5
+
+
+def checks(**changed):
+    fan = report.Extrapolated("power", 1000.0, 48.0, [10, 80], [0.1, 0.2], [0.05, 0.1], [0.2, 0.4])
+    held = {"rank": {"constant": (0.01, 0.2, 0.9, 8), "power": (-0.02, 0.1, math.nan, 8)}}
+    values = {
+        "tried": held,
+        "line": (1.0, -0.5),
+        "ranks": [(1000.0, -0.5, 0.3), (4000.0, -0.6, 0.2)],
+        "p_level": 0.03,
+        "p_slope": 0.6,
+        "test": "F between ranks",
+        "best": "power",
+        "residuals": [(1000.0, 10.0, 0.1), (4000.0, 80.0, -0.2)],
+        "fan": [fan],
+        "rho": ([1.0, 5.0, 50.0], [9.0, 0.0, 1.0]),
+    }
+    return report.LawChecks(**{**values, **changed})
+
+
+def test_every_check_has_its_picture_and_an_empty_one_has_none():
+    titles = [f.title for f in check_figures(checks(), P, STEPS, L_F)]
+    assert titles == ["Where the law errs", "Predicting the last steps", "How well rho is known"]
+    empty = report.LawChecks()
+    assert check_figures(empty, P, STEPS, L_F) == [] and check_tables(empty) == []
+    assert verdict(empty) == ""
+
+
+def test_what_was_left_out_stands_by_error_with_its_coverage():
+    left_out, ranks = check_tables(checks())
+    assert [row[1] for row in left_out.rows] == ["power", "constant"]
+    assert left_out.rows[0][4] == "–" and left_out.rows[1][4] == "90 %"
+    assert "p = 0.0300 for the level" in ranks.note and "F between ranks" in ranks.note
+    assert ranks.rows[1] == (4000, -0.6, 0.2)
+
+
+@pytest.mark.parametrize(("error", "word"), [(0.1, "beats"), (0.2, "is no better than")])
+def test_the_lead_says_whether_a_law_beats_the_nulls(error, word):
+    held = {"method": {"constant": (0, 0.2, 0.9, 8), "power": (0, error, 0.9, 8)}}
+    assert f"“power” {word} the best null “constant”" in verdict(checks(tried=held))
+
+
+def test_a_table_without_steps_or_losses_is_drawn_as_far_as_it_goes():
+    nothing = [math.nan] * 8
+    points = {"P": P, "steps": nothing, "l_ft": nothing, "l_f": nothing, "run": range(8)}
+    section = report.scaling_section(points, {"power": report.FittedLaw()}, checks=checks(fan=()))
+    assert [f.title for f in section.figures] == ["Where the law errs", "How well rho is known"]
+    whole = report.scaling_section({**points, "steps": STEPS, "l_ft": -L_F, "l_f": L_F}, {})
+    assert len(whole.figures) == 2
+
+
+def test_a_plan_says_its_answer_its_interval_and_its_grounds():
+    best = report.Planned(
+        P=4000.0,
+        rank=4.0,
+        lr=1e-3,
+        steps=40.0,
+        steps_interval=(31.0, 52.0),
+        forgetting=0.1,
+        run_interval=(0.08, 0.12),
+        l_ft=1.9,
+    )
+    basis = report.PlanBasis(
+        law="power",
+        formula="K*N^x",
+        target="kl",
+        limit=0.1,
+        level=0.95,
+        laws={"power": (0.9, -10.0, 0.01)},
+        nulls={"constant": 0.2},
+        tried={"rank": (0.001, 0.01, 0.93, 8)},
+        valid={"steps": (10.0, 80.0)},
+        warnings=("6 runs only",),
+    )
+    curve = {"steps": [10, 80], "forgetting": [0.05, 0.2], "low": [0.04, 0.1], "high": [0.1, 0.3]}
+    measured = {"P": P, "steps": STEPS, "forgetting": L_F}
+    section = report.plan_section([best], basis, curve, measured)
+    assert "rank 4 and learning rate 0.001, 40 steps forget 0.100 nats" in section.lead
+    assert "(31.0 to 52.0); the lower end is the careful answer" in section.lead
+    assert "intervals held 93 % of the measurements, for 95 %" in section.lead
+    assert [t.title for t in section.tables][-1] == "What the fit warns of"
+    assert report.page("plan", [section], {})
