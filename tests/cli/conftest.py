@@ -20,7 +20,7 @@ FEW = [
     "--config.train.warmup=1",
     "--config.lora.rank=2",
 ]
-SECONDS = float(os.environ.get("SECONDS", "300"))  # until two processes are taken for hanging
+PATIENCE = float(os.environ.get("PATIENCE", "300"))  # seconds until two processes are taken to hang
 SCORE = ["--config.score.buckets=1", "--config.score.chunk=8"]
 
 
@@ -80,7 +80,7 @@ def on_two_processes(forked: Server) -> Callable[[list[str]], None]:
             for i in range(2)
         ]
         try:
-            said = [p.communicate(timeout=SECONDS) for p in processes]
+            said = [p.communicate(timeout=PATIENCE) for p in processes]
         finally:
             for process in processes:
                 process.kill()
