@@ -99,7 +99,12 @@ FACTS = {
 GRID = {"task": SKILLS[0], "upstream": TEXTS, "ranks": "1,2", "steps": "2,3,4"}
 LAWS = {"laws": "constant,linear", "data.context": 64, "score.buckets": 1}
 TASKS = {"tasks": ",".join(SKILLS), "upstream": TEXTS, "data.context": 64, "tasks_together": 4}
-REPLAY = {"tasks": SKILLS[0], "replay.observed": 6, "replay.method": "additive"}
+REPLAY = {
+    "tasks": SKILLS[0],
+    "replay.ratio": 0.125,
+    "replay.observed": 6,
+    "replay.method": "additive",
+}
 PREDICT = {"observed": 6, "seeds": 2, "split.test_tasks": "0", "methods": "additive,column_mean"}
 
 # The fields of each command, and what it reads of another's run.

@@ -30,6 +30,7 @@ PARTS = {
         "tasks": "builtin:skill/addition[:12]",
         "score.buckets": 1,
         "replay.observed": 6,
+        "replay.ratio": 0.125,
         "replay.method": "additive",
     },
     "scaling": {

@@ -77,7 +77,7 @@ def all_sections(name: str = "a name") -> list[report.Section]:
     forgetting = report.Forgetting(z_MxN, names[:5], names, names[:1] * 20 + names[1:2] * 20, names)
     law = report.FittedLaw({name: 0.5}, {name: (0.4, 0.6)}, r2=0.9, bic=-3.0)
     surface = report.LawSurface([1000.0, 4000.0], [10.0, 20.0], [[0.1, 0.2], [0.2, 0.3]])
-    replayed = report.Replayed(4.0, 3.0, [0.1, 0.2, 0.3], strategy=name, recovered=(0.2, 0.1, 0.3))
+    replayed = report.Replayed(4.0, 3.0, [0.1, 0.2, 0.3], strategy="one", recovered=(0.2, 0.1, 0.3))
     test = report.PairedTest(pairs=3, mean=-0.1, low=-0.2, high=0.0, p=0.01)
     room = report.Room(mean=0.1, noise=0.2, enough=False)
     replays = report.Replays({name: replayed, "b": replayed}, {name: test}, {name: room})
