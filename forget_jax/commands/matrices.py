@@ -1,5 +1,6 @@
 """What commands read as a matrix: its files, workdirs, tables of scores, and examples' own rows."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from forget_jax.fleet.cells import BASE
 from forget_jax.scoring.table import NLL
 
 EXAMPLES = "examples.jsonl"  # of a workdir with a matrix: the rows that its columns are
+OTHER_BASE = 0.05  # nats a token, median, beyond which the base is another one
 BEGINNING = 600  # characters of a column's text that a page shows
 TABLES = ("forgetting.zarr", "scores.zarr")  # of a workdir, the first that there is
 
@@ -86,6 +88,36 @@ def base_scores(path: PathLike) -> pd.DataFrame | None:
         return None
     scored = forgetting.read(table, str(table))
     return _base(scored) if BASE in scored.model.values else None
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseMoved:
+    """How another scoring of a base differs from a matrix's own, on the examples of both.
+
+    Attributes:
+      retokenised: rows of the examples with other numbers of target tokens, `tokens_here` and
+        `tokens_there`.
+      nll: median difference of the NLLs, nats a token.
+    """
+
+    retokenised: pd.DataFrame
+    nll: float
+
+    @property
+    def is_another(self) -> bool:
+        """Whether it is another base."""
+        return self.nll > OTHER_BASE
+
+
+def base_moved(path: PathLike, base: pd.DataFrame) -> BaseMoved | None:
+    """Compares `nll` and `tokens` by example with a matrix's base; None where none is kept."""
+    kept = base_scores(path)
+    if kept is None:
+        return None
+    both = base.add_suffix("_here").join(kept.add_suffix("_there"), how="inner")
+    other = both[both.tokens_here != both.tokens_there]
+    apart = (both.nll_here - both.nll_there).abs().median()
+    return BaseMoved(other, float(apart) if len(both) else 0.0)
 
 
 def _base(scored: xr.Dataset) -> pd.DataFrame:

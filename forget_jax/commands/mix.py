@@ -36,7 +36,6 @@ from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import likelihood
 from forget_jax.scoring.stream import Layout
 
-OTHER_BASE = 0.05  # nats a token, median over probes, beyond which the matrix is another base's
 SHOWN = 20  # rows of the page
 
 
@@ -293,20 +292,19 @@ def _check_same_base(settings: Mix, measured: pd.DataFrame) -> None:
     Raises:
       UserError: says how many, or by how much.
     """
-    kept = matrices.base_scores(settings.matrix.path)
-    if kept is None:
+    moved = matrices.base_moved(settings.matrix.path, measured[["nll", "tokens"]])
+    if moved is None:
         return
-    kept = kept.reindex(measured.index)
-    if others := int((kept.tokens != measured.tokens).sum()):
+    if others := len(moved.retokenised):
         raise UserError(
-            f"{others} of {len(kept)} candidates have other numbers of target tokens than where "
-            "the matrix was made; give the fields of data and the model it was made with"
+            f"{others} of {len(measured)} candidates have other numbers of target tokens than "
+            "where the matrix was made; give the fields of data and the model it was made with"
         )
-    apart = float(np.nanmedian(np.abs(kept.nll - measured.nll)))
-    if apart > OTHER_BASE:
+    if moved.is_another:
         raise UserError(
-            f"the matrix is of another base: NLLs of the same examples differ by {apart:.3f} nats "
-            "a token (median); give the matrix of this base, or the data fields it was made with"
+            f"the matrix is of another base: NLLs of the same examples differ by {moved.nll:.3f} "
+            "nats a token (median); give the matrix of this base, or the data fields it was made "
+            "with"
         )
 
 

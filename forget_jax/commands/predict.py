@@ -33,7 +33,6 @@ from forget_jax.runs.workdir import Workdir
 SHOWN = 12  # examples of the page, for each task
 MOST_FITS = 20  # sets of known columns that intervals are calibrated for one by one
 KNOWN = 0.5  # share of its entries above which a row is learned from
-OTHER_BASE = 0.05  # nats a token, median, beyond which the base is another one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,11 +157,10 @@ def _with_probes(settings: Predict) -> Rows:
 
 def _check_base(settings: Predict, base: pd.DataFrame) -> None:
     """Refuses probes that were tokenised otherwise, or scored under another base."""
-    kept = matrices.base_scores(settings.matrix.path)
-    if kept is None:
+    moved = matrices.base_moved(settings.matrix.path, base)
+    if moved is None:
         return
-    both = base.add_suffix("_here").join(kept.add_suffix("_there"), how="inner")
-    other = both[both.tokens_here != both.tokens_there]
+    other = moved.retokenised
     if len(other):
         first = other.iloc[0]
         raise UserError(
@@ -170,11 +168,11 @@ def _check_base(settings: Predict, base: pd.DataFrame) -> None:
             f"in {settings.matrix.path}, such as {other.index[0]}: {int(first.tokens_here)} and "
             f"{int(first.tokens_there)}; score them with the `data` settings of that run"
         )
-    apart = float((both.nll_here - both.nll_there).abs().median()) if len(both) else 0.0
-    if apart > OTHER_BASE:
+    if moved.is_another:
         raise UserError(
             f"{settings.probes.path}: its base gives the probes another loss than that of "
-            f"{settings.matrix.path} (by {apart:.2f} nats a token): give score the same model.path"
+            f"{settings.matrix.path} (by {moved.nll:.2f} nats a token): give score the same "
+            "model.path"
         )
 
 
