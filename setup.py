@@ -32,6 +32,7 @@ setup(
         "pandas>=2.2",
         "pyarrow>=17.0",
         "ml_collections>=1.1",
+        "pyyaml>=6.0",
         "etils[epath]>=1.12",
         "zarr>=3.0",
         "xarray>=2025.1",

@@ -44,9 +44,10 @@ USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--co
                   [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
        forget-jax --version
 
-NAME is a config of configs/ or the path of a .py file. --distributed joins the processes of one
-run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of process 0, the number
-of processes, and the number of this one from 0. launch/ holds scripts that start them.
+NAME is a config of configs/ or the path of a .py, .yaml or .json file. --distributed joins the
+processes of one run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of
+process 0, the number of processes, and the number of this one from 0. launch/ holds scripts that
+start them.
 --print-config shows the resolved config and runs nothing.
 
 Commands (each with --help for its fields and their defaults):
@@ -66,7 +67,7 @@ class Arguments:
     config: str = ""
     workdir: str | None = None
     distributed: str | None = None
-    overrides: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    overrides: list[tuple[str, str | None]] = dataclasses.field(default_factory=list)
     wants_help: bool = False
     wants_config: bool = False
 
@@ -95,6 +96,9 @@ def parse(argv: Sequence[str]) -> Arguments:
                 "--config.key=value, --distributed=auto, --print-config or --help"
             )
         if not equals:
+            if name not in known and (not rest or rest[0].startswith("--")):
+                found.overrides.append((name.removeprefix("--config."), None))  # such as `quick`
+                continue
             if not rest:
                 raise UserError(f"{name} needs a value: {name}=...")
             value = rest.pop(0)
@@ -176,7 +180,8 @@ def resolve(argv: Sequence[str]) -> Request | None:
     from forget_jax.commands import settings as tables
 
     table: Any = tables.TABLES[command]
-    config = tables.as_config(tables.read(table, configs.load(given.config or command))).lock()
+    named = configs.load(given.config or command, command)
+    config = tables.as_config(tables.read(table, named)).lock()
     for key, value in given.overrides:
         configs.override(config, key, value)
     if given.wants_help:
