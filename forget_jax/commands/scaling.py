@@ -18,6 +18,7 @@ from forget_jax.fleet import cells as grids
 from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.fleet.grid import Measured, points
+from forget_jax.lm.hf import modules
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
@@ -115,7 +116,8 @@ def _curves(fits: Mapping[str, scaling.Fit], table: pd.DataFrame) -> dict[str, S
 def _measure(settings: Scaling, work: Workdir) -> pd.DataFrame:
     """Trains the grid and measures every point: l_ft on held-out task rows, l_f on upstream."""
     lora, most, marks = settings.lora, max(settings.ranks), sorted(set(settings.steps))
-    scale_1 = LoRAConfig(most, float(most), False, lora.targets, dropout=lora.dropout)
+    targets = modules.expression(lora.targets)
+    scale_1 = LoRAConfig(most, float(most), False, targets, dropout=lora.dropout)
     recipe = Recipe(settings.train, scale_1)
     count = len(settings.ranks) * settings.seeds
     base, reader = values.load(settings.model, settings.data, recipe, settings.score, count, work)
