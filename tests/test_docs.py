@@ -43,6 +43,15 @@ def test_files_are_there(page):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("folder", ["forget_jax", "configs", "benchmarks", "tests"])
+def test_docstrings_and_comments_cite_pages_that_are_there(folder):
+    for file in (ROOT / folder).rglob("*.py"):
+        text = file.read_text()
+        assert [page for page in re.findall(r"docs/\w+\.md", text) if not (ROOT / page).exists()] == []
+        sections = re.findall(r"([\w/]+\.md) §", text)
+        assert [page for page in sections if not (ROOT / page).exists()] == [], file
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())

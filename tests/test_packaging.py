@@ -45,6 +45,9 @@ def test_from_any_folder(tmp_path):
     code = "import forget_jax.configs.score, forget_jax.benchmarks.table; import sys; "
     code += "assert not {'configs', 'benchmarks'} & set(sys.modules)"
     path = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    for name in ("configs", "benchmarks"):  # the folder's own, which are nobody's business here
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit(3)")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, check=True)
     command = [sys.executable, "-m", "forget_jax", "bench", "--config=bench:score", "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True)

@@ -181,7 +181,7 @@ def _finish(
         tuple(e.source for e in columns),
         settings.metric,
     )
-    save(work / "forgetting.zarr", matrix)
+    save(work / "forgetting.zarr", matrix, settings.model.path)
     known = np.isfinite(z_MxN)
     if not known.any():
         raise UserError(

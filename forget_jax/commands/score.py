@@ -74,7 +74,7 @@ def run(settings: Score, work: Workdir) -> Ended:
             f"(the table is in {work / 'scores.parquet'})"
         )
     bad = np.argwhere(~np.isfinite(nll))
-    z_MxN = _forgetting(work, scored, examples)
+    z_MxN = _forgetting(work, scored, examples, settings.model.path)
     means = [float(np.nanmean(z_N)) if np.isfinite(z_N).any() else None for z_N in z_MxN]
     summary = Summary(
         examples=scored.sizes["example"],
@@ -102,7 +102,9 @@ def run(settings: Score, work: Workdir) -> Ended:
     )
 
 
-def _forgetting(work: Workdir, scored: xr.Dataset, scored_of: Sequence[Example]) -> np.ndarray:
+def _forgetting(
+    work: Workdir, scored: xr.Dataset, scored_of: Sequence[Example], base: str
+) -> np.ndarray:
     """What each model but the base forgot, in nats a token (M, N); kept as a matrix for others."""
     if scored.sizes["model"] == 1:
         return np.empty((0, scored.sizes["example"]))
@@ -112,7 +114,7 @@ def _forgetting(work: Workdir, scored: xr.Dataset, scored_of: Sequence[Example])
     sources = tuple(examples[name].source for name in names)
     z_MxN = found.values
     tasks = tuple(map(str, found.task.values))
-    save(work / "forgetting.zarr", Matrix(z_MxN, tasks, names, sources, "nll"))
+    save(work / "forgetting.zarr", Matrix(z_MxN, tasks, names, sources, "nll"), base)
     matrices.keep_examples(work.path, [examples[name] for name in names])
     return z_MxN
 

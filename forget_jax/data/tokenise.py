@@ -36,7 +36,7 @@ class Template:
       eos: end completions and assistant turns with the end-of-sequence token.
       eos_target: whether that token is a target.
       eos_text: end plain texts with it too, as a target (for pretraining; scores leave it out,
-        lowrank.md §1).
+        arXiv 2406.14026).
       literal: special tokens that stand in a text are text; else they become special tokens.
       chat: a prompt and its completion are two turns of the tokenizer's own chat template.
     """
@@ -74,7 +74,7 @@ def _pieces(example: Example, template: Template) -> list[Piece]:
         completion = template.completion.format(completion=example.completion.strip())
         return [(_prompt(example, template), False), (completion, True), *eos]
     pieces: list[Piece] = []
-    for role, text in example.messages:  # as remix.md §1 has it, the newline after a turn included
+    for role, text in example.messages:  # arXiv 2411.07175: the newline after a turn too
         if role == "assistant":
             pieces += [(f"<|{role}|>\n", False), (text.strip(), True), *eos, ("\n", True)]
         else:
@@ -115,7 +115,7 @@ def encode(
     Args:
       context: the most tokens a row may have.
       too_long: what becomes of longer examples. `truncate` (counted in `Encoded.cut`): a text keeps
-        its beginning, a prompt with completion its end (lowrank.md §2); `left`: every example keeps
+        its beginning, a prompt with completion its end (arXiv 2406.14026); `left`: every example keeps
         its end; `drop`: left out of the result; `windows`: several rows of its name, one after the
         other, that hold each of its targets once (those without any are left out); `error`.
       targets: `completion`: the tokens of completions, assistant turns and texts; `last`: of the

@@ -1,4 +1,4 @@
-"""Two stages of memorisation with REMIX's mixing (arXiv 2411.07175, remix.md §1–3).
+"""Two stages of memorisation with REMIX's mixing (arXiv 2411.07175).
 
 Stage A memorises facts; stage B goes on from there with other facts and never sees A again.
 """

@@ -1,7 +1,7 @@
 """Which rows to replay, given what is known of a task's forgetting.
 
 A strategy says how much each candidate should be replayed, from what is known; a sampling makes a
-choice of rows of that (arXiv 2406.14026 §5, lowrank.md §5). No jax here: settings name both.
+choice of rows of that (arXiv 2406.14026 §5). No jax here: settings name both.
 """
 
 import dataclasses

@@ -162,7 +162,7 @@ def test_a_chat_template_renders_and_only_assistant_turns_are_targets(chat_token
 
 
 def test_messages_without_a_chat_template(tokenizer):
-    """remix.md §1: tags before every turn; EOS and the newline after it are targets too."""
+    """arXiv 2411.07175: tags before every turn; EOS and the newline after it are targets too."""
     found = one(TALK, tokenizer)
     assert tokenizer.decode(found.ids) == (
         "<s><|system|>\nbe kind\n<|user|>\nthe cat\n<|assistant|>\nsat</s>\n<|user|>\non\n"
@@ -173,7 +173,7 @@ def test_messages_without_a_chat_template(tokenizer):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_last_turn_alone(tokenizer, chat):
-    """lowrank.md §1: the answer after the last assistant tag; a user's turn after it is nothing."""
+    """arXiv 2406.14026: the answer after the last assistant tag; a user's turn after it is nothing."""
     tokenizer.chat_template = CHAT if chat else None
     try:
         asked = dataclasses.replace(TALK, messages=(*TALK.messages, ("user", "the cat")))
