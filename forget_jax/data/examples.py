@@ -2,7 +2,7 @@
 
 import dataclasses
 
-Message = tuple[str, str]  # (role, text); roles are "system", "user" and "assistant"
+Message = tuple[str, str]  # (role, text); roles are "system", "user", "assistant", "tool"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

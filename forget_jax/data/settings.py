@@ -16,13 +16,15 @@ class Data:
     )
     shuffle: int = setting(
         0,
-        "seed that shuffles each data set before its rows [a:b] are taken; -1: no",
+        "seed that shuffles each data set before its rows [a:b] are taken; -1: no, [a:b] are those "
+        "rows of the file",
         least=-1,
     )
     template: str = setting(
         "plain",
-        "how prompt and completion become text: plain, answer, tulu or tulu_answer, or chat (two "
-        "turns of the tokenizer's own chat template: for instruct models)",
+        "how prompt and completion become text: plain, raw (one after the other as they stand), "
+        "answer, tulu or tulu_answer, or chat (two turns of the tokenizer's own chat template: for "
+        "instruct models)",
         choices=TEMPLATES,
     )
     bos: bool = setting(

@@ -39,6 +39,7 @@ class Template:
         arXiv 2406.14026).
       literal: special tokens that stand in a text are text; else they become special tokens.
       chat: a prompt and its completion are two turns of the tokenizer's own chat template.
+      strip: spaces and line ends around prompt, completion and answer are taken off first.
     """
 
     prompt: str = "{prompt}\n"
@@ -49,10 +50,16 @@ class Template:
     eos_text: bool = False
     literal: bool = False
     chat: bool = False
+    strip: bool = True
+
+    def stripped(self, text: str) -> str:
+        """A prompt or completion without what is around it, where the template takes that off."""
+        return text.strip() if self.strip else text
 
 
 TEMPLATES = {
     "plain": Template(),
+    "raw": Template(prompt="{prompt}", strip=False),
     "answer": Template(prompt="{prompt}\nThe answer is: "),
     "tulu": Template(prompt="<|user|>\n{prompt}\n<|assistant|>\n"),
     "tulu_answer": Template(prompt="<|user|>\n{prompt}\nThe answer is:\n<|assistant|>\n"),
@@ -71,7 +78,7 @@ def _pieces(example: Example, template: Template) -> list[Piece]:
         return [(example.text, True), *([(None, True)] if template.eos_text else [])]
     eos: list[Piece] = [(None, template.eos_target)] if template.eos else []
     if example.completion is not None:
-        completion = template.completion.format(completion=example.completion.strip())
+        completion = template.completion.format(completion=template.stripped(example.completion))
         return [(_prompt(example, template), False), (completion, True), *eos]
     pieces: list[Piece] = []
     for role, text in example.messages:  # arXiv 2411.07175: the newline after a turn too
@@ -98,7 +105,7 @@ def _question(example: Example) -> tuple[Message, ...]:
 
 
 def _prompt(example: Example, template: Template) -> str:
-    return template.prompt.format(prompt=(example.prompt or "").strip())
+    return template.prompt.format(prompt=template.stripped(example.prompt or ""))
 
 
 def encode(

@@ -54,6 +54,14 @@ TALK = Example(
 )
 
 
+def test_raw_joins_what_is_there(tokenizer):
+    found = one(PAIR, tokenizer, TEMPLATES["raw"])
+    assert target_text(found, tokenizer) == f"{PAIR.completion}{tokenizer.eos_token}"
+    assert tokenizer.decode(found.ids[1:-1]) == PAIR.prompt + PAIR.completion
+    ids, _ = prompts([PAIR], tokenizer, TEMPLATES["raw"], 50)
+    assert tokenizer.decode(ids[0][1:]) == PAIR.prompt
+
+
 @given(prompt=st.text(max_size=20), completion=st.text(min_size=1, max_size=20))
 def test_targets_are_completion_and_eos_only(tokenizer, prompt, completion):
     found = one(Example("x", "x", prompt=prompt, completion=completion), tokenizer)
@@ -65,7 +73,7 @@ def test_targets_are_completion_and_eos_only(tokenizer, prompt, completion):
     assert found.tokens == found.is_target.sum() and found.is_target[-found.tokens :].all()
 
 
-@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"chat"}))
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"chat", "raw"}))
 def test_templates_put_the_prompt_where_they_say(tokenizer, name):
     found = one(PAIR, tokenizer, TEMPLATES[name])
     before = tokenizer.decode(found.ids[~found.is_target][1:])
