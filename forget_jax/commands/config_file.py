@@ -61,7 +61,7 @@ def _text(name: str, key: str, value: Any) -> str:
             "or false, or a list of these"
         )
     try:
-        return str(value)
+        return str(value).lower() if isinstance(value, bool) else str(value)
     except ValueError as e:  # a number of thousands of digits
         raise UserError(f"config {name}: {key} is no number that a field can have") from e
 

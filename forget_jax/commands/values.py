@@ -73,7 +73,8 @@ def load(
         )
     tokenizer = tokenizers.load(path)
     special = tokenizers.special_tokens(tokenizer)
-    print(special.line(bos=data.bos, eos=data.eos), file=sys.stderr)
+    puts = special.adds_bos if data.bos == "auto" else data.bos == "true"
+    print(special.line(bos=puts, eos=data.eos), file=sys.stderr)
     config = about.config_of(path)
     about.check_tokenizer(config, tokenizer, path)
     seen = None if work is None else inputs.watcher(work)

@@ -122,7 +122,7 @@ def template(data: Data, scored: bool = False) -> Template:
     """The template that settings name; where examples are `scored`, `data.eos_scored` holds."""
     return dataclasses.replace(
         TEMPLATES[data.template],
-        bos=data.bos,
+        bos={"true": True, "false": False}.get(data.bos),
         eos=data.eos,
         eos_target=data.eos_scored or not scored,
         literal=data.special_tokens == "text",

@@ -3,7 +3,7 @@
 import dataclasses
 
 from forget_jax.data.special_tokens import READINGS
-from forget_jax.data.tokenise import TARGETS, TEMPLATES, TOO_LONG
+from forget_jax.data.tokenise import BOS, TARGETS, TEMPLATES, TOO_LONG
 from forget_jax.settings import names, setting
 
 
@@ -27,8 +27,11 @@ class Data:
         "instruct models)",
         choices=TEMPLATES,
     )
-    bos: bool = setting(
-        True, "put the beginning-of-sequence token first, where the tokenizer has one"
+    bos: str = setting(
+        "auto",
+        "put the beginning-of-sequence token first, where the tokenizer has one: true, false, or "
+        "auto (where the tokenizer by itself puts it)",
+        choices=BOS,
     )
     eos: bool = setting(
         True, "end completions with the end-of-sequence token, as a target (all three papers)"

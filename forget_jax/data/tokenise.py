@@ -22,6 +22,7 @@ from forget_jax.data.examples import Example, Message
 from forget_jax.data.marking import Marked, Marker, Piece, adds_prefix
 from forget_jax.errors import UserError
 from forget_jax.lm.hf.tokenizer import Unreadable
+from forget_jax.lm.hf.tokenizer import special_tokens as special_tokens_of
 
 __all__ = ["TEMPLATES", "Encoded", "Template", "encode", "prompts", "stream"]
 
@@ -32,7 +33,7 @@ class Template:
 
     Attributes:
       prompt, completion: format strings over the stripped prompt and completion.
-      bos: put the beginning-of-sequence token first.
+      bos: put the beginning-of-sequence token first; None: where the tokenizer by itself does.
       eos: end completions and assistant turns with the end-of-sequence token.
       eos_target: whether that token is a target.
       eos_text: end plain texts with it too, as a target (for pretraining; scores leave it out,
@@ -44,7 +45,7 @@ class Template:
 
     prompt: str = "{prompt}\n"
     completion: str = "{completion}"
-    bos: bool = True
+    bos: bool | None = True
     eos: bool = True
     eos_target: bool = True
     eos_text: bool = False
@@ -68,6 +69,7 @@ TEMPLATES = {
 
 
 AT_A_TIME = 1024  # examples that are tokenised together
+BOS = ("auto", "true", "false")
 TOO_LONG = ("truncate", "left", "drop", "error", "windows")
 TARGETS = ("completion", "last", "all")
 
@@ -134,7 +136,7 @@ def encode(
         lacks, or an example over the context where `too_long` is `error`.
     """
     _check(tokenizer, template, context, too_long, targets, stride)
-    bos = tokenizer.bos_token_id if template.bos else None
+    bos = _bos(tokenizer, template)
     marker, apart = Marker(tokenizer, template.literal), not adds_prefix(tokenizer)
     fit = _Fit(context, too_long, stride or context // 2)
     has_chat = bool(getattr(tokenizer, "chat_template", None))
@@ -252,10 +254,11 @@ def prompts(
       most: tokens of a prompt; a longer one keeps its end.
 
     Raises:
-      UserError: the template is the tokenizer's own, and it has none or it fails.
+      UserError: the template is the tokenizer's own, and it has none or it fails; or nothing stands
+        before a completion.
     """
-    has_bos = template.bos and tokenizer.bos_token_id is not None and not template.chat
-    bos = [tokenizer.bos_token_id] if has_bos else []
+    first = None if template.chat else _bos(tokenizer, template)
+    bos = [] if first is None else [first]
     if template.chat:
         _check_chat(tokenizer)
     marker = Marker(tokenizer, template.literal)
@@ -269,7 +272,20 @@ def prompts(
         long = {i: marker.kept([(t, False)], True, most, end=True) for i, t in enumerate(texts)}
         short = iter(marker.tokens([t for i, t in enumerate(texts) if long[i] is None]))
         found += [bos + (part[0] if (part := long[i]) else next(short)) for i in range(len(texts))]
+    for example, ids in zip(examples, found, strict=True):
+        if not ids:
+            raise UserError(
+                f"{example.name} has an empty prompt, and nothing stands before the answer; set "
+                "data.bos=true or another data.template"
+            )
     return [ids[-most:] for ids in found], sum(len(ids) > most for ids in found)
+
+
+def _bos(tokenizer: Any, template: Template) -> int | None:
+    """The token that is put first, or None."""
+    wanted = special_tokens_of(tokenizer).adds_bos if template.bos is None else template.bos
+    found: int | None = tokenizer.bos_token_id if wanted else None
+    return found
 
 
 def _targeted(pieces: list[Piece], targets: str) -> list[Piece]:

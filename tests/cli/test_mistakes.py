@@ -53,7 +53,7 @@ def jsonl(folder, text):
         ),
         (["pretrain", "--config.train.steps=3.5"], "train.steps takes a whole number, not '3.5'"),
         (["pretrain", "--config.train.lr=fast"], "train.lr takes a number, not 'fast'"),
-        (["pretrain", "--config.data.bos=maybe"], "data.bos takes true or false, not 'maybe'"),
+        (["pretrain", "--config.data.eos=maybe"], "data.eos takes true or false, not 'maybe'"),
         (["pretrain", "--config.model.heads=5"], "model.heads=5 must divide model.width=96"),
         (["pretrain", "--config.model.heads=0"], "model.heads"),
         (["pretrain", "--config.model.layers=0"], "config.model.layers is 0; it must be 1 or more"),

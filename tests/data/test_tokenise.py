@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import TEMPLATES, Template, encode, prompts
@@ -60,6 +61,23 @@ def test_raw_joins_what_is_there(tokenizer):
     assert tokenizer.decode(found.ids[1:-1]) == PAIR.prompt + PAIR.completion
     ids, _ = prompts([PAIR], tokenizer, TEMPLATES["raw"], 50)
     assert tokenizer.decode(ids[0][1:]) == PAIR.prompt
+
+
+def test_bos_follows_the_tokenizers_habit():
+    tokenizer = tokenizers.train(["the cat sat on the mat"], 270)
+    habit = Template(bos=None)
+    for adds in (True, False):
+        if not adds:
+            tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        assert tokenizers.special_tokens(tokenizer).adds_bos == adds
+        for example in (TEXT, PAIR):
+            ids = one(example, tokenizer, habit).ids
+            np.testing.assert_array_equal(ids, one(example, tokenizer, Template(bos=adds)).ids)
+        found, _ = prompts([PAIR], tokenizer, habit, 50)
+        assert (found[0][0] == tokenizer.bos_token_id) == adds
+    with pytest.raises(UserError, match="p#0 has an empty prompt"):
+        empty = Template(prompt="{prompt}", bos=None)
+        prompts([dataclasses.replace(PAIR, prompt="")], tokenizer, empty, 50)
 
 
 @given(prompt=st.text(max_size=20), completion=st.text(min_size=1, max_size=20))
