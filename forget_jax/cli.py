@@ -7,6 +7,7 @@ Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 wh
 same command resumes), 1 on an internal error or the loss of another process of the run.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib.metadata
@@ -38,6 +39,7 @@ COMMANDS = {
     "export": "a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune",
     "report": "rebuild report.html from the files of a workdir",
     "bench": "throughput, MFU and peak memory, beside its peers",
+    "doctor": "devices, versions, kernels, caches and a minute of parity: what is broken here",
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
@@ -117,9 +119,10 @@ def _setup_jax(spec: str | None) -> None:
     """
     import jax
 
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    from forget_jax.commands.machine import compile_cache
+
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "forget_jax", "xla"))  # noqa: PTH118
+        jax.config.update("jax_compilation_cache_dir", compile_cache())
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if spec is not None:
         distributed.initialise(spec)
@@ -193,6 +196,10 @@ def resolve(argv: Sequence[str]) -> Request | None:
     if given.wants_config:
         print(files.dump_json(configs.plain(config), indent=1), flush=True)
         return None
+    if command == "doctor":  # makes no run, and says itself what is broken
+        with contextlib.suppress(Exception):
+            _setup_jax(given.distributed)
+        return Request(command, settings, given.workdir or "")
     _setup_jax(given.distributed)
     workdir = given.workdir
     if workdir is None:
@@ -258,7 +265,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _quiet_background()
     with stopping.watched(distributed.who), _Ending() as ending:
         request = resolve(sys.argv[1:] if argv is None else argv)
-        if request is not None:
+        if request is not None and request.command == "doctor":
+            from forget_jax.commands import doctor
+
+            ending.status = doctor.run(request.settings, request.workdir)
+        elif request is not None:
             from forget_jax.commands import driver
 
             stopping.check()  # one that came while libraries were read

@@ -357,6 +357,13 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
+class Doctor:
+    selftest: bool = setting(
+        True, "a minute of parity: golden figures, float64, packed rows, what is rounded"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     what: str = setting(
         "finetune",
@@ -393,7 +400,7 @@ TABLES: dict[str, type] = {
     for table in (
         *(Quickstart, Pretrain, Finetune, Score, Associate, Evaluate, Predict, Probes, Replay),
         *(Mix, Scaling, Plan),
-        *(Factoids, Export, Report, Bench),
+        *(Factoids, Export, Report, Bench, Doctor),
     )
 }
 

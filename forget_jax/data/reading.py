@@ -61,8 +61,8 @@ def load(specs: Sequence[str], data: Data, seen: Seen | None = None) -> list[Exa
         seed = data.shuffle if data.shuffle >= 0 else None
         if seed is not None and (skip or limit is not None):
             say(
-                f"rows [a:b] are taken after a shuffle with seed {seed}; data.shuffle=-1 takes them "
-                "in the order of the file"
+                f"rows [a:b] are taken after a shuffle with seed {seed}; data.shuffle=-1 takes "
+                "them in the order of the file"
             )
         rows = sources.load(name, columns=mapping, limit=limit, seed=seed, skip=skip)
         if seen is not None:

@@ -124,9 +124,10 @@ def encode(
     Args:
       context: the most tokens a row may have.
       too_long: what becomes of longer examples. `truncate` (counted in `Encoded.cut`): a text keeps
-        its beginning, a prompt with completion its end (arXiv 2406.14026); `left`: every example keeps
-        its end; `drop`: left out of the result; `windows`: several rows of its name, one after the
-        other, that hold each of its targets once (those without any are left out); `error`.
+        its beginning, a prompt with completion its end (arXiv 2406.14026); `left`: every example
+        keeps its end; `drop`: left out of the result; `windows`: several rows of its name, one
+        after the other, that hold each of its targets once (those without any are left out); or
+        `error`.
       targets: `completion`: the tokens of completions, assistant turns and texts; `last`: of the
         last assistant turn only; `all`: every token but the first.
       stride: tokens that each further window adds; 0 is half the context.

@@ -199,7 +199,7 @@ def test_messages_without_a_chat_template(tokenizer):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_last_turn_alone(tokenizer, chat):
-    """arXiv 2406.14026: the answer after the last assistant tag; a user's turn after it is nothing."""
+    """arXiv 2406.14026: the answer after the last assistant tag; a turn after it is nothing."""
     tokenizer.chat_template = CHAT if chat else None
     try:
         asked = dataclasses.replace(TALK, messages=(*TALK.messages, ("user", "the cat")))
