@@ -60,6 +60,7 @@ setup(
         "tensorboard": ["tensorboardX>=2.6"],
         "gcs": ["gcsfs>=2025.1"],
         "gguf": ["gguf>=0.17"],
+        "docs": ["mkdocs>=1.6"],
     },
     entry_points={"console_scripts": ["forget-jax = forget_jax.cli:main"]},
 )

@@ -6,6 +6,7 @@ The row is the task whose mean z is the median; it is predicted from 30 of its e
 of all other tasks, by the program's own `predict_row`.
 """
 
+import itertools
 import sys
 
 import matplotlib as mpl
@@ -45,7 +46,7 @@ def main(workdir: str, out: str) -> None:
         left.axvline(end, color="black", linewidth=0.7)
     edges = [-0.5, *ends, len(columns) - 0.5]
     names = [kinds[columns][int(np.ceil(a))] for a in edges[:-1]]
-    middles = [(a + b) / 2 for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(edges)]
     left.set_xticks(middles, [n.replace("_", " ") for n in names], fontsize=8)
     left.set_title(f"What {len(rows)} fine-tunes made one model forget", fontsize=10, loc="left")
     left.set_xlabel(f"{len(columns)} upstream examples", fontsize=9)
@@ -66,13 +67,13 @@ def main(workdir: str, out: str) -> None:
     right.plot(ends, ends, color="black", linewidth=0.8)
     held = np.mean((row.low_N[unseen] <= z_U) & (z_U <= row.high_N[unseen]))
     r = np.corrcoef(z_U, mean_U)[0, 1]
-    title = f"{found.tasks[new]}: {len(unseen)} examples from {PROBES} measured ones"
+    title = f"{found.tasks[new]},\n{len(unseen)} examples from {PROBES} measured"
     right.set_title(title, fontsize=10, loc="left")
     right.set_xlabel("forgetting that was measured", fontsize=9)
     right.set_ylabel("predicted, with 90 % intervals", fontsize=9)
     right.tick_params(labelsize=8)
     right.text(0.04, 0.9, f"r = {r:.2f}, intervals hold {held:.0%}", transform=right.transAxes)
-    figure.savefig(out, dpi=110, metadata={"Software": None})
+    figure.savefig(out, dpi=96, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from forget_jax.errors import UserError, nearest, one_line
 from forget_jax.settings import check
 
 COMMANDS = {
-    "quickstart": "everything below in miniature: offline, five minutes on two cores, one page",
+    "quickstart": "the main stages in miniature: offline, about five minutes, one page",
     "pretrain": "train a tokenizer and a small base model from scratch",
     "finetune": "fine-tune a model on one task, with LoRA or in full",
     "score": "per-example log-likelihoods of a data set under a model and its adapters",
