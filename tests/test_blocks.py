@@ -154,7 +154,7 @@ def test_associations(run_of_associate, z_MxN, monkeypatch):
     given |= dict(zip(("task_embeddings", "example_embeddings"), embeddings, strict=True))
     names = run("associations.md", given)
     error = np.abs(names["row"].mean_N - z_MxN[0])
-    assert error.mean() < 0.2 * np.abs(z_MxN[0]).mean()
+    assert error.mean() < 0.5 * np.abs(z_MxN[0]).mean()
     assert names["first"].sources["wiki"] and names["alike"].shape == (8, 160)
 
 
@@ -183,7 +183,6 @@ def test_the_site_has_no_dead_link(tmp_path, monkeypatch):
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
-    from mkdocs.exceptions import Abort
 
     made = {"site_dir": str(tmp_path / "site"), "strict": True}
     build(load_config(str(ROOT / "mkdocs.yml"), **made))
