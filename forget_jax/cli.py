@@ -119,10 +119,8 @@ def _setup_jax(spec: str | None) -> None:
     """
     import jax
 
-    from forget_jax.commands.machine import compile_cache
-
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", compile_cache())
+        jax.config.update("jax_compilation_cache_dir", str(files.cache() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if spec is not None:
         distributed.initialise(spec)

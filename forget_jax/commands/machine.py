@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from forget_jax import files
+
 NAME = "forget-jax"
 # What the program imports by other names than they are installed under.
 MODULES = {
@@ -51,12 +53,6 @@ class Cache(NamedTuple):
     size: int
     free: int
     wrong: str
-
-
-def compile_cache() -> str:
-    """Where compiled programs are kept, unless jax's own setting names another place."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return os.path.join(cache, "forget_jax", "xla")  # noqa: PTH118
 
 
 def system() -> str:
@@ -108,9 +104,11 @@ def _imports(module: str) -> str:
 def caches() -> Iterator[Cache]:
     """The folders that programs, models and data sets are kept in."""
     hub = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")  # noqa: PTH111
-    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or compile_cache()
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(files.cache() / "xla")
     places = {
         "compiled programs": compiled,
+        "converted GGUF files": str(files.cache() / "gguf"),
+        "models out of packages": str(files.cache() / "shipped"),
         "models of the hub": os.environ.get("HF_HUB_CACHE") or f"{hub}/hub",
         "data sets of the hub": os.environ.get("HF_DATASETS_CACHE") or f"{hub}/datasets",
     }
@@ -118,18 +116,18 @@ def caches() -> Iterator[Cache]:
         if "://" in path:
             yield Cache(what, path, 0, 0, 0, "")
             continue
-        files = size = 0
+        count = size = 0
         for folder, _, names in os.walk(path):
             for name in names:
                 try:
                     size += os.lstat(f"{folder}/{name}").st_size
-                    files += 1
+                    count += 1
                 except OSError:  # gone since
                     pass
         there = next(p for p in (pathlib.Path(path), *pathlib.Path(path).parents) if p.exists())
         may = os.access(there, os.W_OK)
         wrong = "" if may else f"cannot be written to ({there})"
-        yield Cache(what, path, files, size, shutil.disk_usage(there).free, wrong)
+        yield Cache(what, path, count, size, shutil.disk_usage(there).free, wrong)
 
 
 def accelerators() -> list[str]:

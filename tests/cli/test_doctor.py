@@ -22,6 +22,8 @@ def test_a_sound_machine(run_cli, tmp_path):
     assert found["versions"]["jax"] and found["devices"][0]["platform"] == "cpu"
     assert set(found["caches"]) == {
         "compiled programs",
+        "converted GGUF files",
+        "models out of packages",
         "models of the hub",
         "data sets of the hub",
     }
