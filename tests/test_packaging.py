@@ -36,7 +36,7 @@ def test_all_modules_and_templates_are_inside(wheel):
 
     wanted = of("forget_jax", "*.py") | of("forget_jax/report", "*.html")
     wanted |= {f"forget_jax/{name}" for name in of("configs", "*.py") | of("benchmarks", "*.py")}
-    wanted |= {"forget_jax/py.typed"}
+    wanted |= {"forget_jax/py.typed", "forget_jax/commands/golden.json"}
     assert wanted == {name for name in wheel if name.startswith("forget_jax/")}
 
 
