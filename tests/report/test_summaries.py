@@ -59,7 +59,10 @@ KEYS = {
         *("strategy", "ratio", "task_rows", "replayed", "candidates", "rows", "expected_z"),
         *("expected_z_by_source", "curve", "saved", "trainers", "seconds"),
     ),
-    "scaling": ("laws", "not_fitted", "points", "runs", "seeds", "curves", "checks", "seconds"),
+    "scaling": (
+        *("laws", "not_fitted", "failed", "points", "runs", "seeds", "curves", "checks"),
+        "seconds",
+    ),
     "plan": (
         *("ask", "P", "rank", "lr", "steps", "steps_low", "steps_high", "forgetting"),
         *("forgetting_low", "forgetting_high", "run_low", "run_high", "l_ft", "budget_left"),
