@@ -40,6 +40,7 @@ def _wide(c: ConfigDict) -> None:
     c.lrs = (3e-4, 1e-3, 3e-3)
     c.seeds = 3
     c.steps = tuple(range(6, 121, 6))
+    c.runs_together = 9  # those of a rank
     c.upstream = _first(c.upstream, (12, 20, 16))
     c.data.context = 96
     c.train.batch_size = 4
