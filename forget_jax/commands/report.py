@@ -296,6 +296,20 @@ def _plan(folder: Path, summary: summaries.Plan) -> Section:
         tried={n: (t.signed, t.error, t.coverage, t.points) for n, t in summary.tried.items()},
         valid=summary.valid,
         warnings=summary.warnings,
+        unseen={
+            run: room.UnseenRow(
+                steps=u.steps,
+                measured=u.measured,
+                predicted=u.predicted,
+                interval=(u.low, u.high),
+                coverage=u.coverage,
+                limit=u.limit,
+                reached=u.reached,
+                planned=u.planned,
+                planned_interval=(u.planned_low, u.planned_high),
+            )
+            for run, u in summary.unseen.items()
+        },
     )
     measured = {
         "P": points["P"] if "P" in points else [summary.answer.P] * len(points),

@@ -106,4 +106,8 @@ def _curves(fits: Mapping[str, scaling.Fit], table: pd.DataFrame) -> dict[str, S
         return Surface(P=tuple(sizes.tolist()), steps=tuple(steps.tolist()), l_f=tuple(rows))
 
     drawn = {"P", "steps"}
-    return {n: surface(f) for n, f in fits.items() if set(f.definition.columns) <= drawn}
+    return {
+        n: surface(f)
+        for n, f in fits.items()
+        if set(f.definition.columns) <= drawn and not f.definition.by
+    }

@@ -8,7 +8,7 @@ from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
 from forget_jax.report.page import page
-from forget_jax.report.plan_section import PlanBasis, Planned, plan_section
+from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
     PredictedMean,
@@ -48,6 +48,7 @@ __all__ = [
     "Section",
     "Table",
     "Text",
+    "UnseenRow",
     "bench_section",
     "factoids_section",
     "matrix_section",

@@ -95,6 +95,25 @@ def test_a_run_that_fails_is_left_out_and_named(fields, run_cli, tmp_path):
     assert (table[table["steps"] == 4]["lr"] == 0.01).all() and len(table)
 
 
+def test_laws_of_the_sweep_by_task(swept, run_cli, tmp_path):
+    status, _, err = run_cli(
+        "scaling",
+        f"--config.points.path={swept}",
+        "--config.target=kl",
+        "--config.laws=constant,kl_origin",
+        "--config.formulas=K*P^x*N^y*lr^z",
+        "--config.by=task",
+        f"--workdir={tmp_path / 'w'}",
+    )
+    assert status == 0, err
+    found = json.loads((tmp_path / "w" / "summary.json").read_text())
+    assert not found["not_fitted"] and found["failed"] == {}
+    law = found["laws"]["K*P^x*N^y*lr^z"]
+    assert law["r2"] > found["laws"]["kl_origin"]["r2"] and law["r2"] > 0.5
+    again = pd.read_parquet(tmp_path / "w" / "points.parquet")
+    assert again.attrs["units"]["kl"] == "nats a token"
+
+
 REFUSED = {
     "an unknown method": ({"methods": "lorra"}, "config.methods has 'lorra' (did you mean lora?)"),
     "no number": ({"methods": "top:0"}, "config.methods has 'top:0'"),

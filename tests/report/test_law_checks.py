@@ -84,6 +84,13 @@ def test_a_plan_says_its_answer_its_interval_and_its_grounds():
         tried={"rank": (0.001, 0.01, 0.93, 8)},
         valid={"steps": (10.0, 80.0)},
         warnings=("6 runs only",),
+        unseen={
+            "safe": report.UnseenRow(80, 0.2, 0.21, (0.1, 0.3), 1.0, 0.1, 40, 38, (30, 45)),
+            "beyond": report.UnseenRow(80, 0.9, 0.2, (0.1, 0.3), 0.0, 0.1, 20, 38, (30, 45)),
+            "refused": report.UnseenRow(
+                80, 0.2, 0.2, (0.1, 0.3), 1.0, 0.1, 40, math.nan, (math.nan, math.nan)
+            ),
+        },
     )
     curve = {"steps": [10, 80], "forgetting": [0.05, 0.2], "low": [0.04, 0.1], "high": [0.1, 0.3]}
     measured = {"P": P, "steps": STEPS, "forgetting": L_F}
@@ -91,5 +98,9 @@ def test_a_plan_says_its_answer_its_interval_and_its_grounds():
     assert "rank 4 and learning rate 0.001, 40 steps forget 0.100 nats" in section.lead
     assert "(31.0 to 52.0); the lower end is the careful answer" in section.lead
     assert "intervals held 93 % of the measurements, for 95 %" in section.lead
-    assert [t.title for t in section.tables][-1] == "What the fit warns of"
+    unseen, warned = section.tables[-2:]
+    assert warned.title == "What the fit warns of"
+    assert "Of 2 runs for which it answered" in unseen.note
+    assert "kept the limit in 1, and its interval held that number in 1" in unseen.note
+    assert unseen.rows[2][-1] == "–" and unseen.rows[1][5] == "0 %"
     assert report.page("plan", [section], {})
