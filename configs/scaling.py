@@ -46,7 +46,7 @@ def _wide(c: ConfigDict) -> None:
     c.train.batch_size = 4
     c.train.buckets = c.score.buckets = 2
     c.train.save_every = 0  # every mark is saved
-    c.target = "kl"
+    c.metric = c.target = "kl"
     c.laws = ("linear", "kl_origin", "kl_task", "multiplicative", "constant", "power_N")
     c.formulas = WITH_LR
 
@@ -67,7 +67,7 @@ def _smollm2(c: ConfigDict) -> None:
     c.train.batch_size = 4
     c.train.buckets = c.score.buckets = 2
     c.train.save_every = 0
-    c.target = "kl"
+    c.metric = c.target = "kl"
     c.laws = ("linear", "kl_origin", "kl_task", "multiplicative", "constant", "power_N")
     c.formulas = WITH_LR
     c.by = "task"

@@ -62,6 +62,14 @@ def test_a_table_without_steps_or_losses_is_drawn_as_far_as_it_goes():
     assert len(whole.figures) == 2
 
 
+def test_a_part_of_a_sweep_is_drawn_and_named():
+    points = {"P": P, "steps": STEPS, "l_ft": -L_F, "l_f": L_F, "run": range(8)}
+    part = report.Part([i == 0 for i in range(8)], "method lora")
+    whole, some = (report.scaling_section(points, {}, part=x).figures[0] for x in (None, part))
+    assert "Drawn is one part, method lora." in some.caption and "part," not in whole.caption
+    assert str(whole.markup).count("<use ") > str(some.markup).count("<use ")
+
+
 def test_a_plan_says_its_answer_its_interval_and_its_grounds():
     best = report.Planned(
         P=4000.0,
