@@ -12,6 +12,8 @@ import pytest
 from forget_jax import cli
 from forget_jax.associations import matrix
 from forget_jax.commands import config, settings
+from forget_jax.fleet.grid import UNITS
+from forget_jax.scaling import tables
 from forget_jax.scoring import disk
 
 ROOT = Path(__file__).parents[1]
@@ -173,7 +175,12 @@ def test_scaling(tmp_path, monkeypatch):
     (tmp_path / "runs" / "scaling").mkdir(parents=True)
     frame.to_csv(tmp_path / "runs" / "scaling" / "points.csv", index=False)
     frame.assign(forgetting=frame.l_f - 0.70).to_csv(tmp_path / "points.csv", index=False)
+    (tmp_path / "runs" / "sweep").mkdir()
+    swept = frame.assign(kl=frame.l_f - 0.70)
+    swept.attrs["units"] = {name: UNITS[name] for name in swept if name in UNITS}  # as `scaling`
+    (tmp_path / "runs" / "sweep" / "points.parquet").write_bytes(tables.parquet(swept))
     names = run("scaling.md", {})
+    assert names["points"].attrs["units"]["kl"] == "nats a token"
     assert names["low"] < names["high"] and "multiplicative" in names["held"]
     assert set(names["fits"]) and names["law"].params
 
