@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import associations, files
+from forget_jax.associations.calibration import Judged
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.online import FEWEST, PredictedRow, Predictor
 from forget_jax.commands import evaluate, matrices
@@ -22,6 +23,8 @@ from forget_jax.commands.summaries import (
     Forgotten,
     MeanForgetting,
     PredictedTask,
+    Probabilities,
+    ReliabilityBin,
     RobustMean,
 )
 from forget_jax.commands.summaries import Predict as Summary
@@ -266,7 +269,7 @@ def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
         name: np.where(known_N, measured_N, values)
         for name, values in (("z", row.mean_N), ("low", row.low_N), ("high", row.high_N))
     }
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "task": found.tasks[i],
             "example": np.array(found.examples, object),
@@ -275,6 +278,9 @@ def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
             "measured": known_N,
         }
     )
+    if row.probability_N is not None:
+        frame["probability"] = np.where(known_N, measured_N, row.probability_N)
+    return frame
 
 
 def _task(
@@ -308,7 +314,13 @@ def _task(
         most_forgotten=_most(frame, texts),
         expected_rmse=predictor.rmse,
         learned_from=learned_from,
+        probabilities=None if predictor.judged is None else _probabilities(predictor.judged),
     )
+
+
+def _probabilities(judged: Judged) -> Probabilities:
+    bins = tuple(ReliabilityBin(**b._asdict()) for b in judged.reliability)
+    return Probabilities(brier=judged.brier, brier_base=judged.brier_base, reliability=bins)
 
 
 def _robust(z: float, low: float, high: float) -> RobustMean:
@@ -326,6 +338,7 @@ def _most(frame: pd.DataFrame, texts: Mapping[str, str]) -> tuple[Forgotten, ...
             high=float(e.high),
             measured=bool(e.measured),
             text=texts.get(e.example, ""),
+            probability=getattr(e, "probability", None),
         )
         for e in chosen.itertuples()
     )

@@ -22,7 +22,7 @@ from forget_jax.associations import checks
 from forget_jax.associations.completion.methods import METHODS, Method, resolve
 from forget_jax.errors import UserError
 
-__all__ = ["METHODS", "Method", "complete", "predict_rows", "resolve"]
+__all__ = ["METHODS", "Method", "complete", "predict_left_out", "predict_rows", "resolve"]
 
 Array = jax.Array
 SCATTERED = 0.5  # share of known entries in the middle row below which rows are not fitted alone
@@ -79,6 +79,77 @@ def _extend_all(
 
     fits = (columns_FxS, values_FxS, keys_F)
     return jax.lax.map(lambda fit: one(*fit), fits, batch_size=batch)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def _left_out(
+    z_MxN: Array, filled_MxN: Array, columns_DxS: Array, options: Any, *, method: str
+) -> Array:
+    """M × D × N: every row from the others, under every draw of its known columns."""
+    chosen = METHODS[method]
+    m, n = z_MxN.shape
+    key = jax.random.key(0)
+    whole = chosen.prepare(filled_MxN, options) if chosen.prepare and chosen.again else None
+
+    def one(i: Array) -> Array:
+        others = jnp.arange(m - 1)
+        others = others + (others >= i)
+        row_N = z_MxN[i]
+        if chosen.prepare is None or chosen.extend is None:
+            known_N = jnp.zeros(n, bool)
+
+            def draw(columns_S: Array) -> Array:
+                known = jnp.concatenate([~jnp.isnan(z_MxN[others]), known_N[None]])
+                known = known.at[-1, columns_S].set(~jnp.isnan(row_N[columns_S]))
+                appended = jnp.concatenate([z_MxN[others], row_N[None]])
+                return chosen.fill(jnp.where(known, appended, 0), known, key, options)[-1]
+
+            return jax.lax.map(draw, columns_DxS)
+        rest = filled_MxN[others]
+        state = chosen.prepare(rest, options)
+        if chosen.again is not None:
+            state = chosen.again(whole, rest, options)
+        extend = chosen.extend
+        return jax.lax.map(lambda s: extend(state, s, row_N[s], key, options), columns_DxS)
+
+    return jax.lax.map(one, jnp.arange(m))
+
+
+def predict_left_out(z: Any, columns: Any, method: str, **options: Any) -> np.ndarray:
+    """Every train row from some of its own entries and the other train rows, in one compiled call.
+
+    What a method learns slowly from all rows (the weights of `auto`) is learned once, from all.
+    Missing entries of the other rows are first estimated, from all rows.
+
+    Args:
+      z: M × N train rows, float, in any unit; NaN means missing.
+      columns: D × S numbers of the columns that are known of the row left out, D draws of them.
+      method: a name in METHODS.
+      **options: settings of the method.
+
+    Returns:
+      M × D × N numpy array.
+
+    Raises:
+      UserError: as for `complete`.
+    """
+    z_MxN = checks.as_matrix(z, "the matrix of train rows")
+    columns_DxS = np.asarray(columns)
+    if method == "auto":
+        options = {"probes": max(columns_DxS.shape[1], 1)} | options
+    chosen, settings = resolve(method, options, z_MxN.shape[0] - 1, z_MxN.shape[1])
+    known_MxN = ~np.isnan(z_MxN)
+    filled = z_MxN
+    if chosen.extend is not None and not known_MxN.all():
+        filled = complete(z_MxN, known_MxN, method, **options)
+    found = _left_out(
+        jnp.asarray(z_MxN),
+        jnp.asarray(filled),
+        jnp.asarray(columns_DxS, jnp.int32),
+        settings,
+        method=method,
+    )
+    return np.asarray(found)
 
 
 def _keys(seeds: Any) -> Array:
