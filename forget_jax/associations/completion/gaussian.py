@@ -42,10 +42,14 @@ class Prepared(NamedTuple):
 
 
 class Decomposition(NamedTuple):
+    """What rows say; the columns may be a part of those that the values are of."""
+
     mean_N: Array
     factors_rxN: Array  # leading directions, their squared norms the eigenvalues
     values_r: Array
     square_N: Array  # sums of squares around the mean
+    total: Array  # of the sums of squares, over all columns
+    n: int  # of these columns
 
 
 class Model(NamedTuple):
@@ -61,17 +65,20 @@ def decompose(z_MxN: Array, rank: int) -> Decomposition:
     left = z_MxN - mean_N
     values, vectors = jnp.linalg.eigh(left @ left.T)
     factors_rxN = vectors[:, ::-1][:, :rank].T @ left
-    return Decomposition(mean_N, factors_rxN, values[::-1][:rank], (left**2).sum(0))
+    square_N = (left**2).sum(0)
+    n = left.shape[1]
+    return Decomposition(mean_N, factors_rxN, values[::-1][:rank], square_N, square_N.sum(), n)
 
 
 def model(state: Decomposition, rank: int, n_rows: int) -> Model:
     """Scales of the first `rank` factors and what noise they leave."""
     freedom = max(n_rows - 1 - rank, 1)
     left_N = jnp.maximum(state.square_N - (state.factors_rxN[:rank] ** 2).sum(0), 0) / freedom
-    floor = 1e-5 * jnp.maximum(state.square_N.mean() / n_rows, 1e-20)
-    average = jnp.maximum(left_N.mean(), floor)
+    floor = 1e-5 * jnp.maximum(state.total / state.n / n_rows, 1e-20)
+    left = (state.total - state.values_r[:rank].sum()) / freedom
+    average = jnp.maximum(left / state.n, floor)
     # Each eigenvalue carries noise of its own; what is left of it is signal.
-    noise = left_N.shape[0] * average
+    noise = state.n * average
     signal_r = jnp.maximum(1 - noise / jnp.maximum(state.values_r[:rank], 1e-20), 0)
     scale_r = jnp.sqrt(signal_r / max(n_rows - 1, 1))
     return Model(scale_r, jnp.maximum(left_N, floor), average, freedom)
