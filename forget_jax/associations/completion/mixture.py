@@ -90,8 +90,11 @@ def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> P
 
     def one(ratio: Array) -> tuple[Array, Array, Array]:
         # Everything divided by the noise's scale: only its ratio to the factors' enters.
-        inverse, log_determinant = small.inverse(identity * ratio + gram_kxk)
-        return inverse @ right_k, inverse, log_determinant - len(right_k) * jnp.log(ratio)
+        precision = identity * ratio + gram_kxk
+        mean_k, log_determinant = small.solved(precision, right_k)
+        # Where no variance is asked for, no inverse is computed.
+        inverse, _ = small.inverse(precision)
+        return mean_k, inverse, log_determinant - len(right_k) * jnp.log(ratio)
 
     noise_Q = jnp.asarray(NOISE_Q)
     mean_Vxk, inverse_Vxkxk, log_determinant_V = jax.vmap(one)(jnp.asarray(RATIO_V))
