@@ -10,7 +10,7 @@ zeros and ones the same rows say how probable a one is.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from forget_jax.associations import calibration, checks, evaluation, intervals
-from forget_jax.associations.completion import METHODS, complete, mixture, resolve
+from forget_jax.associations.completion import METHODS, auto, complete, mixture, resolve
 from forget_jax.errors import UserError
 
 FEWEST = 4  # train rows
@@ -42,6 +42,7 @@ class Predictor:
       width_G: half width of a mean's interval, in mean deviations of what is not measured of it.
       probability: of a matrix of zeros and ones, what estimates are turned into; else None.
       judged: how good such probabilities were on the train rows left out; else None.
+      side: by kind of features, the share of the weight that estimates by them have.
     """
 
     fitted: Fitted
@@ -54,6 +55,7 @@ class Predictor:
     width_G: np.ndarray
     probability: calibration.Calibration | None = None
     judged: calibration.Judged | None = None
+    side: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +89,9 @@ def row_and_deviation(
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def _prepare(method: str, options: Any, z_MxN: jax.Array) -> Any:
+def _prepare(method: str, options: Any, z_MxN: jax.Array, side: Any = ()) -> Any:
     prepare: Any = METHODS[method].prepare
-    return prepare(z_MxN, options)
+    return prepare(z_MxN, options, side) if side else prepare(z_MxN, options)
 
 
 @functools.partial(jax.jit, static_argnames="method")
@@ -99,7 +101,11 @@ def _again(method: str, options: Any, state: Any, z_MxN: jax.Array) -> Any:
 
 
 def _fit(
-    z_MxN: np.ndarray, method: str, given: dict[str, Any], whole: Fitted | None = None
+    z_MxN: np.ndarray,
+    method: str,
+    given: dict[str, Any],
+    whole: Fitted | None = None,
+    side: Any = (),
 ) -> Fitted:
     """What predicts from some train rows; what is slow to choose is kept of `whole`, of all."""
     z = jnp.asarray(z_MxN)
@@ -110,7 +116,7 @@ def _fit(
     if whole is not None and METHODS[method].again is not None:
         return method, whole[1], _again(method, whole[1], whole[2], z), spread
     options = resolve(method, given, *z_MxN.shape)[1]
-    return method, options, _prepare(method, options, z), spread
+    return method, options, _prepare(method, options, z, side), spread
 
 
 def fit_predictor(
@@ -135,7 +141,8 @@ def fit_predictor(
       columns: numbers of the columns that will be known, where that is settled: intervals are then
         calibrated for these and not for random draws.
       groups: boolean masks of columns, of whose means `means.predict_means` will give intervals.
-      **options: settings of the method.
+      **options: settings of the method; and of `auto`, as `side`, what it may know of the columns
+        beside: by name of the kind its features, p × N numbers.
 
     Returns:
       What `predict_row` takes. It costs M small decompositions, once.
@@ -152,6 +159,7 @@ def fit_predictor(
     if method in METHODS and METHODS[method].extend is None:
         able = ", ".join(name for name, one in METHODS.items() if one.extend is not None)
         raise UserError(f"{method} fits every row anew; rows with intervals take {able}")
+    side: Mapping[str, Any] = options.pop("side", {})
     binary = calibration.is_binary(train_MxN)
     missing_MxN = np.isnan(train_MxN)
     if missing_MxN.any():
@@ -164,7 +172,8 @@ def fit_predictor(
         columns_GxS = checks.as_rows(columns, n, "the columns that will be known")[None]
     if method == "auto":
         options = {"probes": columns_GxS.shape[1]} | options
-    whole = _fit(train_MxN, method, options)
+    kinds = checks.as_side(tuple(side.values()), n, method)
+    whole = _fit(train_MxN, method, options, side=tuple(map(jnp.asarray, kinds)))
     groups_GxN = np.array(groups, bool).reshape(len(groups), n)
     widths: list[np.ndarray] = []
     squares, ratios, deviations = [], [], []
@@ -198,6 +207,9 @@ def fit_predictor(
     error = float(np.sqrt(np.concatenate(squares).mean()))
     width_G = intervals.of_means(np.array(ratios) / factor_K[:, None], coverage, len(train_MxN))
     found = Predictor(whole, width, levelling, coverage, n, error, groups_GxN, width_G)
+    if side:
+        shares = dict(zip(side, auto.side_weights(whole[2]), strict=True))
+        found = dataclasses.replace(found, side=shares)
     if not binary:
         return found
     return dataclasses.replace(

@@ -16,6 +16,7 @@ from forget_jax import associations, files
 from forget_jax.associations.calibration import Judged
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.online import FEWEST, PredictedRow, Predictor
+from forget_jax.associations.side import features
 from forget_jax.commands import evaluate, matrices
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Predict
@@ -242,6 +243,7 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
     """Every wanted row with its predictor; rows alike in what is known share one."""
     z_MxN = np.asarray(rows.matrix.z_MxN, np.float32)
     groups = list(rows.matrix.groups().values())
+    options = {"side": _side(rows.matrix, settings)} if settings.method == "auto" else {}
     known = {i: np.flatnonzero(~np.isnan(z_MxN[i])) for i in rows.wanted}
     exact = len({columns.tobytes() for columns in known.values()}) <= MOST_FITS
     fits: dict[tuple[bytes, bytes], Predictor] = {}
@@ -257,8 +259,18 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
                 method=settings.method,
                 columns=columns_S if exact else None,
                 groups=groups,
+                **options,
             )
         yield i, fits[key], associations.predict_row(fits[key], columns_S, z_MxN[i, columns_S])
+
+
+def _side(found: Matrix, settings: Predict) -> dict[str, np.ndarray]:
+    """What is known of the columns beside: their sources, loss and length under the base."""
+    base = matrices.base_scores(settings.matrix.path)
+    if base is None:
+        return features(found.sources)
+    base = base.reindex(list(found.examples))
+    return features(found.sources, base.nll.to_numpy(), base.tokens.to_numpy())
 
 
 def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
@@ -314,6 +326,7 @@ def _task(
         most_forgotten=_most(frame, texts),
         expected_rmse=predictor.rmse,
         learned_from=learned_from,
+        side=dict(predictor.side),
         probabilities=None if predictor.judged is None else _probabilities(predictor.judged),
     )
 

@@ -202,7 +202,9 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
     ]
     p = task.probabilities
     likely = p and room.PredictedProbabilities(p.brier, p.brier_base, _reliability(p.reliability))
-    return room.predicted_section(name, means, most, summary.coverage, task.expected_rmse, likely)
+    return room.predicted_section(
+        name, means, most, summary.coverage, task.expected_rmse, likely, task.side
+    )
 
 
 def _probes(summary: summaries.Probes) -> Section:

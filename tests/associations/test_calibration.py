@@ -39,7 +39,7 @@ def test_probabilities_rise_and_are_never_certain(pairs):
     probability = found.of(np.linspace(-10, 10, 99))
     assert (np.diff(probability) >= 0).all()
     if not np.isnan(truth).all():
-        assert (0 < probability).all() and (probability < 1).all()
+        assert (probability > 0).all() and (probability < 1).all()
         bins = calibration.reliability(found.of(value), truth)
         assert sum(b.entries for b in bins) == (~np.isnan(truth)).sum()
 
@@ -95,6 +95,6 @@ def test_odd_answers_have_probabilities(case):
     }[case]
     predictor = fit_predictor(z, 5, draws=1)
     found = predict_row(predictor, np.arange(5), np.nan_to_num(z[0, :5])).probability_N
-    assert ((0 < found) & (found < 1)).all()
+    assert ((found > 0) & (found < 1)).all()
     if case in ("one class", "few ones"):
         assert (found < 0.1).all()

@@ -153,7 +153,7 @@ def test_a_matrix_of_exact_match_gives_probabilities(run_cli, tmp_path):
     assert status == 0, err
     table = pd.read_parquet(tmp_path / "w" / "predicted.parquet")
     p, left = table.probability.to_numpy(), ~table.measured.to_numpy()
-    assert (p[~left] == truth[:20]).all() and ((0 < p[left]) & (p[left] < 1)).all()
+    assert (p[~left] == truth[:20]).all() and ((p[left] > 0) & (p[left] < 1)).all()
     assert np.mean((p - truth)[left] ** 2) < np.var(truth[left])
     task = json.loads((tmp_path / "w" / "summary.json").read_text())["tasks"]["t15"]
     assert task["probabilities"]["brier"] < task["probabilities"]["brier_base"]

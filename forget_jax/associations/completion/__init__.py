@@ -12,6 +12,7 @@ settings are compiled in. A new method is such a file and a line in `methods.MET
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -49,15 +50,17 @@ def _is_scattered(known_MxN: np.ndarray) -> bool:
 @functools.partial(jax.jit, static_argnames=("method", "batch"))
 def _extend_all(
     z_MxN: Array,
-    columns_FxS: Array,
-    values_FxS: Array,
-    keys_F: Array,
+    fits: tuple[Array, Array, Array],
     options: Any,
+    side: tuple[Array, ...],
     *,
     method: str,
     batch: int,
 ) -> Array:
-    """All new rows in one compiled call: what the train rows say is computed once."""
+    """All new rows in one compiled call: what the train rows say is computed once.
+
+    `fits` are their columns and values (F × S) and keys (F).
+    """
     chosen = METHODS[method]
     fill, extend = chosen.fill, chosen.extend
     if chosen.prepare is None or extend is None:
@@ -72,12 +75,11 @@ def _extend_all(
             return fill(appended, known, key, options)[-1]
 
     else:
-        state = chosen.prepare(z_MxN, options)
+        state = chosen.prepare(z_MxN, options, side) if side else chosen.prepare(z_MxN, options)
 
         def one(columns_S: Array, values_S: Array, key: Array) -> Array:
             return extend(state, columns_S, values_S, key, options)
 
-    fits = (columns_FxS, values_FxS, keys_F)
     return jax.lax.map(lambda fit: one(*fit), fits, batch_size=batch)
 
 
@@ -195,7 +197,14 @@ def complete(
 
 
 def predict_rows(
-    z_MxN: Any, columns_FxS: Any, values_FxS: Any, method: str, *, seeds: Any = None, **options: Any
+    z_MxN: Any,
+    columns_FxS: Any,
+    values_FxS: Any,
+    method: str,
+    *,
+    seeds: Any = None,
+    side: Sequence[Any] = (),
+    **options: Any,
 ) -> np.ndarray:
     """New rows, each from its own few known entries and the train rows, in one compiled call.
 
@@ -209,6 +218,7 @@ def predict_rows(
       values_FxS: their values; NaN means that one is not known after all.
       method: a name in METHODS.
       seeds: F numbers for methods with a random start; 0 when not given.
+      side: what `auto` may know of the columns beside: for each kind its features, p × N numbers.
       **options: settings of the method.
 
     Returns:
@@ -234,6 +244,7 @@ def predict_rows(
     if chosen.extend is not None and np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)
     n_fits = columns_FxS.shape[0]
+    kinds = checks.as_side(side, z_MxN.shape[1], method)
     # Working memory of a few hundred MB at most, and batches wide enough to vectorise.
     per_fit = z_MxN.shape[1] * (4 if chosen.extend is not None else 4 * z_MxN.shape[0])
     # Batched eigenvectors go through LAPACK, which on few cores was seen to wait for ever.
@@ -241,10 +252,13 @@ def predict_rows(
     batch = 1 if alone else int(np.clip(2**26 // per_fit, 1, n_fits))
     predicted = _extend_all(
         jnp.asarray(z_MxN),
-        jnp.asarray(columns_FxS, jnp.int32),
-        jnp.asarray(values_FxS),
-        _keys(np.zeros(n_fits) if seeds is None else seeds),
+        (
+            jnp.asarray(columns_FxS, jnp.int32),
+            jnp.asarray(values_FxS),
+            _keys(np.zeros(n_fits) if seeds is None else seeds),
+        ),
         settings,
+        tuple(map(jnp.asarray, kinds)),
         method=method,
         batch=batch,
     )

@@ -127,9 +127,7 @@ def prepare(z_MxN: Array, options: Any = None) -> Array:
     return z_MxN
 
 
-def extend(
-    z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings
-) -> Array:
+def extend(z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings) -> Array:
     """The same as appending the row and filling."""
     found = joint(z_MxN.sum(1), z_MxN.shape[1], z_MxN[:, columns_S], values_S, options)
     return row(mixed(found), z_MxN, columns_S)

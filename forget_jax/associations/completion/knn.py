@@ -112,9 +112,7 @@ def mixed(z_MxS: Array, values_S: Array, base: additive.Joint, options: Settings
     )
 
 
-def extend(
-    z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings
-) -> Array:
+def extend(z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings) -> Array:
     """The same as appending and filling: distances come from the known entries alone."""
     z_MxS = z_MxN[:, columns_S]
     base = additive.joint(z_MxN.sum(1), z_MxN.shape[1], z_MxS, values_S, options.baseline)

@@ -52,9 +52,7 @@ def prepare(z_MxN: Array, options: Settings) -> Array:
     return z_MxN
 
 
-def extend(
-    z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings
-) -> Array:
+def extend(z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings) -> Array:
     """Appends the row; only its own entries change from step to step, O(M · N) each."""
     n = z_MxN.shape[1]
     base = additive.joint(z_MxN.sum(1), n, z_MxN[:, columns_S], values_S, BASE)

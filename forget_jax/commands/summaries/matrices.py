@@ -265,6 +265,8 @@ class PredictedTask:
       most_forgotten: the examples of the largest z.
       expected_rmse: of entries of held-out train rows, predicted from as many.
       learned_from: rows that it was predicted from.
+      side: by what is known of the examples beside (`loss and length`, `source`), the share of the
+        weight that estimates by it were given.
       probabilities: in a matrix of zeros and ones, from held-out train rows.
     """
 
@@ -273,6 +275,7 @@ class PredictedTask:
     most_forgotten: tuple[Forgotten, ...]
     expected_rmse: float
     learned_from: int
+    side: dict[str, float] = field(default_factory=dict)
     probabilities: Probabilities | None = field(default=None, metadata=SPARSE)
 
 
