@@ -53,15 +53,14 @@ def prepare(z_MxN: Array, options: Settings) -> Prepared:
 def prepared(state: gaussian.Decomposition, offset: Array, n_rows: int) -> Prepared:
     """The same from a decomposition of `n_rows` rows, for the columns that it has."""
     rank = len(state.values_r)
-    models = [gaussian.model(state, r, n_rows) for r in range(1, rank + 1)]
-    scale_Rxr = jnp.stack([jnp.pad(m.scale_r, (0, rank - len(m.scale_r))) for m in models])
+    found = gaussian.models(state, range(1, rank + 1), n_rows)
     return Prepared(
         state.mean_N,
         jnp.concatenate([jnp.ones_like(state.mean_N)[None], state.factors_rxN]),
-        jnp.concatenate([jnp.full((rank, 1), offset), scale_Rxr], 1),
-        jnp.stack([m.noise_N for m in models]),
-        jnp.stack([m.average for m in models]),
-        jnp.stack([jnp.asarray(m.freedom, state.mean_N.dtype) for m in models]),
+        jnp.concatenate([jnp.full((rank, 1), offset), found.scale_Rxr], 1),
+        found.noise_RxN,
+        found.average_R,
+        found.freedom_R,
     )
 
 
