@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forget_jax.associations import complete, evaluate, fit_predictor, predict_row, predict_rows
-from forget_jax.associations.completion import auto
+from forget_jax.associations.completion import auto, candidates
 from forget_jax.errors import UserError
 
 SMALL = {"rank": 4}
@@ -50,7 +50,9 @@ def test_a_row_unlike_the_others_is_not_weighed_as_they_are():
     state = auto.prepare(z[1:], options)
 
     def estimates(values):
-        return auto._estimates(state.models, state.products, z[1:, :20], (), values, options.rank)
+        return candidates.estimates_of(
+            state.models, state.products, z[1:, :20], (), values, options.rank
+        )
 
     alike = estimates(z[0, :20])
     noise = jnp.asarray(3 * np.random.default_rng(1).normal(size=20), jnp.float32)

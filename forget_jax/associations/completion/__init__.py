@@ -244,22 +244,27 @@ def predict_rows(
     if chosen.extend is not None and np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)
     n_fits = columns_FxS.shape[0]
+    if not n_fits:
+        return np.empty((0, z_MxN.shape[1]), z_MxN.dtype)
     kinds = checks.as_side(side, z_MxN.shape[1], method)
     # Working memory of a few hundred MB at most, and batches wide enough to vectorise.
     per_fit = z_MxN.shape[1] * (4 if chosen.extend is not None else 4 * z_MxN.shape[0])
     # Batched eigenvectors go through LAPACK, which on few cores was seen to wait for ever.
     alone = method == "soft_impute"
-    batch = 1 if alone else int(np.clip(2**26 // per_fit, 1, n_fits))
+    most = 1 if alone else max(2**26 // per_fit, 1)
+    batch = -(-n_fits // -(-n_fits // most))
+    # Batches of one size are one program: rows that fill the last are dropped.
+    filled = np.minimum(np.arange(-(-n_fits // batch) * batch), n_fits - 1)
     predicted = _extend_all(
         jnp.asarray(z_MxN),
         (
-            jnp.asarray(columns_FxS, jnp.int32),
-            jnp.asarray(values_FxS),
-            _keys(np.zeros(n_fits) if seeds is None else seeds),
+            jnp.asarray(columns_FxS[filled], jnp.int32),
+            jnp.asarray(values_FxS[filled]),
+            _keys(np.zeros(len(filled)) if seeds is None else np.asarray(seeds)[filled]),
         ),
         settings,
         tuple(map(jnp.asarray, kinds)),
         method=method,
         batch=batch,
     )
-    return np.asarray(predicted)
+    return np.asarray(predicted)[:n_fits]

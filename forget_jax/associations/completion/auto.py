@@ -14,26 +14,26 @@ more Gaussian models, a set for each kind: rows may differ along such a feature 
 already been seen to (a prior of the columns' covariance). They are weighed like the others, so a
 kind that does not help on rows left out has no weight.
 
-Nothing of this needs a pass over the columns but their Gram matrix: candidates are mixes of the
-train rows (`linear`), so their errors on a row left out are a product of small matrices, and a new
-row is one product with the columns, whatever the number of candidates.
+Candidates are mixes of the train rows (`candidates`), so their errors on a row left out are a
+product of small matrices, and a new row is one product with the columns, whatever their number.
 """
 
-import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.associations.completion import (
-    additive,
-    als,
-    column_mean,
-    gaussian,
-    knn,
-    linear,
-    mixture,
+from forget_jax.associations.completion import linear, mixture
+from forget_jax.associations.completion.candidates import (
+    EXACT,
+    OTHERS,
+    Models,
+    Products,
+    Side,
+    estimates_of,
+    models_of,
+    products_of,
 )
 from forget_jax.associations.completion.settings import settings
 from forget_jax.associations.completion.weights import weigh
@@ -42,11 +42,6 @@ Array = jax.Array
 MOST_ROWS = 64  # that are left out, evenly spaced where there are more
 FEWEST_ROWS = 4  # from which on there are weights; below, they are the mixture's
 DRAWS = 4  # of known columns for each row left out
-WIDTHS = (30.0, 0.3, 0.03)  # of neighbours' similarity, in variances of the matrix
-TEMPER = 0.5  # power of the evidence: entries are not as independent as the models have it
-UNLIKE, SOFT = 0.7, 0.15  # the logarithm of the noise's scale at which a row counts as half unlike
-SIDE = 0.5  # deviations of the rows that all features of a kind account for beforehand
-EXACT = jax.lax.Precision.HIGHEST
 
 
 @settings
@@ -65,59 +60,6 @@ class Settings:
     offset: Array | float = 4.0
 
 
-Side = tuple[Array, ...]  # kinds of features, each p × N, of mean 0 and deviation 1
-
-
-class Products(NamedTuple):
-    """Inner products over all columns of U: rows less the columns' means, features, means, and 1.
-
-    Attributes:
-      gram_UxU: U Uᵀ; entries lack the grand mean.
-      grand: the grand mean.
-      n: columns.
-    """
-
-    gram_UxU: Array
-    grand: Array
-    n: int
-
-
-class Directions(NamedTuple):
-    """Leading directions of m rows around their mean, and of p features beside them.
-
-    Attributes:
-      mix_mpxr: eigenvectors, the features' part times their scale.
-      values_r: eigenvalues.
-      total: the trace.
-      scale: of the features.
-    """
-
-    mix_mpxr: Array
-    values_r: Array
-    total: Array
-    scale: Array
-
-
-class Models(NamedTuple):
-    """What some complete rows, m of them, say to each candidate.
-
-    Attributes:
-      sets: of the Gaussian models; the first knows no feature.
-      spread: prior deviation of a new row's offset.
-      sum_m: of the rows over all columns, less the grand mean.
-      mean_square: of the column means.
-      variance: of all entries.
-      als: the factorisation of the rows less the grand mean.
-    """
-
-    sets: tuple[Directions, ...]
-    spread: Array
-    sum_m: Array
-    mean_square: Array
-    variance: Array
-    als: als.Fit
-
-
 class Prepared(NamedTuple):
     z_MxN: Array  # the train rows
     side: Side
@@ -125,142 +67,6 @@ class Prepared(NamedTuple):
     models: Models
     weight_C: Array
     bounds: tuple[Array, Array]  # 0 and 1 where the train rows hold nothing else, or infinite
-
-
-class Estimates(NamedTuple):
-    """What the C candidates say of a new row, the G Gaussian models first.
-
-    Attributes:
-      mixes: of the rows less the grand mean, with leading axis C.
-      unlike: how much the row is unlike the train rows, 0 to 1.
-      evident_G: weights of the Gaussian models by the row's own entries.
-    """
-
-    mixes: linear.Mix
-    unlike: Array
-    evident_G: Array
-
-
-def _slices(side: Side, m: int) -> list[slice]:
-    """Where each kind's features stand below m rows."""
-    ends = np.cumsum([m, *(len(kind) for kind in side)])
-    return [slice(a, b) for a, b in itertools.pairwise(ends.tolist())]
-
-
-def _als(rank: int) -> als.Settings:
-    return als.Settings(rank=min(rank, 5))
-
-
-def _products(z_MxN: Array, side: Side) -> Products:
-    grand = z_MxN.mean()
-    mean_N = (z_MxN - grand).mean(0)
-    whole = [z_MxN - grand - mean_N, *side, mean_N[None], jnp.ones_like(mean_N)[None]]
-    u_UxN = jnp.concatenate(whole)
-    return Products(jnp.matmul(u_UxN, u_UxN.T, precision=EXACT), grand, z_MxN.shape[1])
-
-
-def _directions(around_mxm: Array, by_mxp: Array, own_pxp: Array, n: int, rank: int) -> Directions:
-    """Of rows with these inner products, around their mean, and features with those."""
-    m, p = by_mxp.shape
-    scale = SIDE * jnp.sqrt(jnp.trace(around_mxm) / (n * max(p, 1)))
-    by = scale * (by_mxp - by_mxp.mean(0))
-    gram = jnp.block([[around_mxm, by], [by.T, scale**2 * own_pxp]])
-    values, vectors = jnp.linalg.eigh(gram)
-    vectors = vectors[:, ::-1][:, :rank]
-    rows = vectors[:m] - vectors[:m].mean(0)  # but for rounding they are around 0 already
-    mix = jnp.concatenate([rows, scale * vectors[m:]])
-    return Directions(mix, values[::-1][:rank], jnp.trace(gram), scale)
-
-
-def _models(products: Products, rows_m: Array, side: Side, options: Settings) -> Models:
-    """The models of some of the rows, from the inner products alone."""
-    gram, grand, n = products
-    m, whole = rows_m.shape[0], len(gram) - 2 - sum(len(kind) for kind in side)
-    off_mxm = gram[rows_m][:, rows_m]  # of the rows less the means of all columns
-    by_mean_m, mean_square, mean_sum = gram[rows_m, -2], gram[-2, -2], gram[-2, -1]
-    around = off_mxm - off_mxm.mean(0) - off_mxm.mean(1)[:, None] + off_mxm.mean()
-    rows_mxm = off_mxm + by_mean_m + by_mean_m[:, None] + mean_square
-    sum_m = gram[rows_m, -1] + mean_sum
-    mean = sum_m.sum() / (m * n)
-    variance = jnp.maximum(jnp.trace(rows_mxm) / (m * n) - mean**2, 0)
-    places = [slice(0, 0), *_slices(side, whole)]
-    return Models(
-        tuple(
-            _directions(around, gram[rows_m][:, at], gram[at, at], n, options.rank) for at in places
-        ),
-        options.offset * jnp.sqrt(variance),
-        sum_m,
-        rows_mxm.mean() / n + 2 * grand * mean + grand**2,
-        variance,
-        als.fitted(rows_mxm, sum_m, n, _als(options.rank)),
-    )
-
-
-def _gaussians(
-    models: Models, number: int, n: int, z_mxS: Array, side_pxS: Array, values_S: Array
-) -> tuple[mixture.Posterior, Array, Array]:
-    """What a set of Gaussian models says: its posterior, mixes (2RH × (m + p)) and constants."""
-    found, m = models.sets[number], z_mxS.shape[0]
-    mean_S = z_mxS.mean(0)
-    off_mxS = z_mxS - mean_S
-    square_S = (off_mxS**2).sum(0) + found.scale**2 * (side_pxS**2).sum(0)
-    factors_rxS = found.mix_mpxr.T @ jnp.concatenate([off_mxS, side_pxS])
-    state = gaussian.Decomposition(mean_S, factors_rxS, found.values_r, square_S, found.total, n)
-    said = mixture.models(
-        mixture.prepared(state, models.spread, m), jnp.arange(values_S.shape[0]), values_S
-    )
-    k = said.mean_k.shape[-1]
-    factors = jnp.concatenate([said.mean_k.reshape(-1, k), said.plain_k.reshape(-1, k)])
-    return said, factors[:, 1:] @ found.mix_mpxr.T, factors[:, 0]
-
-
-def _estimates(
-    models: Models, products: Products, z_mxS: Array, side: Side, values_S: Array, rank: int
-) -> Estimates:
-    """Every candidate's mix, of the rows and then of all features.
-
-    Args:
-      z_mxS: the models' rows at the probed columns.
-      side: the features there.
-      values_S: of the new row; NaN where not known.
-      rank: as in the settings.
-    """
-    m, grand, n = z_mxS.shape[0], products.grand, products.n
-    places = [slice(m, m), *_slices(side, m)]
-    width = places[-1].stop
-    mixes, constants, evidence, scales = [], [], [], []
-    for number, (at, kind_pxS) in enumerate(zip(places, (z_mxS[:0], *side), strict=True)):
-        said, mix, constant = _gaussians(models, number, n, z_mxS, kind_pxS, values_S)
-        whole = jnp.zeros((len(mix), width), mix.dtype).at[:, :m].set(mix[:, :m] + 1 / m)
-        mixes.append(whole.at[:, at].set(mix[:, m:]))
-        constants.append(constant)
-        evidence.append(said.evidence.reshape(-1))
-        scales.append(said.log_scale.mean())
-    evident = jax.nn.softmax(TEMPER * jnp.stack(evidence), axis=(0, 1))  # of all sets together
-    nothing_S = jnp.zeros_like(values_S)
-    gaussians = linear.Mix(
-        jnp.concatenate(mixes),
-        jnp.concatenate(constants),
-        jnp.zeros((sum(map(len, mixes)), len(values_S)), values_S.dtype),
-    )
-
-    z_mxS, left_S, mean_S = z_mxS - grand, values_S - grand, z_mxS.mean(0)
-    scale = column_mean.scale(mean_S, values_S, models.mean_square, column_mean.Scaled().shrink)
-    base = additive.joint(models.sum_m, n, z_mxS, left_S, additive.Settings())
-    widths = jnp.asarray(WIDTHS) * models.variance + jnp.finfo(values_S.dtype).tiny
-    singles = [
-        linear.Mix(jnp.full(m, scale / m), (scale - 1) * grand, nothing_S),
-        additive.mixed(base),
-        als.mixed(models.als, z_mxS, left_S, _als(rank)),
-        *(knn.mixed(z_mxS, left_S, base, knn.Settings(width=width)) for width in widths),
-    ]
-    singles = [one._replace(mix_M=jnp.pad(one.mix_M, (0, width - m))) for one in singles]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *singles)
-    return Estimates(
-        jax.tree.map(lambda *x: jnp.concatenate(x), gaussians, stacked),
-        jax.nn.sigmoid((scales[0] - UNLIKE) / SOFT),
-        jnp.concatenate([evident, jnp.zeros_like(evident)], 1).reshape(-1),
-    )
 
 
 def _bounds(z_MxN: Array) -> tuple[Array, Array]:
@@ -271,7 +77,7 @@ def _bounds(z_MxN: Array) -> tuple[Array, Array]:
 def _usual(options: Settings, kinds: int) -> Array:
     """The weights of the mixture: all its models alike."""
     models = options.rank * len(mixture.POOLED)
-    weight_C = np.zeros(2 * models * (1 + kinds) + 3 + len(WIDTHS), np.float32)
+    weight_C = np.zeros(2 * models * (1 + kinds) + OTHERS, np.float32)
     weight_C[:models] = 1 / models
     return jnp.asarray(weight_C)
 
@@ -288,11 +94,11 @@ def held_out(z_MxN: Array, side: Side, products: Products, options: Settings) ->
     def one(i: Array) -> Array:
         others = jnp.arange(m - 1)
         others = others + (others >= i)
-        models = _models(products, others, side, options)
+        models = models_of(products, others, side, options.rank, options.offset)
 
         def draw(drawn: tuple[Array, Side]) -> Array:
             z_MxS, kinds = drawn
-            estimates = _estimates(models, products, z_MxS[others], kinds, z_MxS[i], options.rank)
+            estimates = estimates_of(models, products, z_MxS[others], kinds, z_MxS[i], options.rank)
             found, width = estimates.mixes, len(products.gram_UxU)
             by_rows = found.mix_M[:, : m - 1]
             # Errors on U: the mix of the others, less the row itself.
@@ -315,23 +121,25 @@ def held_out(z_MxN: Array, side: Side, products: Products, options: Settings) ->
 
 def prepare(z_MxN: Array, options: Settings, side: Side = ()) -> Prepared:
     """The candidates and their weights: each row left out once, in one compiled call."""
-    weight_C, products = _usual(options, len(side)), _products(z_MxN, side)
+    weight_C, products = _usual(options, len(side)), products_of(z_MxN, side)
     if z_MxN.shape[0] >= FEWEST_ROWS and z_MxN.shape[1] > 1:
         weight_C = weigh(held_out(z_MxN, side, products, options), weight_C)
-    models = _models(products, jnp.arange(z_MxN.shape[0]), side, options)
+    rows_M = jnp.arange(z_MxN.shape[0])
+    models = models_of(products, rows_M, side, options.rank, options.offset)
     return Prepared(z_MxN, side, products, models, weight_C, _bounds(z_MxN))
 
 
 def again(state: Prepared, z_MxN: Array, options: Settings) -> Prepared:
     """The candidates from other rows, under the weights found before."""
-    products = _products(z_MxN, state.side)
-    models = _models(products, jnp.arange(z_MxN.shape[0]), state.side, options)
+    products = products_of(z_MxN, state.side)
+    rows_M = jnp.arange(z_MxN.shape[0])
+    models = models_of(products, rows_M, state.side, options.rank, options.offset)
     return state._replace(z_MxN=z_MxN, products=products, models=models)
 
 
 def side_weights(state: Prepared) -> list[float]:
     """The share of the weight that each kind of features has."""
-    each = (len(state.weight_C) - 3 - len(WIDTHS)) // (1 + len(state.side))
+    each = (len(state.weight_C) - OTHERS) // (1 + len(state.side))
     weight_C = np.asarray(state.weight_C)
     return [float(weight_C[each * (1 + i) :][:each].sum()) for i in range(len(state.side))]
 
@@ -341,7 +149,7 @@ def extend(
 ) -> Array:
     """The new row's weighted mean; the train rows are not refitted."""
     z_MxS, kinds = state.z_MxN[:, columns_S], tuple(kind[:, columns_S] for kind in state.side)
-    found = _estimates(state.models, state.products, z_MxS, kinds, values_S, options.rank)
+    found = estimates_of(state.models, state.products, z_MxS, kinds, values_S, options.rank)
     G = found.evident_G.shape[0]
     weight_C = (1 - found.unlike) * state.weight_C
     weight_C = weight_C.at[:G].add(found.unlike * found.evident_G)
