@@ -8,6 +8,7 @@ import dataclasses
 import io
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -243,7 +244,9 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
     """Every wanted row with its predictor; rows alike in what is known share one."""
     z_MxN = np.asarray(rows.matrix.z_MxN, np.float32)
     groups = list(rows.matrix.groups().values())
-    options = {"side": _side(rows.matrix, settings)} if settings.method == "auto" else {}
+    options: dict[str, Any] = {}
+    if settings.method == "auto":
+        options["side"] = _side(rows.matrix, settings)
     known = {i: np.flatnonzero(~np.isnan(z_MxN[i])) for i in rows.wanted}
     exact = len({columns.tobytes() for columns in known.values()}) <= MOST_FITS
     fits: dict[tuple[bytes, bytes], Predictor] = {}

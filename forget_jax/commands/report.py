@@ -201,7 +201,10 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
         for e in task.most_forgotten
     ]
     p = task.probabilities
-    likely = p and room.PredictedProbabilities(p.brier, p.brier_base, _reliability(p.reliability))
+    likely = None
+    if p is not None:
+        bins = _reliability(p.reliability)
+        likely = room.PredictedProbabilities(p.brier, p.brier_base, bins)
     return room.predicted_section(
         name, means, most, summary.coverage, task.expected_rmse, likely, task.side
     )
