@@ -167,10 +167,19 @@ def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
 
 def _evaluate(summary: summaries.Evaluate) -> Section:
     methods = {
-        name: room.Completed(m.rmse, m.rmse_std, m.f1, m.seconds)
+        name: room.Completed(
+            *(m.rmse, m.rmse_std, m.f1, m.seconds),
+            *(m.precision_at_k, m.precision_at_k_low, m.precision_at_k_high),
+            *(m.brier, m.brier_clipped, m.brier_base),
+            reliability=_reliability(m.reliability or ()),
+        )
         for name, m in summary.methods.items()
     }
-    return room.methods_section(methods, summary.observed, summary.seeds)
+    return room.methods_section(methods, summary.observed, summary.seeds, summary.k)
+
+
+def _reliability(bins: Sequence[summaries.ReliabilityBin]) -> list[room.Reliability]:
+    return [room.Reliability(b.predicted, b.observed, b.entries) for b in bins]
 
 
 def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Predict) -> Section:
@@ -186,10 +195,19 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
         for source, m in {"all examples": task.mean, **task.sources}.items()
     }
     most = [
-        room.PredictedExample(e.example, e.source, e.z, e.low, e.high, e.measured, e.text)
+        room.PredictedExample(
+            e.example, e.source, e.z, e.low, e.high, e.measured, e.text, e.probability
+        )
         for e in task.most_forgotten
     ]
-    return room.predicted_section(name, means, most, summary.coverage, task.expected_rmse)
+    p = task.probabilities
+    likely = None
+    if p is not None:
+        bins = _reliability(p.reliability)
+        likely = room.PredictedProbabilities(p.brier, p.brier_base, bins)
+    return room.predicted_section(
+        name, means, most, summary.coverage, task.expected_rmse, likely, task.side
+    )
 
 
 def _probes(summary: summaries.Probes) -> Section:

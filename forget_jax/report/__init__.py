@@ -12,9 +12,11 @@ from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_s
 from forget_jax.report.predicted_section import (
     PredictedExample,
     PredictedMean,
+    PredictedProbabilities,
     predicted_section,
 )
 from forget_jax.report.probes_section import probes_section
+from forget_jax.report.reliability import Reliability
 from forget_jax.report.replay_section import (
     PairedTest,
     Replayed,
@@ -43,6 +45,8 @@ __all__ = [
     "Planned",
     "PredictedExample",
     "PredictedMean",
+    "PredictedProbabilities",
+    "Reliability",
     "Replayed",
     "Replays",
     "Room",

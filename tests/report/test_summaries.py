@@ -44,8 +44,8 @@ KEYS = {
     ),
     "predict": ("tasks", "method", "coverage", "examples", "predicted", "seconds"),
     "evaluate": (
-        *("methods", "best", "paired", "observed", "seeds", "train_tasks", "test_tasks"),
-        "seconds",
+        *("methods", "best", "paired", "k", "best_at_k", "paired_at_k", "observed", "seeds"),
+        *("train_tasks", "test_tasks", "seconds"),
     ),
     "probes": (
         *("columns", "columns_by_aim", "expected_errors", "against_random", "observed", "aim"),

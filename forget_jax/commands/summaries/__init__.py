@@ -40,8 +40,10 @@ from forget_jax.commands.summaries.matrices import (
     MethodsDiffer,
     Predict,
     PredictedTask,
+    Probabilities,
     Probes,
     ProbesDiffer,
+    ReliabilityBin,
     RobustMean,
 )
 from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan, UnseenRun
@@ -95,9 +97,11 @@ __all__ = [
     "Predict",
     "PredictedTask",
     "Pretrain",
+    "Probabilities",
     "Probes",
     "ProbesDiffer",
     "Quickstart",
+    "ReliabilityBin",
     "Replay",
     "RhoProfile",
     "RobustMean",
