@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forget_jax.report.paired import PairedTest, paired_table
 from forget_jax.report.plots import SERIES, Line, Row, legend, row_plot, xy_plot
 from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
 
@@ -100,13 +101,19 @@ class Completed:
     seconds: float | None = None
 
 
-def methods_section(methods: Mapping[str, Completed], observed: int, seeds: int) -> Section:
+def methods_section(
+    methods: Mapping[str, Completed],
+    observed: int,
+    seeds: int,
+    paired: Mapping[str, PairedTest] | None = None,
+) -> Section:
     """Completion methods side by side, best first.
 
     Args:
       methods: by name.
       observed: entries known of each new row.
       seeds: draws of these entries.
+      paired: the best method's RMSE less each other one's, by `best − other`.
     """
     rmse = dict(zip(methods, floats(m.rmse for m in methods.values()), strict=True))
     spread = dict(zip(methods, floats(m.rmse_std for m in methods.values()), strict=True))
@@ -149,4 +156,8 @@ def methods_section(methods: Mapping[str, Completed], observed: int, seeds: int)
             )
         else:
             lead += "; with one seed the order of close methods is not settled."
-    return Section("methods", "What was predicted", lead, (figure,) if rows else (), (table,))
+    tables = [table]
+    if paired:
+        note = "Paired t tests over seeds, which draw what is observed; tasks are the same."
+        tables.append(paired_table(paired, "RMSE", note))
+    return Section("methods", "What was predicted", lead, (figure,) if rows else (), tuple(tables))
