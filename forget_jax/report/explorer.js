@@ -379,8 +379,8 @@ function forgetJax(key, data) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", soon);
   addEventListener("beforeprint", draw);
 
+  root.classList.add("ready"); // shown, and so as wide as it will be
   select();
-  root.classList.add("ready");
   root.explorer = { state, select, csv, names, draw, zoom }; // for tests, and for a reader's console
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from forget_jax import files
+from forget_jax.errors import printable
 from forget_jax.report.section import finite_mean, short_names, shorten
 from forget_jax.report.template import render
 
@@ -164,5 +165,5 @@ def _finite(value: float) -> float | None:
 
 
 def _beginning(text: str) -> str:
-    text = text.strip()
+    text = printable(text.strip())
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1].rstrip() + "…"
