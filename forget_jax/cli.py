@@ -1,7 +1,8 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
     forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
-                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
+                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet] [--print-config]
+                       [--help]
 
 Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
 same command resumes), 1 on an internal error or the loss of another process of the run.
@@ -9,13 +10,14 @@ same command resumes), 1 on an internal error or the loss of another process of 
 
 import ctypes
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from forget_jax import distributed, files, stopping
 from forget_jax.errors import UserError, nearest, one_line
@@ -41,13 +43,13 @@ COMMANDS = {
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
-                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
+                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet] [--print-config] [--help]
        forget-jax --version
 
 NAME is a config of configs/ or the path of a .py file. --distributed joins the processes of one
 run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of process 0, the number
 of processes, and the number of this one from 0. launch/ holds scripts that start them.
---print-config shows the resolved config and runs nothing.
+--quiet says nothing but what went wrong. --print-config shows the resolved config and runs nothing.
 
 Commands (each with --help for its fields and their defaults):
 """
@@ -69,6 +71,7 @@ class Arguments:
     overrides: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     wants_help: bool = False
     wants_config: bool = False
+    quiet: bool = False
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -84,6 +87,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         if flag in ("-h", "--help"):
             found.wants_help = True
             continue
+        if flag == "--quiet":
+            found.quiet = True
+            continue
         if flag == "--print-config":
             found.wants_config = True
             continue
@@ -92,7 +98,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         if not (name in known or name.startswith("--config.")):
             raise UserError(
                 f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR, "
-                "--config.key=value, --distributed=auto, --print-config or --help"
+                "--config.key=value, --distributed=auto, --quiet, --print-config or --help"
             )
         if not equals:
             if not rest:
@@ -144,6 +150,11 @@ def _keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+@functools.cache
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """A command to run: its settings as they were resolved, and where."""
@@ -189,6 +200,8 @@ def resolve(argv: Sequence[str]) -> Request | None:
         print(files.dump_json(configs.plain(config), indent=1), flush=True)
         return None
     _setup_jax(given.distributed)
+    if given.quiet:  # `main` says what went wrong
+        sys.stderr = _nowhere()
     workdir = given.workdir
     if workdir is None:
         now = time.strftime("%Y%m%d-%H%M%S")
@@ -223,6 +236,8 @@ class _Ending:
 
     def __exit__(self, kind: Any, e: BaseException | None, trace: Any) -> bool:
         said = ""
+        if distributed.count() == 1:
+            sys.stderr = self.stderr  # which --quiet has turned away
         if e is None:
             return False
         if isinstance(e, UserError):

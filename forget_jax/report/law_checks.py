@@ -79,7 +79,7 @@ def _residual_map(checks: LawChecks) -> Figure:
     lines = [
         Line([n], [np.log10(P)], SERIES[1] if r > 0 else SERIES[0], "", "dot", size=size)
         for P, n, r, size in zip(
-            sizes, steps, residual, np.sqrt(np.abs(residual) / most).clip(0.2), strict=True
+            sizes, steps, residual, 1.5 * np.sqrt(np.abs(residual) / most).clip(0.2), strict=True
         )
     ]
     named = [

@@ -182,10 +182,13 @@ def _opening(found: Replays, mean: Mapping[str, float]) -> str:
         if room.noise is not None and not room.enough:
             return "What replay saves was not told from the noise of seeds."
         if mean.get("none", 0) > 0:
-            share = percent(room.mean / mean["none"])
-            return (
-                f"{shorten(name, 40).capitalize()} replay took away {share} of what was forgotten."
+            text = (
+                f"{shorten(name, 40).capitalize()} replay took away "
+                f"{percent(room.mean / mean['none'])} of what was forgotten"
             )
+            test = found.tests.get(f"{name} − none")
+            chance = test is None or test.decided >= 0.05
+            return f"{text}; so few runs do not tell that from chance." if chance else f"{text}."
     return ""
 
 
