@@ -10,14 +10,14 @@ same command resumes), 1 on an internal error or the loss of another process of 
 
 import ctypes
 import dataclasses
-import functools
 import importlib.metadata
+import io
 import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from forget_jax import distributed, files, stopping
 from forget_jax.errors import UserError, nearest, one_line
@@ -150,9 +150,11 @@ def _keep_freed_memory() -> None:
         mallopt(option, value)
 
 
-@functools.cache
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w")  # noqa: PTH123, SIM115
+class _Silence(io.TextIOBase):
+    """Takes what is written and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +203,7 @@ def resolve(argv: Sequence[str]) -> Request | None:
         return None
     _setup_jax(given.distributed)
     if given.quiet:  # `main` says what went wrong
-        sys.stderr = _nowhere()
+        sys.stderr = cast(TextIO, _Silence())
     workdir = given.workdir
     if workdir is None:
         now = time.strftime("%Y%m%d-%H%M%S")
