@@ -1,7 +1,8 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
     forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
-                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
+                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet] [--print-config]
+                       [--help]
 
 Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
 same command resumes), 1 on an internal error or the loss of another process of the run.
@@ -11,12 +12,13 @@ import contextlib
 import ctypes
 import dataclasses
 import importlib.metadata
+import io
 import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 from forget_jax import distributed, files, stopping
 from forget_jax.errors import UserError, nearest, one_line
@@ -43,13 +45,13 @@ COMMANDS = {
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
-                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
+                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet] [--print-config] [--help]
        forget-jax --version
 
 NAME is a config of configs/ or the path of a .py, .yaml or .json file. --distributed joins the
 processes of one run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of
 process 0, the number of processes, and the number of this one from 0. launch/ holds scripts that
-start them.
+start them. --quiet says nothing but what went wrong.
 --print-config shows the resolved config and runs nothing.
 
 Commands (each with --help for its fields and their defaults):
@@ -72,6 +74,7 @@ class Arguments:
     overrides: list[tuple[str, str | None]] = dataclasses.field(default_factory=list)
     wants_help: bool = False
     wants_config: bool = False
+    quiet: bool = False
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -87,6 +90,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         if flag in ("-h", "--help"):
             found.wants_help = True
             continue
+        if flag == "--quiet":
+            found.quiet = True
+            continue
         if flag == "--print-config":
             found.wants_config = True
             continue
@@ -95,7 +101,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         if not (name in known or name.startswith("--config.")):
             raise UserError(
                 f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR, "
-                "--config.key=value, --distributed=auto, --print-config or --help"
+                "--config.key=value, --distributed=auto, --quiet, --print-config or --help"
             )
         if not equals:
             if name not in known and (not rest or rest[0].startswith("--")):
@@ -149,6 +155,13 @@ def _keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+class _Silence(io.TextIOBase):
+    """Takes what is written and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """A command to run: its settings as they were resolved, and where."""
@@ -199,6 +212,8 @@ def resolve(argv: Sequence[str]) -> Request | None:
             _setup_jax(given.distributed)
         return Request(command, settings, given.workdir or "")
     _setup_jax(given.distributed)
+    if given.quiet:  # `main` says what went wrong
+        sys.stderr = cast(TextIO, _Silence())
     workdir = given.workdir
     if workdir is None:
         now = time.strftime("%Y%m%d-%H%M%S")
@@ -233,6 +248,8 @@ class _Ending:
 
     def __exit__(self, kind: Any, e: BaseException | None, trace: Any) -> bool:
         said = ""
+        if distributed.count() == 1:
+            sys.stderr = self.stderr  # which --quiet has turned away
         if e is None:
             return False
         if isinstance(e, UserError):

@@ -1,4 +1,7 @@
-"""`forget-jax report`: rebuilds a workdir's report.html from its files alone."""
+"""`forget-jax report`: rebuilds a workdir's report.html from its files alone.
+
+A large matrix lies beside it, in the folder `report`.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,6 +13,7 @@ import pandas as pd
 from forget_jax import distributed, files
 from forget_jax import report as room
 from forget_jax.associations import matrix
+from forget_jax.associations.components import leading_components
 from forget_jax.commands import summaries
 from forget_jax.commands.summaries import Failed, Summary
 from forget_jax.errors import UserError
@@ -17,6 +21,17 @@ from forget_jax.files import Path, PathLike
 from forget_jax.report import Section
 from forget_jax.runs.metrics import Metrics
 from forget_jax.scoring import disk
+
+# Figures that are written in larger units, by their key: their name then, and the unit.
+UNITS = {
+    "peak_memory": ("peak memory, GiB", 2**30),
+    "peak_bytes": ("peak memory, GiB", 2**30),
+    "bytes": ("size, MiB", 2**20),
+    "flops_per_second": ("GFLOP a second", 1e9),
+    "matmul_flops": ("matmul, GFLOP a second", 1e9),
+}
+COMPONENTS = 3  # of a matrix, at most
+COMPLETE = 50_000_000  # entries beyond which components are not sought for a page
 
 
 def build(workdir: PathLike) -> Path:
@@ -30,7 +45,12 @@ def build(workdir: PathLike) -> Path:
         return work / "report.html"
     if not (work / "summary.json").exists():
         raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
-    files.write_text(work / "report.html", html(work, summaries.load(work / "summary.json")))
+    summary = summaries.load(work / "summary.json")
+    found = sections(work, summary)
+    for section in found:
+        for name, text in section.files.items():
+            files.write_text(work / "report" / name, text)
+    files.write_text(work / "report.html", _page(summary, found))
     return work / "report.html"
 
 
@@ -44,7 +64,11 @@ def html(folder: Path, summary: Summary) -> str:
     Raises:
       UserError: a file of the run is not there or cannot be drawn.
     """
-    return room.page(f"forget_jax: {summary.command}", sections(folder, summary), _facts(summary))
+    return _page(summary, sections(folder, summary))
+
+
+def _page(summary: Summary, found: Sequence[Section]) -> str:
+    return room.page(f"forget_jax: {summary.command}", found, _facts(summary))
 
 
 def sections(folder: Path, summary: Summary) -> list[Section]:
@@ -85,10 +109,13 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
 
 
 def _facts(summary: Summary) -> dict[str, str]:
-    """The summary's plain figures, for the head of the page."""
+    """The summary's plain figures, for the end of the page."""
     facts = {}
     for key, value in summaries.to_json(summary).items():
-        if isinstance(value, float):
+        if key in UNITS and isinstance(value, int | float):
+            name, size = UNITS[key]
+            facts[name] = f"{value / size:,.4g}"
+        elif isinstance(value, float):
             facts[key.replace("_", " ")] = f"{value:,.4g}"
         elif isinstance(value, int | str):
             facts[key.replace("_", " ")] = f"{value:,}" if isinstance(value, int) else value
@@ -127,11 +154,10 @@ def _heldout(records: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def _score(folder: Path) -> list[Section]:
     table = disk.read(folder / "scores.zarr")
-    nll = table.nll_sum.values / table.tokens.values
     names = [str(m) for m in table.model.values]
     scores = room.score_section(
-        dict(zip(names, nll, strict=True)),
-        dict(zip(names, table.tokens.values.sum(1).tolist(), strict=True)),
+        dict(zip(names, table.nll_sum.values, strict=True)),
+        dict(zip(names, table.tokens.values, strict=True)),
     )
     if not (folder / "forgetting.zarr").exists():
         return [scores]
@@ -140,15 +166,39 @@ def _score(folder: Path) -> list[Section]:
 
 def _forgetting(folder: Path) -> room.Forgetting:
     found = matrix.load(folder / "forgetting.zarr")
+    z_MxN = np.asarray(found.z_MxN)
     texts = {r["name"]: r["text"] for r in files.read_json(folder / "examples.json")}
+    sources = found.sources or [""] * len(found.examples)
+    labels, component_N = _components(z_MxN, found.tasks)
     return room.Forgetting(
-        np.asarray(found.z_MxN),
+        z_MxN,
         found.tasks,
         found.examples,
-        found.sources,
+        sources,
         [texts[name] for name in found.examples],
         found.metric or "nll",
+        components=labels,
+        component_N=component_N,
     )
+
+
+def _components(z_MxN: np.ndarray, tasks: Sequence[str]) -> tuple[list[str], np.ndarray | None]:
+    """Leading components of the complete columns, by their strongest tasks; and by example which it
+    has most of, -1 where an entry is missing.
+    """
+    whole_N = np.isfinite(z_MxN).all(0)
+    rank = min(COMPONENTS, len(tasks), int(whole_N.sum()))
+    if len(tasks) < 2 or rank < 2 or z_MxN.size > COMPLETE:
+        return [], None
+    found = leading_components(z_MxN[:, whole_N], rank, n_tasks=2)
+    sizes_RxN = [np.abs(c.example_N) * np.linalg.norm(c.task_M) for c in found]
+    component_N = np.full(len(whole_N), -1)
+    component_N[whole_N] = np.argmax(sizes_RxN, axis=0)
+    labels = [
+        f"{k + 1}: strongest under {' and '.join(tasks[i] for i in c.top_tasks)}"
+        for k, c in enumerate(found)
+    ]
+    return labels, component_N
 
 
 def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
@@ -175,7 +225,11 @@ def _evaluate(summary: summaries.Evaluate) -> Section:
         )
         for name, m in summary.methods.items()
     }
-    return room.methods_section(methods, summary.observed, summary.seeds, summary.k)
+    paired = {
+        name: room.PairedTest(t.seeds, t.mean, t.low, t.high, t.p)
+        for name, t in summary.paired.items()
+    }
+    return room.methods_section(methods, summary.observed, summary.seeds, summary.k, paired)
 
 
 def _reliability(bins: Sequence[summaries.ReliabilityBin]) -> list[room.Reliability]:

@@ -8,6 +8,7 @@ from forget_jax.report.law_section import FittedLaw, LawSurface, Part, scaling_s
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
 from forget_jax.report.page import page
+from forget_jax.report.paired import PairedTest
 from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
@@ -18,7 +19,6 @@ from forget_jax.report.predicted_section import (
 from forget_jax.report.probes_section import probes_section
 from forget_jax.report.reliability import Reliability
 from forget_jax.report.replay_section import (
-    PairedTest,
     Replayed,
     Replays,
     Room,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forget_jax.report.paired import PairedTest, paired_table
 from forget_jax.report.plots import SERIES, Line, Row, legend, row_plot, xy_plot
 from forget_jax.report.reliability import Reliability, reliability_figure, reliability_table
 from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
@@ -113,7 +114,11 @@ class Completed:
 
 
 def methods_section(
-    methods: Mapping[str, Completed], observed: int, seeds: int, k: int = 50
+    methods: Mapping[str, Completed],
+    observed: int,
+    seeds: int,
+    k: int = 50,
+    paired: Mapping[str, PairedTest] | None = None,
 ) -> Section:
     """Completion methods side by side, best first.
 
@@ -122,6 +127,7 @@ def methods_section(
       observed: entries known of each new row.
       seeds: draws of these entries.
       k: of the precision.
+      paired: the best method's RMSE less each other one's, by `best − other`.
     """
     rmse = dict(zip(methods, floats(m.rmse for m in methods.values()), strict=True))
     spread = dict(zip(methods, floats(m.rmse_std for m in methods.values()), strict=True))
@@ -167,9 +173,15 @@ def methods_section(
             )
         else:
             lead += "; with one seed the order of close methods is not settled."
+    tables = [table]
+    if paired:
+        note = "Paired t tests over seeds, which draw what is observed; tasks are the same."
+        tables.append(paired_table(paired, "RMSE", note))
     likely = {n: methods[n] for n in order if methods[n].brier is not None}
     if not likely:
-        return Section("methods", "What was predicted", lead, (figure,) if rows else (), (table,))
+        return Section(
+            "methods", "What was predicted", lead, (figure,) if rows else (), tuple(tables)
+        )
     sharpest = min(likely, key=lambda n: floats([likely[n].brier])[0])
     m = likely[sharpest]
     lead += (
@@ -190,5 +202,5 @@ def methods_section(
         f"Entries not observed of the test tasks over {count(seeds, 'seed')}, in parts of equal "
         "size from the least probable to the most. On the dashed line probabilities are right.",
     )
-    tables = (table, scores, reliability_table(m.reliability, sharpest))
-    return Section("methods", "What was predicted", lead, (figure, came_true), tables)
+    tables += [scores, reliability_table(m.reliability, sharpest)]
+    return Section("methods", "What was predicted", lead, (figure, came_true), tuple(tables))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from forget_jax.report.paired import PairedTest, paired_table
 from forget_jax.report.plots import SERIES, Line, Row, legend, row_plot, xy_plot
 from forget_jax.report.section import (
     Figure,
@@ -15,6 +16,12 @@ from forget_jax.report.section import (
     number,
     percent,
     shorten,
+)
+
+_NOTE = (
+    "Sign-flip permutation tests, the seeds of a task together; Holm's correction over the "
+    "comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 of 5 "
+    "comparisons."
 )
 
 
@@ -38,27 +45,6 @@ class Replayed:
     strategy: str = ""
     recovered: tuple[float, float, float] | None = None
     extra: float | None = None
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """Forgetting z under one way less another's, pair by pair, nats per token.
-
-    Attributes:
-      pairs, tasks: a pair is a task under a seed.
-      mean, low, high: of the differences, with their interval.
-      p, p_holm: of the test that the mean is zero; corrected over comparisons with the same other.
-      needed: tasks at which such an effect would be found.
-    """
-
-    pairs: int
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    tasks: int = 0
-    needed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +86,11 @@ def replay_section(found: Replays) -> Section:
         "What replay saved",
         _lead(found, order, mean),
         tuple(figures),
-        (_ways(found, order, mean), *([_tests(found)] if found.tests else [])),
+        (
+            _ways(found, order, mean),
+            *([paired_table(found.tests, "mean z", _NOTE)] if found.tests else []),
+        ),
+        opening=_opening(found, mean),
     )
 
 
@@ -186,19 +176,20 @@ def _ways(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> Ta
     )
 
 
-def _tests(found: Replays) -> Table:
-    columns = ("difference of mean z", "mean", "low", "high", "p", "p (Holm)", "tasks needed")
-    return Table(
-        "Paired tests",
-        columns,
-        tuple(
-            (name, t.mean, t.low, t.high, t.p, t.p_holm, "–" if t.needed is None else str(t.needed))
-            for name, t in found.tests.items()
-        ),
-        note="Sign-flip permutation tests, the seeds of a task together; Holm's correction over "
-        "the comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 "
-        "of 5 comparisons.",
-    )
+def _opening(found: Replays, mean: Mapping[str, float]) -> str:
+    """What the first random replay took away, or that nothing can be told."""
+    for name, room in found.rooms.items():
+        if room.noise is not None and not room.enough:
+            return "What replay saves was not told from the noise of seeds."
+        if mean.get("none", 0) > 0:
+            text = (
+                f"{shorten(name, 40).capitalize()} replay took away "
+                f"{percent(room.mean / mean['none'])} of what was forgotten"
+            )
+            test = found.tests.get(f"{name} − none")
+            chance = test is None or test.decided >= 0.05
+            return f"{text}; so few runs do not tell that from chance." if chance else f"{text}."
+    return ""
 
 
 def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> str:
@@ -221,9 +212,11 @@ def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> st
         elif mean.get("none", 0) > 0:
             lead += f" {name[0].upper()}{name[1:]} takes away {percent(room.mean / mean['none'])}"
             lead += f" of the {number(mean['none'])} nats that are forgotten without."
-    told = {n: t for n, t in found.tests.items() if _p(t) < 0.05}
+    told = {n: t for n, t in found.tests.items() if t.decided < 0.05}
     for name, test in told.items():
-        lead += f" Told apart: {name}, {number(test.mean, sign=True)} nats, p = {number(_p(test))}."
+        lead += (
+            f" Told apart: {name}, {number(test.mean, sign=True)} nats, p = {number(test.decided)}."
+        )
     others = [n for n in found.tests if n not in told]
     if others:
         listed = ", ".join(others) if len(others) < 5 else f"{len(others)} other differences"
@@ -231,9 +224,3 @@ def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> st
     if found.seeds == 1:
         lead += " All runs share one seed: other seeds may order the ways differently."
     return lead
-
-
-def _p(test: PairedTest) -> float:
-    """The corrected p where there is one; 1 where there is none."""
-    p = test.p if test.p_holm is None else test.p_holm
-    return 1.0 if p is None else p
