@@ -10,7 +10,7 @@ import pandas as pd
 from forget_jax import distributed, files
 from forget_jax import report as room
 from forget_jax.associations import matrix
-from forget_jax.commands import summaries
+from forget_jax.commands import check_texts, summaries
 from forget_jax.commands.summaries import Failed, Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
@@ -68,6 +68,8 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_probes(summary)]
         case summaries.Replay():
             return [_replay(summary)]
+        case summaries.Check():
+            return [_check(summary)]
         case summaries.Mix():
             return [_mix(summary)]
         case summaries.Scaling():
@@ -225,6 +227,31 @@ def _replay(summary: summaries.Replay) -> Section:
     }
     rooms = {name: room.Room(r.mean, r.noise, r.enough) for name, r in summary.headroom.items()}
     return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
+
+
+def _check(summary: summaries.Check) -> Section:
+    found = [
+        room.Checked(
+            model=model,
+            set=name,
+            examples=c.examples,
+            z=c.z,
+            low=c.low,
+            high=c.high,
+            z_tokens=c.z_tokens,
+            noise=c.noise,
+            lost=(said := check_texts.answers(c))[0],
+            gained=said[1],
+            p=said[2],
+            limit=c.limit,
+            verdict=check_texts.verdict(c),
+            over=bool(c.over),
+            worst=[(w.example, w.z, w.lost, w.text) for w in c.worst],
+        )
+        for model, of in summary.sets.items()
+        for name, c in of.items()
+    ]
+    return room.check_section(found, summary.over, summary.unit, summary.level)
 
 
 def _mix(summary: summaries.Mix) -> Section:

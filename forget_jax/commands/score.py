@@ -57,7 +57,7 @@ def run(settings: Score, work: Workdir) -> Ended:
     texts = reader.read(settings.data.path, scored=True)
     names = [BASE, *settings.adapters, *settings.models]
     table = Table(work / "scores.zarr", names, texts.encoded, settings.score)
-    moved = _fill(settings, base, table)
+    moved = fill(settings, base, table)
     work.tick()
     rate = table.tokens_done / table.seconds if table.seconds else None
     useful, over = table.useful_fraction(), OverContext(**texts.over_context)
@@ -126,7 +126,7 @@ def _forgot(z_MxN: np.ndarray) -> str:
     return f"; mean z of {len(z_MxN)} {known.mean():+.4f} nats, {share:.0%} of it above zero"
 
 
-def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
+def fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
     """Fills the table; in half precision also measures how far batching moves its scores."""
     moved = None
     plain = {path: peft.is_plain(path) for path in settings.adapters}

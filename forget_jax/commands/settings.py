@@ -240,6 +240,52 @@ class Mix:
 
 
 @dataclasses.dataclass(frozen=True)
+class Check:
+    model: ModelPath = ModelPath()
+    adapters: tuple[str, ...] = names(
+        "adapter", setting((), "PEFT adapter folders to check, whoever trained them")
+    )
+    models: tuple[str, ...] = names(
+        "model", setting((), "whole fine-tuned checkpoints of the same family to check")
+    )
+    sets: tuple[str, ...] = names(
+        "named rows",
+        setting((), "what must not be lost: data sets, each NAME=DATASET with rows [a:b]"),
+    )
+    before: str = names(
+        "file",
+        setting(
+            "",
+            "scores of the base, in place of models: a folder of lm-evaluation-harness "
+            "(--log_samples), JSONL of vLLM's prompt log-probabilities, or a workdir of score",
+        ),
+    )
+    after: tuple[str, ...] = names(
+        "file", setting((), "scores of the fine-tunes; empty: the other models of before")
+    )
+    limits: tuple[str, ...] = free(
+        setting((), "the most mean z allowed, nats a token: for all sets, or each SET=LIMIT")
+    )
+    limits_lost: tuple[str, ...] = free(
+        setting((), "the largest share of answers lost that is allowed: for all, or each SET=SHARE")
+    )
+    seeds: bool = free(
+        setting(
+            False,
+            "the fine-tunes are one under several seeds: how far these lie apart is noise too",
+        )
+    )
+    answers: bool = setting(
+        False, "also have every model complete the prompts, and count answers lost and gained"
+    )
+    level: float = free(setting(0.95, "of the intervals over examples", above=0.5, below=1))
+    exact_match: ExactMatch = ExactMatch()
+    data: Data = Data()
+    mesh: Mesh = Mesh()
+    score: ScoreFields = without(ScoreFields(), "measures", "per_token")
+
+
+@dataclasses.dataclass(frozen=True)
 class PointsPath:
     path: str = names(
         "file",
@@ -392,7 +438,7 @@ TABLES: dict[str, type] = {
     table.__name__.lower(): table
     for table in (
         *(Quickstart, Pretrain, Finetune, Score, Associate, Evaluate, Predict, Probes, Replay),
-        *(Mix, Scaling, Plan),
+        *(Check, Mix, Scaling, Plan),
         *(Factoids, Export, Report, Bench),
     )
 }

@@ -9,6 +9,13 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from forget_jax import files
+from forget_jax.commands.summaries.checks import (
+    AdjustedFlips,
+    Check,
+    CheckedSet,
+    Flipped,
+    WorstExample,
+)
 from forget_jax.commands.summaries.codec import decode, encode
 from forget_jax.commands.summaries.experiments import (
     TOTAL,
@@ -62,12 +69,15 @@ from forget_jax.files import PathLike
 __all__ = [
     "COMMANDS",
     "TOTAL",
+    "AdjustedFlips",
     "Answer",
     "Arm",
     "ArmBySeed",
     "Associate",
     "Bench",
     "Candidate",
+    "Check",
+    "CheckedSet",
     "Checks",
     "Curve",
     "CurvePoint",
@@ -80,6 +90,7 @@ __all__ = [
     "Failed",
     "Fan",
     "Finetune",
+    "Flipped",
     "Forgotten",
     "Headroom",
     "Law",
@@ -109,6 +120,7 @@ __all__ = [
     "Surface",
     "Training",
     "Tried",
+    "WorstExample",
     "load",
     "read",
     "to_json",
@@ -123,6 +135,7 @@ Summary = (
     | Predict
     | Probes
     | Replay
+    | Check
     | Mix
     | Scaling
     | Plan
