@@ -97,7 +97,7 @@ def opened(command: str, settings: Any, workdir: PathLike) -> Iterator[Run | Non
                 f"{os.path.join(workdir, wrong[0])} is damaged or gone; start the run's command "  # noqa: PTH118
                 "again to make it anew"
             )
-        print(f"wrote {report.build(workdir)}", file=sys.stderr)
+        print(f"wrote {report.build(workdir, settings.matrix.path)}", file=sys.stderr)
         yield None
         return
     free = {key for key, field in tables.leaves(settings).items() if field.metadata["rule"].free}

@@ -9,8 +9,8 @@ import pandas as pd
 
 from forget_jax import distributed, files
 from forget_jax import report as room
-from forget_jax.associations import matrix
-from forget_jax.commands import check_texts, summaries
+from forget_jax.associations.summary import statistics
+from forget_jax.commands import check_texts, matrices, summaries
 from forget_jax.commands.summaries import Failed, Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
@@ -18,15 +18,27 @@ from forget_jax.report import Section
 from forget_jax.runs.metrics import Metrics
 from forget_jax.scoring import disk
 
+MATRIX = "forgetting.zarr"
+RANKS = 5  # of the R² table of a bare matrix
 
-def build(workdir: PathLike) -> Path:
+
+def build(workdir: PathLike, bare: PathLike = "") -> Path:
     """Writes report.html and returns its path; of many processes only process 0 does.
 
+    Args:
+      workdir: of a run that has ended; with `bare`, any folder to write to.
+      bare: a matrix that is no run's, whose page is made.
+
     Raises:
-      UserError: the workdir holds no run that has ended, or one of another version.
+      UserError: the workdir holds no run that has ended, or one of another version; or no matrix.
     """
     work = Path(workdir)
     if not distributed.is_writer():
+        return work / "report.html"
+    if bare:
+        if (work / "summary.json").exists():
+            raise UserError(f"{workdir} is a run's folder: give another --workdir for the page")
+        files.write_text(work / "report.html", _of_matrix(bare))
         return work / "report.html"
     if not (work / "summary.json").exists():
         raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
@@ -135,27 +147,40 @@ def _score(folder: Path) -> list[Section]:
         dict(zip(names, nll, strict=True)),
         dict(zip(names, table.tokens.values.sum(1).tolist(), strict=True)),
     )
-    if not (folder / "forgetting.zarr").exists():
+    if not (folder / MATRIX).exists():
         return [scores]
-    return [room.matrix_section(_forgetting(folder)), scores]
+    return [room.matrix_section(_forgetting(folder / MATRIX)), scores]
 
 
-def _forgetting(folder: Path) -> room.Forgetting:
-    found = matrix.load(folder / "forgetting.zarr")
-    texts = {r["name"]: r["text"] for r in files.read_json(folder / "examples.json")}
+def _forgetting(path: PathLike) -> room.Forgetting:
+    """A matrix by its path, with the texts that lie beside it."""
+    found = matrices.load(path)
+    texts = matrices.beginnings(path, matrices.BEGINNING)
     return room.Forgetting(
         np.asarray(found.z_MxN),
         found.tasks,
         found.examples,
-        found.sources,
-        [texts[name] for name in found.examples],
+        found.sources or ("",) * len(found.examples),
+        [texts.get(name, "") for name in found.examples] if texts else None,
         found.metric or "nll",
     )
 
 
+def _of_matrix(path: PathLike) -> str:
+    """The page of a matrix that is no run's."""
+    found = _forgetting(path)
+    simple = statistics(found.z_MxN, RANKS, found.metric == "exact_match")
+    made = [room.matrix_section(found)]
+    if simple["r2_rank"]:
+        rank, additive, row, column, *f1 = simple.values()
+        made.append(room.rank_section(rank, additive, row, column, f1_rank=f1[0] if f1 else ()))
+    facts = {"matrix": str(path), "tasks": f"{len(found.tasks):,}"}
+    return room.page("forget_jax: matrix", made, facts | {"examples": f"{len(found.examples):,}"})
+
+
 def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
     return [
-        room.matrix_section(_forgetting(folder), repeat=summary.test_retest),
+        room.matrix_section(_forgetting(folder / MATRIX), repeat=summary.test_retest),
         room.rank_section(
             summary.r2_rank,
             summary.r2_additive,
@@ -163,7 +188,11 @@ def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
             summary.r2_column,
             f1_rank=summary.f1_rank or (),
         ),
-        _training(folder, "associate", "Training on the tasks", summary.failed),
+        *(
+            [_training(folder, "associate", "Training on the tasks", summary.failed)]
+            if summary.training.steps
+            else []
+        ),
     ]
 
 

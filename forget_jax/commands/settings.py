@@ -82,6 +82,9 @@ class Score:
             "whole fine-tuned checkpoints of the same family to score beside the model",
         ),
     )
+    log_samples: bool = free(
+        setting(False, "also write samples.jsonl: a record for every model and example, with text")
+    )
     data: Paths = Paths()
     score: ScoreFields = ScoreFields()
     mesh: Mesh = Mesh()
@@ -112,6 +115,27 @@ class Tasks:
 
 @dataclasses.dataclass(frozen=True)
 class Associate(Tasks):
+    adapters: tuple[str, ...] = names(
+        "adapter",
+        setting((), "PEFT adapters that exist, one row each, in place of tasks to train"),
+    )
+    models: tuple[str, ...] = names(
+        "model",
+        setting((), "whole fine-tuned checkpoints that exist, in place of tasks to train"),
+    )
+    scores: tuple[str, ...] = names(
+        "file",
+        setting(
+            (),
+            "tables of scores that exist (workdirs of score, scores.zarr or scores.parquet), the "
+            "base in the first: their fine-tunes are the rows",
+        ),
+    )
+    leave_improved: bool = setting(
+        False,
+        "leave out the columns of sources that improve by over 0.2 nats a token on average, which "
+        "the base did not know",
+    )
     part: str = setting(
         "",
         "I/N: only every N-th group of tasks from I on; a last start without it makes the matrix",
@@ -399,7 +423,9 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """`report` reads everything from the workdir."""
+    """`report` reads everything from the workdir, but for a bare matrix."""
+
+    matrix: MatrixPath = MatrixPath()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,17 @@ KEYS = {
     "associate": (
         *("metric", "tasks", "examples", "mean_z", "share_positive", "mean_z_by_task"),
         *("r2_rank", "r2_additive", "r2_row", "r2_column", "f1_rank", "test_retest", "seed_rmse"),
-        *("missing", "columns_dropped", "em", "f1", "prompts_cut", *TRAINING, "base_nll_mean"),
+        *(
+            "missing",
+            "improved",
+            "columns_improved",
+            "columns_dropped",
+            "em",
+            "f1",
+            "prompts_cut",
+            *TRAINING,
+            "base_nll_mean",
+        ),
         *("useful_fraction", "failed", "over_context", "seconds"),
     ),
     "predict": ("tasks", "method", "coverage", "examples", "predicted", "seconds"),
