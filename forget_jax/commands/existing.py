@@ -13,7 +13,7 @@ from forget_jax.data.examples import Example
 from forget_jax.data.settings import Data, Paths
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
-from forget_jax.fleet.forgetting import forgetting
+from forget_jax.fleet.forgetting import OTHER_BASE, forgetting
 from forget_jax.fleet.forgetting import read as read_table
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import disk
@@ -129,7 +129,7 @@ def _check_base(base: xr.Dataset, other: xr.Dataset, path: str, first: str) -> N
     """Refuses a table whose base gives the same examples another loss."""
     moved = abs(base[NLL].values / base.tokens.values - other[NLL].values / other.tokens.values)
     apart = float(np.nanmedian(moved)) if np.isfinite(moved).any() else 0.0
-    if apart > matrices.OTHER_BASE:
+    if apart > OTHER_BASE:
         raise UserError(
             f"{path}: its base gives the examples another loss than that of {first} (by "
             f"{apart:.2f} nats a token): score all fine-tunes beside one base"
