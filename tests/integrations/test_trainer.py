@@ -13,7 +13,7 @@ from forget_jax.integrations import trainer
 from forget_jax.integrations.forecast import Forecaster
 from forget_jax.integrations.trainer import ForgettingCallback, Replayed
 from forget_jax.lm.hf import tokenizer as tokenizers
-from tests.conftest import write_jsonl
+from tests.conftest import sentences, write_jsonl
 
 N, PROBES = 24, (1, 4, 7, 9, 14, 17, 20, 23)
 NAMES = tuple(f"e{j}" for j in range(N))
@@ -30,13 +30,18 @@ def matrix():
     return Matrix(low_rank(9), tuple("abcdefghi"), NAMES, ("c4",) * 12 + ("wiki",) * 12, "nll")
 
 
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizers.train(sentences(40, 0), 300)
+
+
 @pytest.fixture
-def world(matrix, tmp_path, tiny_base):
+def world(matrix, tmp_path, tokenizer):
     """A matrix on disk, its probes with texts, and the tokenizer."""
     save(tmp_path / "matrix.zarr", matrix)
     rows = [{"name": NAMES[j], "text": f"the old sailor number {j} paints"} for j in PROBES]
     write_jsonl(tmp_path / "probes.jsonl", rows)
-    return tmp_path, tokenizers.load(tiny_base)
+    return tmp_path, tokenizer
 
 
 class Trainer:
