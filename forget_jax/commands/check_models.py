@@ -125,10 +125,12 @@ def _frames(
         columns.get_indexer([f"{e.name}{OPTION}{i}" for i in range(1, len(_options(e)))])
         for e in examples
     ]
+    # an option that was left out for its length leaves the question open
+    others = [at if (at >= 0).all() else at[:0] for at in others]
     found = {}
     for k, model in enumerate(map(str, scored.model.values)):
         nll_C = scored[NLL].values[k]
-        best_N = np.array([nll_C[at].min() if len(at) else np.nan for at in others])
+        best_N = np.array([nll_C[at].min() if at.size else np.nan for at in others])
         known_N = np.isfinite(best_N) & np.isfinite(nll_C[at_N])
         found[model] = pd.DataFrame(
             {
@@ -156,9 +158,8 @@ def _moves(
     otherwise: last first, in one bucket of twice the rows.
     """
     first: dict[str, list[str]] = {}
-    for e in encoded:
-        if (name := sets.get(e.name)) is not None and e.name not in first.get(name, ()):
-            first.setdefault(name, []).append(e.name)
+    for name in dict.fromkeys(e.name for e in encoded if e.name in sets):
+        first.setdefault(sets[name], []).append(name)
     names = [name for of in first.values() for name in of[:RESCORED]]
     wanted = set(names)
     rows = [e for e in encoded if e.name in wanted]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forget_jax.commands import summaries
+from forget_jax.commands import matrices, summaries
 from forget_jax.integrations.trainer import ForgettingCallback, Replayed
 from tests.cli.conftest import SCORE
 
@@ -65,14 +65,17 @@ def tuned(skills_world, finished, tiny_base, tmp_path_factory):
     return callback, trainer, rows, probes, folder / "adapter"
 
 
-def test_it_logs_forecasts_to_the_trainer_s_own_log(tuned):
+def test_it_logs_forecasts_to_the_trainer_s_own_log(tuned, skills_world):
     callback, trainer, rows, *_ = tuned
+    sources = set(matrices.load(skills_world[0]).sources)
+    assert len(sources) > 1
     logged = [r for r in trainer.state.log_history if "forgetting/all" in r]
     assert [r["step"] for r in logged] == [2, 4, 6] == [f.step for f in callback.forecasts]
     for record in logged:
         assert record["forgetting/all_low"] <= record["forgetting/all"]
         assert record["forgetting/all"] <= record["forgetting/all_high"]
-        assert "forgetting/language_reference" in record and record["forgetting/over"] == 1
+        assert all(f"forgetting/{s}" in record for s in sources)
+        assert record["forgetting/over"] == 1
         assert 0 < record["forgetting/overhead"] < 1
     assert rows.share == 0.5
     print(
@@ -99,7 +102,7 @@ def test_the_forecast_is_that_of_score_and_predict(tuned, skills_world, finished
     measured_S = last.row_N[callback._forecaster.columns_S]
     gap = np.abs(measured_S - z_S).max()
     print(f"probes' z {z_S.mean():+.3f}; torch and jax differ by {gap:.1e} nats a token at most")
-    assert gap < 1e-3 and np.abs(z_S).max() > 0.05
+    assert gap < 1e-4 and np.abs(z_S).max() > 100 * gap  # the adapter counts
     work = finished(
         [
             *("predict", f"--config.matrix.path={matrix}", f"--config.probes.path={scored}"),
