@@ -1,5 +1,7 @@
 """What `check` writes: check.json for machines, check.md for a pull request, and its last line."""
 
+import html
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,16 +31,19 @@ def over(sets: Sets) -> Iterator[str]:
 
 def line(summary: Check) -> str:
     """The verdict in a line."""
-    pairs = [(found, of) for of in summary.sets.values() for found in of.values()]
-    what = f"{count(len(summary.sets), 'fine-tune')} on {count(len(pairs), 'set')}"
-    if len(summary.sets) > 1:
-        sets = len(next(iter(summary.sets.values())))
-        what = f"{count(len(summary.sets), 'fine-tune')} on {count(sets, 'set')}"
+    sets = len(next(iter(summary.sets.values())))
+    what = f"{count(len(summary.sets), 'fine-tune')} on {count(sets, 'set')}"
     if summary.over:
         more = f" (and {len(summary.over) - 1} more)" if len(summary.over) > 1 else ""
         return f"over its limit: {summary.over[0]}{more}"
-    limited = any(f.limit is not None or f.limit_lost is not None for f, _ in pairs)
-    return f"{what}: {'within all limits' if limited else 'no limits were given'}"
+    return f"{what}: {_limits(summary)}"
+
+
+def _limits(summary: Check) -> str:
+    """What there is to say where no limit is passed."""
+    found = [f for of in summary.sets.values() for f in of.values()]
+    limited = any(f.limit is not None or f.limit_lost is not None for f in found)
+    return "within all limits" if limited else "no limits were given"
 
 
 def as_json(summary: Check) -> dict[str, Any]:
@@ -89,13 +94,14 @@ def percent_signed(share: float) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text that does not end its cell of a table."""
-    return one_line(text).replace("|", "\\|").replace("`", "'")
+    """A text that ends no cell of a table and begins no markup."""
+    plain = html.escape(one_line(text), quote=False)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
 
 
 def as_markdown(summary: Check) -> str:
     """A comment for a pull request."""
-    head = "over its limit" if summary.over else "within limits"
+    head = "over its limit" if summary.over else _limits(summary)
     columns = (
         *("fine-tune", "set", "examples", f"mean z ({summary.unit})"),
         *(f"{percent(summary.level)} interval", "noise floor", "lost", "gained", "p (McNemar)"),
@@ -117,15 +123,11 @@ def as_markdown(summary: Check) -> str:
         for name, found in of.items():
             if found.worst:
                 title = f"{_cell(model)} on {_cell(name)}: forgotten most"
-                lines += ["", f"<details><summary>{_escape(title)}</summary>", ""]
+                lines += ["", f"<details><summary>{title}</summary>", ""]
                 lines += [
-                    f"- `{_cell(w.example)}` z {number(w.z, sign=True)}"
-                    f"{', answer lost' if w.lost else ''}: {_escape(_cell(w.text))}"
+                    f"- {_cell(w.example)}: z {number(w.z, sign=True)}"
+                    f"{', answer lost' if w.lost else ''}: {_cell(w.text)}"
                     for w in found.worst
                 ]
                 lines += ["", "</details>"]
     return "\n".join(lines) + "\n"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

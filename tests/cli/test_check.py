@@ -1,13 +1,15 @@
 """`check`: what fine-tunes lost of named sets, its exit status, and what it says of bad input."""
 
+import dataclasses
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 
 from forget_jax.associations import changes
-from forget_jax.commands import summaries
+from forget_jax.commands import check_texts, summaries
 from forget_jax.scoring import disk
 from tests.conftest import write_jsonl
 
@@ -71,6 +73,19 @@ def test_what_it_writes_for_machines_pull_requests_and_people(work):
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
     page = (work / "report.html").read_text()
     assert "What was lost" in page and "facts" in page and "noise floor" in page
+
+
+def test_names_and_texts_of_users_are_no_markdown(work):
+    """A name may hold anything: it ends no cell, and no line."""
+    whole = summaries.read(summaries.Check, work / "summary.json")
+    (of,) = whole.sets.values()
+    nasty = "a|b\n<script>`*x*` [u](v)"
+    worst = dataclasses.replace(of["facts"].worst[0], example=nasty, text=nasty)
+    found = dataclasses.replace(of["facts"], worst=(worst,))
+    text = check_texts.as_markdown(dataclasses.replace(whole, sets={nasty: {nasty: found}}))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 3 and len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "<script" not in text and "\\*x\\*" in text and "\\[u\\]" in text
 
 
 def test_a_limit_that_is_passed_is_status_3_each_time(arguments, work, run_cli, tmp_path):
