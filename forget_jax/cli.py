@@ -4,8 +4,9 @@
                        [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet] [--print-config]
                        [--help]
 
-Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
-same command resumes), 1 on an internal error or the loss of another process of the run.
+Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 3 where `check` finds a
+limit passed, 130 when interrupted (the same command resumes), 1 on an internal error or the loss of
+another process of the run.
 """
 
 import contextlib
@@ -29,6 +30,7 @@ COMMANDS = {
     "pretrain": "train a tokenizer and a small base model from scratch",
     "finetune": "fine-tune a model on one task, with LoRA or in full",
     "score": "per-example log-likelihoods of a data set under a model and its adapters",
+    "check": "what fine-tunes lost of named sets of examples, against limits, for pipelines",
     "associate": "fine-tune on M tasks, score N upstream examples: the forgetting matrix",
     "probes": "which upstream examples to measure for the next task, and how many",
     "predict": "what a new task will make the model forget, from the scores of its probes",
@@ -291,6 +293,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with driver.opened(request.command, request.settings, request.workdir) as run:
                 if run is not None:
                     run.end(run.module.run(run.settings, run.work))
+            ending.status = driver.status(request.command, request.workdir)
     if ending.status and distributed.count() > 1:
         distributed.leave(ending.status)
     if argv is None and distributed.count() == 1:  # several wait for each other

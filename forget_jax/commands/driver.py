@@ -18,7 +18,7 @@ import jax
 
 from forget_jax import distributed, files, stopping
 from forget_jax import settings as tables
-from forget_jax.commands import inputs, report
+from forget_jax.commands import inputs, report, summaries
 from forget_jax.commands.config import plain
 from forget_jax.commands.settings import as_config
 from forget_jax.commands.summaries import Summary, to_json
@@ -41,6 +41,9 @@ class Ended(NamedTuple):
 
     summary: Summary | None
     line: str
+
+
+PAST_LIMIT = 3  # the exit status of a check whose limit is passed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +98,7 @@ def opened(command: str, settings: Any, workdir: PathLike) -> Iterator[Run | Non
                 f"{os.path.join(workdir, wrong[0])} is damaged or gone; start the run's command "  # noqa: PTH118
                 "again to make it anew"
             )
-        print(f"wrote {report.build(workdir)}", file=sys.stderr)
+        print(f"wrote {report.build(workdir, settings.matrix.path)}", file=sys.stderr)
         yield None
         return
     free = {key for key, field in tables.leaves(settings).items() if field.metadata["rule"].free}
@@ -163,6 +166,15 @@ def has_ended(work: Workdir) -> bool:
         report.build(work.path)
     print(f"{work.path} has ended already; see {page}", file=sys.stderr)
     return True
+
+
+def status(command: str, work: PathLike) -> int:
+    """The exit status of a command that has come to its end; for all processes to ask together."""
+    if command != "check":
+        return 0
+    place = Path(work) / "summary.json"
+    over = distributed.is_writer() and bool(summaries.read(summaries.Check, place).over)
+    return PAST_LIMIT if distributed.agreed(over) else 0
 
 
 def drive(command: str, settings: Any, workdir: PathLike) -> None:

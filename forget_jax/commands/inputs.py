@@ -84,7 +84,9 @@ def _inputs(settings: Any, prefix: str = "") -> Iterator[tuple[str, str, str, An
             yield from _inputs(value, f"{key}.")
         elif kind := field.metadata["rule"].input:
             for name in value if isinstance(value, tuple) else (value,):
-                if name:
+                if kind == "named rows":
+                    yield key, "rows", reading.split_name(name)[1], data
+                elif name:
                     yield key, kind, name, data
 
 
@@ -103,7 +105,11 @@ def _of(kind: str, name: str, data: Any) -> str:
 
 
 def _of_rows(rows: list[Example]) -> str:
-    return inputs.of_rows([getattr(row, name) for name in FIELDS] for row in rows)
+    return inputs.of_rows(
+        # options count where there are any: runs from before there were such go on
+        [getattr(row, name) for name in FIELDS if name != "options" or row.options]
+        for row in rows
+    )
 
 
 def _is_here(name: str) -> bool:

@@ -343,6 +343,7 @@ def _uniform(line: dict[str, object], conversations: bool) -> dict[str, object]:
     prompt, completion = line.pop("prompt", None), line.pop("completion", None)
     text, turns = line.pop("text", None), line.pop("messages", None)
     line.pop("answers", None)
+    line.pop("options", None)
     if isinstance(completion, list):
         completion = completion[0]
     said = completion if text is None else text

@@ -12,9 +12,9 @@ import pandas as pd
 
 from forget_jax import distributed, files
 from forget_jax import report as room
-from forget_jax.associations import matrix
 from forget_jax.associations.components import leading_components
-from forget_jax.commands import summaries
+from forget_jax.associations.summary import statistics
+from forget_jax.commands import check_texts, matrices, summaries
 from forget_jax.commands.summaries import Failed, Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
@@ -32,16 +32,27 @@ UNITS = {
 }
 COMPONENTS = 3  # of a matrix, at most
 COMPLETE = 50_000_000  # entries beyond which components are not sought for a page
+MATRIX = "forgetting.zarr"
+RANKS = 5  # of the R² table of a bare matrix
 
 
-def build(workdir: PathLike) -> Path:
+def build(workdir: PathLike, bare: PathLike = "") -> Path:
     """Writes report.html and returns its path; of many processes only process 0 does.
 
+    Args:
+      workdir: of a run that has ended; with `bare`, any folder to write to.
+      bare: a matrix that is no run's, whose page is made.
+
     Raises:
-      UserError: the workdir holds no run that has ended, or one of another version.
+      UserError: the workdir holds no run that has ended, or one of another version; or no matrix.
     """
     work = Path(workdir)
     if not distributed.is_writer():
+        return work / "report.html"
+    if bare:
+        if (work / "summary.json").exists():
+            raise UserError(f"{workdir} is a run's folder: give another --workdir for the page")
+        files.write_text(work / "report.html", _of_matrix(bare))
         return work / "report.html"
     if not (work / "summary.json").exists():
         raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
@@ -92,6 +103,8 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_probes(summary)]
         case summaries.Replay():
             return [_replay(summary)]
+        case summaries.Check():
+            return [_check(summary)]
         case summaries.Mix():
             return [_mix(summary)]
         case summaries.Scaling():
@@ -159,23 +172,23 @@ def _score(folder: Path) -> list[Section]:
         dict(zip(names, table.nll_sum.values, strict=True)),
         dict(zip(names, table.tokens.values, strict=True)),
     )
-    if not (folder / "forgetting.zarr").exists():
+    if not (folder / MATRIX).exists():
         return [scores]
-    return [room.matrix_section(_forgetting(folder)), scores]
+    return [room.matrix_section(_forgetting(folder / MATRIX)), scores]
 
 
-def _forgetting(folder: Path) -> room.Forgetting:
-    found = matrix.load(folder / "forgetting.zarr")
+def _forgetting(path: PathLike) -> room.Forgetting:
+    """A matrix by its path, with the texts that lie beside it."""
+    found = matrices.load(path)
+    texts = matrices.beginnings(path, matrices.BEGINNING)
     z_MxN = np.asarray(found.z_MxN)
-    texts = {r["name"]: r["text"] for r in files.read_json(folder / "examples.json")}
-    sources = found.sources or [""] * len(found.examples)
     labels, component_N = _components(z_MxN, found.tasks)
     return room.Forgetting(
         z_MxN,
         found.tasks,
         found.examples,
-        sources,
-        [texts[name] for name in found.examples],
+        found.sources or ("",) * len(found.examples),
+        [texts.get(name, "") for name in found.examples] if texts else None,
         found.metric or "nll",
         components=labels,
         component_N=component_N,
@@ -201,9 +214,21 @@ def _components(z_MxN: np.ndarray, tasks: Sequence[str]) -> tuple[list[str], np.
     return labels, component_N
 
 
+def _of_matrix(path: PathLike) -> str:
+    """The page of a matrix that is no run's."""
+    found = _forgetting(path)
+    simple = statistics(found.z_MxN, RANKS, found.metric == "exact_match")
+    made = [room.matrix_section(found)]
+    if simple["r2_rank"]:
+        rank, additive, row, column, *f1 = simple.values()
+        made.append(room.rank_section(rank, additive, row, column, f1_rank=f1[0] if f1 else ()))
+    facts = {"matrix": str(path), "tasks": f"{len(found.tasks):,}"}
+    return room.page("forget_jax: matrix", made, facts | {"examples": f"{len(found.examples):,}"})
+
+
 def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
     return [
-        room.matrix_section(_forgetting(folder), repeat=summary.test_retest),
+        room.matrix_section(_forgetting(folder / MATRIX), repeat=summary.test_retest),
         room.rank_section(
             summary.r2_rank,
             summary.r2_additive,
@@ -211,7 +236,11 @@ def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
             summary.r2_column,
             f1_rank=summary.f1_rank or (),
         ),
-        _training(folder, "associate", "Training on the tasks", summary.failed),
+        *(
+            [_training(folder, "associate", "Training on the tasks", summary.failed)]
+            if summary.training.steps
+            else []
+        ),
     ]
 
 
@@ -297,6 +326,31 @@ def _replay(summary: summaries.Replay) -> Section:
     }
     rooms = {name: room.Room(r.mean, r.noise, r.enough) for name, r in summary.headroom.items()}
     return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
+
+
+def _check(summary: summaries.Check) -> Section:
+    found = [
+        room.Checked(
+            model=model,
+            set=name,
+            examples=c.examples,
+            z=c.z,
+            low=c.low,
+            high=c.high,
+            z_tokens=c.z_tokens,
+            noise=c.noise,
+            lost=(said := check_texts.answers(c))[0],
+            gained=said[1],
+            p=said[2],
+            limit=c.limit,
+            verdict=check_texts.verdict(c),
+            over=bool(c.over),
+            worst=[(w.example, w.z, w.lost, w.text) for w in c.worst],
+        )
+        for model, of in summary.sets.items()
+        for name, c in of.items()
+    ]
+    return room.check_section(found, summary.over, summary.unit, summary.level)
 
 
 def _mix(summary: summaries.Mix) -> Section:

@@ -2,6 +2,7 @@
 
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
+from forget_jax.report.check_section import Checked, check_section
 from forget_jax.report.factoids_section import FactsKept, factoids_section
 from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, Part, scaling_section
@@ -28,6 +29,7 @@ from forget_jax.report.run_sections import score_section, timing_section, traini
 from forget_jax.report.section import Figure, Section, Table, Text
 
 __all__ = [
+    "Checked",
     "Completed",
     "CurvePoint",
     "Expected",
@@ -55,6 +57,7 @@ __all__ = [
     "Text",
     "UnseenRow",
     "bench_section",
+    "check_section",
     "factoids_section",
     "matrix_section",
     "methods_section",

@@ -1,5 +1,6 @@
 """The page as a whole: well-formed, escaped, self-contained, light in size and in imports."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -88,12 +89,20 @@ def all_sections(name: str = "a name") -> list[report.Section]:
     row = report.MixedRow(name, 0.1, name, name)
     ratios = [report.CurvePoint(r, 0.2 - r, 0.01, 1.0, None) for r in (0.0, 0.1)]
     kept = report.FactsKept([1.0], [0.2, 0.4], [1.0])
+    figures = {"examples": 5, "z": 0.1, "low": 0.0, "high": 0.2, "z_tokens": 0.1, "noise": 0.01}
+    judged = {"lost": "1 of 3", "gained": "0", "p": "1", "limit": 0.05, "verdict": "over"}
+    checked = report.Checked(
+        name, name, **figures, **judged, over=True, worst=[(name, 0.3, True, name)]
+    )
+    missing = dict.fromkeys(("z", "low", "high", "z_tokens", "noise", "limit"))
+    unknown = dataclasses.replace(checked, model="b", over=False, worst=(), **missing)
     return [
         report.training_section({name: curve, "other": curve}, {name: name}),
         report.matrix_section(forgetting),
         report.rank_section([0.7, 0.8, 0.9], 0.6, 0.3, 0.2),
         report.methods_section({name: report.Completed(0.2, 0.1, f1=0.9, seconds=1)}, 30, 5),
         report.replay_section(replays),
+        report.check_section([checked, unknown], [name], "nats/token", 0.95),
         report.mix_section(
             [row], (5, 1, 9), report.Expected(0.1, {name: 0.2}, 0.5), ratios, {name: name}
         ),
@@ -147,7 +156,7 @@ def test_every_figure_has_caption_alt_and_seeds():
     sections = all_sections()
     page = Reader(report.page("t", sections, {}))
     figures = [f for s in sections for f in s.figures]
-    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 11
+    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 12
     for figure in figures:
         assert figure.alt in page.alts
         assert "seed" in figure.caption

@@ -9,6 +9,13 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from forget_jax import files
+from forget_jax.commands.summaries.checks import (
+    AdjustedFlips,
+    Check,
+    CheckedSet,
+    Flipped,
+    WorstExample,
+)
 from forget_jax.commands.summaries.codec import decode, encode
 from forget_jax.commands.summaries.experiments import (
     TOTAL,
@@ -64,12 +71,15 @@ from forget_jax.files import PathLike
 __all__ = [
     "COMMANDS",
     "TOTAL",
+    "AdjustedFlips",
     "Answer",
     "Arm",
     "ArmBySeed",
     "Associate",
     "Bench",
     "Candidate",
+    "Check",
+    "CheckedSet",
     "Checks",
     "Curve",
     "CurvePoint",
@@ -82,6 +92,7 @@ __all__ = [
     "Failed",
     "Fan",
     "Finetune",
+    "Flipped",
     "Forgotten",
     "Headroom",
     "Law",
@@ -114,6 +125,7 @@ __all__ = [
     "Training",
     "Tried",
     "UnseenRun",
+    "WorstExample",
     "load",
     "read",
     "to_json",
@@ -128,6 +140,7 @@ Summary = (
     | Predict
     | Probes
     | Replay
+    | Check
     | Mix
     | Scaling
     | Plan

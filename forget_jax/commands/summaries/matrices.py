@@ -38,6 +38,9 @@ class Associate:
       f1_rank: with exact_match, F1 of logistic factors of ranks 1, 2, …
       test_retest, seed_rmse: correlation and distance of the same tasks' z under two seeds.
       missing: entries without a figure.
+      improved: mean z of the sources that improved strongly (`associations.improved`), which the
+        base did not know.
+      columns_improved: columns of these that were left out.
       columns_dropped: with exact_match, examples that the base answers wrongly.
       em, f1: with exact_match, mean exact match and F1 of each model's answers.
       prompts_cut: with exact_match, prompts that were over the context.
@@ -62,6 +65,8 @@ class Associate:
     test_retest: float | None
     seed_rmse: float | None
     missing: int
+    improved: dict[str, float]
+    columns_improved: int
     columns_dropped: int | None = field(default=None, metadata=SPARSE)
     em: dict[str, float] | None = field(default=None, metadata=SPARSE)
     f1: dict[str, float] | None = field(default=None, metadata=SPARSE)
