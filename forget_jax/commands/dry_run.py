@@ -62,15 +62,16 @@ def _memory(found: Workload, wants: fitting.Wants, machine: Machine) -> str:
         # what suits an accelerator, whatever machine plans this
         train = dataclasses.replace(wants.recipe.train, microbatch=8 * sharding.row_shards())
         wants = dataclasses.replace(wants, recipe=dataclasses.replace(wants.recipe, train=train))
-    together = min(found.together, found.count) or 1
+    together = min(found.together, found.fine_tunes) or 1
     if wants.recipe is not None and wants.recipe.lora is None:
         together = 1
     elif not found.together and has is not None:
-        together = fitting.most_together(config, dtype, wants, found.count, has)
+        together = fitting.most_together(config, dtype, wants, found.fine_tunes, has)
     if has is not None:
         fitting.refuse(config, dtype, wants, together, has)
     said = fitting.plan(config, dtype, wants, together).line()
-    return said + (f"; {together} of {found.count} fine-tunes together" if found.count > 1 else "")
+    some = f"; {together} of {found.fine_tunes} fine-tunes together"
+    return said + (some if found.fine_tunes > 1 else "")
 
 
 def _work(found: Workload, machine: Machine) -> Iterator[str]:

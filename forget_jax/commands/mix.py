@@ -23,7 +23,7 @@ from forget_jax.integrations.snippets import snippets
 from forget_jax.lm.hf.base import Base
 from forget_jax.randomness import generator
 from forget_jax.replay import mix
-from forget_jax.replay.candidates import Written, written
+from forget_jax.replay.candidates import Written, answered, written
 from forget_jax.runs.workdir import Workdir
 
 SHOWN = 20  # rows of the page
@@ -67,8 +67,12 @@ def run(settings: Mix, work: Workdir) -> Ended:
     needs_model = strategy in ("predicted", "coverage", "measured") or not pool
     base, reader = _load(settings, work) if needs_model else (None, None)
     if not pool:
-        assert base is not None
-        pool = written(base, work, Written(chosen.generated, chosen.generated_tokens), chosen.seed)
+        assert base is not None and reader is not None
+        place, wanted = work / "generated.json", Written(chosen.generated, chosen.generated_tokens)
+        if chosen.generated_from == "prompts":
+            pool = answered(base, place, reader, task, wanted, chosen.seed)
+        else:
+            pool = written(base, place, wanted, chosen.seed)
     pool = mix_candidates.without(pool, task)
     weighed = mix_candidates.weigh(settings, strategy, pool, base, reader)
     drawn = mix.choose_rows(weighed.value_J, count, chosen.temperature, chosen.seed)

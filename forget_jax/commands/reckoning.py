@@ -30,12 +30,12 @@ class Rows(NamedTuple):
     """Rows of tokens.
 
     Attributes:
-      count: how many there are.
+      total: how many there are.
       lengths: tokens of each row of a sample.
       targets: that the sample predicts.
     """
 
-    count: int
+    total: int
     lengths: tuple[int, ...]
     targets: int
 
@@ -65,7 +65,7 @@ class Workload(NamedTuple):
       files: what is written beside config.json, metrics.jsonl, summary.json and report.html, and
         its bytes; 0 where they are few.
       guessed: data sets that are not here or not tokenised.
-      count: fine-tunes.
+      fine_tunes: how many.
     """
 
     shape: Shape
@@ -74,7 +74,7 @@ class Workload(NamedTuple):
     together: int
     files: Mapping[str, float]
     guessed: Sequence[str]
-    count: int = 1
+    fine_tunes: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Reckoner:
         """The rows of data sets."""
         each = [self._of(spec, scored) for spec in specs]
         lengths = [n for one in each for n in one.lengths]
-        return Rows(sum(o.count for o in each), tuple(lengths), sum(o.targets for o in each))
+        return Rows(sum(o.total for o in each), tuple(lengths), sum(o.targets for o in each))
 
     def _of(self, spec: str, scored: bool) -> Rows:
         name, _, limit = reading.split_slice(spec)
@@ -116,7 +116,7 @@ class Reckoner:
         examples = reading.load((spec,), self.data)
         if self.shape.tokenizer is None:
             self.guessed.append(spec)
-            return longest._replace(count=len(examples))
+            return longest._replace(total=len(examples))
         config = self.shape.config
         reader = Reader(self.data, self.shape.tokenizer, config.context, config.vocab_size)
         sample = examples[:SAMPLE]

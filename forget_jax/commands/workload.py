@@ -17,7 +17,6 @@ from forget_jax.lm.hf import known
 from forget_jax.lm.hf.known import Shape
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.replay.cells import arms
-from forget_jax.replay.strategies import parse
 from forget_jax.training.loop import Recipe
 
 
@@ -56,8 +55,8 @@ def _finetune(given: settings.Finetune, at: Reckoner) -> Workload:
 def _score(given: settings.Score, at: Reckoner) -> Workload:
     rows = at.rows(given.data.path, scored=True)
     models = 1 + len(given.adapters) + len(given.models)
-    part = at.scored(f"score {rows.count:,} rows under {models} models", rows, rows.count * models)
-    written = {"scores.zarr": 12 * rows.count * models, "scores.parquet": 0}
+    part = at.scored(f"score {rows.total:,} rows under {models} models", rows, rows.total * models)
+    written = {"scores.zarr": 12 * rows.total * models, "scores.parquet": 0}
     return Workload(at.shape, [part], Wants(at.context, score=given.score), 1, written, at.guessed)
 
 
@@ -76,20 +75,20 @@ def _associate(given: settings.Associate, at: Reckoner) -> Workload:
     found = [
         together(f"train {count} fine-tunes", parts),
         at.scored(
-            f"score {upstream.count:,} rows under {count + 1} models",
+            f"score {upstream.total:,} rows under {count + 1} models",
             upstream,
-            upstream.count * (count + 1),
+            upstream.total * (count + 1),
         ),
     ]
     if given.metric == "exact_match":
-        asked = upstream.count * (count + 1)
+        asked = upstream.total * (count + 1)
         found.append(at.scored("read their prompts", upstream, asked))
         most = given.exact_match.max_new_tokens
         found.append(at.written(f"write answers of at most {most} tokens", asked, most))
     written = {
         f"adapters/ ({count})": count * at.kept(recipe.lora),
-        "scores.zarr": 12 * upstream.count * (count + 1),
-        "forgetting.zarr": 8 * upstream.count * len(names),
+        "scores.zarr": 12 * upstream.total * (count + 1),
+        "forgetting.zarr": 8 * upstream.total * len(names),
         "examples.jsonl": 0,
     }
     wants = Wants(at.context, recipe, given.score)
@@ -103,10 +102,11 @@ def _replay(given: settings.Replay, at: Reckoner) -> Workload:
     upstream, each = at.rows(given.upstream, scored=True), [at.rows((t,)) for t in given.tasks]
     times = replay.seeds * len(arms(replay))
     plain = [at.trained("", rows, own * times, recipe.lora) for rows in each]
-    again = sum(own * arm.ratio for arm in arms(replay)) * replay.seeds * len(each)
-    kl = sum(own * a.ratio for a in arms(replay) if a.cost != "nll") * replay.seeds * len(each)
-    held = upstream.count * (1.0 if replay.measure_pool else 1 - replay.pool)
-    heldout = sum(max(1, round(rows.count * replay.task_heldout)) for rows in each)
+    added = [arm for arm in arms(replay) if arm.matched == "steps"]  # others cost what none costs
+    again = sum(own * arm.ratio for arm in added) * replay.seeds * len(each)
+    kl = sum(own * a.ratio for a in added if a.cost != "nll") * replay.seeds * len(each)
+    held = upstream.total * (1.0 if replay.measure_pool else 1 - replay.pool)
+    heldout = sum(max(1, round(rows.total * replay.task_heldout)) for rows in each)
     parts = [
         together(f"train {count} fine-tunes on their tasks' rows", plain),
         at.trained(f"train them on {again:,.0f} replayed rows", upstream, again, recipe.lora),
@@ -118,14 +118,18 @@ def _replay(given: settings.Replay, at: Reckoner) -> Workload:
         together(
             f"score {heldout:,} rows of their tasks",
             [
-                at.scored("", rows, max(1, round(rows.count * replay.task_heldout)) * times)
+                at.scored("", rows, max(1, round(rows.total * replay.task_heldout)) * times)
                 for rows in each
             ],
         ),
     ]
     if kl:
         parts.insert(2, at.scored(f"the base's logits on {kl:,.0f} of them", upstream, kl))
-    parts += _before(replay, upstream, at, recipe.lora)
+    if replay.recite:
+        asked = held * (count + 1) + heldout * times
+        parts.append(at.scored(f"read the prompts of at most {asked:,.0f} rows", upstream, asked))
+        parts.append(at.written("answer them", asked, replay.recite))
+    parts += _before(given, upstream, at, recipe.lora)
     written = {
         f"adapters/ ({count})": count * at.kept(recipe.lora),
         "scores.zarr": 12 * held * (count + 1),
@@ -135,18 +139,21 @@ def _replay(given: settings.Replay, at: Reckoner) -> Workload:
     return Workload(at.shape, parts, wants, given.tasks_together, written, at.guessed, count)
 
 
-def _before(replay: Any, upstream: Rows, at: Reckoner, lora: LoRAConfig | None) -> list[Part]:
+def _before(
+    given: settings.Replay, upstream: Rows, at: Reckoner, lora: LoRAConfig | None
+) -> list[Part]:
     """What strategies need before anything is trained."""
-    pool, names = upstream.count * replay.pool, {s.partition(":")[0] for s in replay.strategies}
+    replay = given.replay
+    pool, names = upstream.total * replay.pool, {s.partition(":")[0] for s in replay.strategies}
     found = []
     if "surprise" in names:
         found.append(at.scored(f"score {pool:,.0f} candidates", upstream, pool))
     if "influence" in names:
         sketched = lora or LoRAConfig(rank=8)
         found.append(at.trained(f"gradients of {pool:,.0f} candidates", upstream, pool, sketched))
-    if any(parse(s)[0].rows == "generated" for s in replay.strategies):
-        what = f"write {replay.generated} texts"
-        found.append(at.written(what, replay.generated, replay.generated_tokens))
+    written = replay.generated * (("generated" in names) + ("answered" in names) * len(given.tasks))
+    if written:
+        found.append(at.written(f"write {written:,} texts", written, replay.generated_tokens))
     return found
 
 
@@ -158,7 +165,7 @@ def _mix(given: settings.Mix, at: Reckoner) -> Workload:
         count = given.mix.observed
         parts.append(at.scored(f"score {count} probes under 2 models", scored, 2 * count))
     elif strategy == "measured" and rows is not None:
-        parts.append(at.scored(f"score {rows.count:,} candidates twice", rows, 2 * rows.count))
+        parts.append(at.scored(f"score {rows.total:,} candidates twice", rows, 2 * rows.total))
     if not given.pool and not given.matrix.path:
         texts, most = given.mix.generated, given.mix.generated_tokens
         parts.append(at.written(f"write {texts} texts of at most {most} tokens", texts, most))
@@ -175,7 +182,7 @@ def _scaling(given: settings.Scaling, at: Reckoner) -> Workload:
     lora = LoRAConfig(most, float(most), False, given.lora.targets, dropout=given.lora.dropout)
     task, upstream = at.rows((given.task,)), at.rows(given.upstream, scored=True)
     marks, own = sorted(set(given.steps)), given.train.batch_size
-    held = max(1, round(task.count * given.task_heldout))
+    held = max(1, round(task.total * given.task_heldout))
     steps = count * marks[-1] * own
     runs = len(marks) * (count + 1)
     parts = [
@@ -184,7 +191,7 @@ def _scaling(given: settings.Scaling, at: Reckoner) -> Workload:
             f"measure {len(marks)} marks",
             [
                 at.scored("", task, runs * held),
-                at.scored("", upstream, runs * upstream.count),
+                at.scored("", upstream, runs * upstream.total),
             ],
         ),
     ]
@@ -199,13 +206,13 @@ def _factoids(given: settings.Factoids, at: Reckoner) -> Workload:
     parts = []
     for i, rows in enumerate(facts):
         with_mix = sum(ARMS[arm][i].mixed for arm in given.arms) * given.seeds
-        again = rows.count * given.epochs
+        again = rows.total * given.epochs
         of_stage = [
             at.trained("", rows, again * count, recipe.lora),
             at.trained("", mixed, again * given.ratio * with_mix, recipe.lora),
         ]
         parts.append(together(f"train {count} runs through stage {'AB'[i]}", of_stage))
-    asked = count * (2 * facts[0].count + facts[1].count)
+    asked = count * (2 * facts[0].total + facts[1].total)
     recited = [
         at.scored("", facts[0], asked),
         at.written("", asked, given.max_new_tokens),
@@ -247,7 +254,7 @@ def _quickstart(given: settings.Quickstart) -> Workload:
         parts += [part._replace(what=f"{stage}: {part.what}") for part in found.parts]
         written[f"{stage}/"] = sum(found.files.values())
         guessed += found.guessed
-        count += found.count
+        count += found.fine_tunes
     return Workload(shape, parts, None, 0, written, list(dict.fromkeys(guessed)), count)
 
 

@@ -6,7 +6,7 @@ from forget_jax.report.factoids_section import FactsKept, factoids_section
 from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
-from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
+from forget_jax.report.mix_section import Expected, mix_section
 from forget_jax.report.page import page
 from forget_jax.report.plan_section import PlanBasis, Planned, plan_section
 from forget_jax.report.predicted_section import (
@@ -27,7 +27,6 @@ from forget_jax.report.section import Figure, Section, Table, Text
 
 __all__ = [
     "Completed",
-    "CurvePoint",
     "Expected",
     "Extrapolated",
     "FactsKept",
@@ -36,7 +35,6 @@ __all__ = [
     "Forgetting",
     "LawChecks",
     "LawSurface",
-    "MixedRow",
     "PairedTest",
     "PlanBasis",
     "Planned",
