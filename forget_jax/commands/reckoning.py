@@ -4,7 +4,9 @@ Rows that are here are tokenised, a sample of each data set; others count as row
 length.
 """
 
+import contextlib
 import dataclasses
+import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -120,7 +122,8 @@ class Reckoner:
         config = self.shape.config
         reader = Reader(self.data, self.shape.tokenizer, config.context, config.vocab_size)
         sample = examples[:SAMPLE]
-        encoded, _ = reader.encode(sample, scored)
+        with contextlib.redirect_stderr(io.StringIO()):  # it speaks of a sample
+            encoded, _ = reader.encode(sample, scored)
         count = round(len(examples) * len(encoded) / len(sample))
         return Rows(count, tuple(len(e.ids) for e in encoded), sum(e.tokens for e in encoded))
 
