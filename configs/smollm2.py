@@ -115,7 +115,7 @@ def _comparison(command: str, folder: pathlib.Path) -> ConfigDict:
     c.tasks_together = 4
     c.data.context = 96
     c.train.steps, c.train.batch_size, c.train.buckets = 48, 4, 2
-    c.train.lr, c.train.warmup, c.train.save_every = 3e-3, 3, 16
+    c.train.lr, c.train.warmup, c.train.save_every = 1e-3, 3, 16
     c.score.buckets, c.score.chunk = 2, 64
     if command == "associate":
         c.repeat_tasks = 2
