@@ -114,7 +114,7 @@ def _comparison(command: str, folder: pathlib.Path) -> ConfigDict:
     c.upstream = (*_first(files, -(-84 // len(files))), "builtin:language_reference[:28]")
     c.tasks_together = 4
     c.data.context = 96
-    c.train.steps, c.train.batch_size, c.train.buckets = 48, 4, 2
+    c.train.steps, c.train.batch_size, c.train.buckets = 48, 4, 3
     c.train.lr, c.train.warmup, c.train.save_every = 1e-3, 3, 16
     c.score.buckets, c.score.chunk = 2, 64
     if command == "associate":
