@@ -11,6 +11,7 @@ from forget_jax.commands.reckoning import Part, Reckoner, Rows, Workload, togeth
 from forget_jax.data import reading
 from forget_jax.errors import UserError
 from forget_jax.factoids.mitigations import ARMS
+from forget_jax.fleet import methods
 from forget_jax.fleet import tasks as fleet_tasks
 from forget_jax.fleet.fitting import Wants
 from forget_jax.lm.hf import known
@@ -176,27 +177,32 @@ def _mix(given: settings.Mix, at: Reckoner) -> Workload:
 
 
 def _scaling(given: settings.Scaling, at: Reckoner) -> Workload:
+    """Methods that adapt or train a part of the model count as if they had all of it."""
     if given.points.path:
         raise UserError("points.path is given: laws are fitted to it, nothing is trained")
-    most, count = max(given.ranks), len(given.ranks) * given.seeds
+    whole = [methods.of(name).whole for name in dict.fromkeys(given.methods)]
+    most, marks = max(given.ranks), sorted(set(given.steps))
     lora = LoRAConfig(most, float(most), False, given.lora.targets, dropout=given.lora.dropout)
-    task, upstream = at.rows((given.task,)), at.rows(given.upstream, scored=True)
-    marks, own = sorted(set(given.steps)), given.train.batch_size
-    held = max(1, round(task.total * given.task_heldout))
-    steps = count * marks[-1] * own
-    runs = len(marks) * (count + 1)
+    upstream, specs = at.rows(given.upstream, scored=True), given.tasks or (given.task,)
+    times = len(set(given.lrs)) * given.seeds
+    adapted, full = times * whole.count(False) * len(set(given.ranks)), times * whole.count(True)
+    trained, measured = [], []
+    for task in (at.rows((spec,)) for spec in specs):
+        rows = marks[-1] * given.train.batch_size
+        trained.append(at.trained("", task, adapted * rows, lora))
+        trained.append(at.trained("", task, full * rows, None))
+        held = max(1, round(task.total * given.task_heldout))
+        measured.append(at.scored("", task, len(marks) * (adapted + full) * held))
+    count = len(specs) * (adapted + full)
+    measured.append(at.scored("", upstream, len(marks) * (count + 1) * upstream.total))
     parts = [
-        at.trained(f"train {count} runs to {marks[-1]} steps", task, steps, lora),
-        together(
-            f"measure {len(marks)} marks",
-            [
-                at.scored("", task, runs * held),
-                at.scored("", upstream, runs * upstream.total),
-            ],
-        ),
+        together(f"train {count} runs to {marks[-1]} steps", trained),
+        together(f"measure {len(marks)} marks", measured),
     ]
-    wants = Wants(at.context, Recipe(given.train, lora), given.score)
-    return Workload(at.shape, parts, wants, count, {"points.csv": 0}, at.guessed, count)
+    recipe, kept = Recipe(given.train, None if full else lora), int(bool(full))
+    wants = Wants(at.context, recipe, given.score, kept)
+    written = {"points.csv": 0, "points.parquet": 0}
+    return Workload(at.shape, parts, wants, given.runs_together, written, at.guessed, count)
 
 
 def _factoids(given: settings.Factoids, at: Reckoner) -> Workload:
