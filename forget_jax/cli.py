@@ -1,8 +1,8 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
     forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
-                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet] [--print-config]
-                       [--help]
+                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet]
+                       [--print-config] [--dry-run[=DEVICE]] [--help]
 
 Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 3 where `check` finds a
 limit passed, 130 when interrupted (the same command resumes), 1 on an internal error or the loss of
@@ -47,14 +47,17 @@ COMMANDS = {
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
-                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet] [--print-config] [--help]
+                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet]
+                  [--print-config] [--dry-run[=DEVICE]] [--help]
        forget-jax --version
 
 NAME is a config of configs/ or the path of a .py, .yaml or .json file. --distributed joins the
 processes of one run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of
 process 0, the number of processes, and the number of this one from 0. launch/ holds scripts that
 start them. --quiet says nothing but what went wrong.
---print-config shows the resolved config and runs nothing.
+--print-config shows the resolved config and runs nothing. --dry-run says what the run would take of
+memory and FLOPs and what it would write; with a device such as h100:8, or a measured rate in FLOP/s
+such as 9e10, also how many hours. It needs no weights.
 
 Commands (each with --help for its fields and their defaults):
 """
@@ -77,6 +80,7 @@ class Arguments:
     wants_help: bool = False
     wants_config: bool = False
     quiet: bool = False
+    dry_run: str | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -98,12 +102,16 @@ def parse(argv: Sequence[str]) -> Arguments:
         if flag == "--print-config":
             found.wants_config = True
             continue
+        if flag == "--dry-run" or flag.startswith("--dry-run="):
+            found.dry_run = flag.partition("=")[2]
+            continue
         name, equals, value = flag.partition("=")
         known = ("--config", "--workdir", "--distributed")
         if not (name in known or name.startswith("--config.")):
             raise UserError(
                 f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR, "
-                "--config.key=value, --distributed=auto, --quiet, --print-config or --help"
+                "--config.key=value, --distributed=auto, --quiet, --print-config, --dry-run or "
+                "--help"
             )
         if not equals:
             if name not in known and (not rest or rest[0].startswith("--")):
@@ -208,6 +216,11 @@ def resolve(argv: Sequence[str]) -> Request | None:
     check(settings)
     if given.wants_config:
         print(files.dump_json(configs.plain(config), indent=1), flush=True)
+        return None
+    if given.dry_run is not None:
+        from forget_jax.commands import dry_run
+
+        print(dry_run.plan(command, settings, given.dry_run), flush=True)
         return None
     if command == "doctor":  # makes no run, and says itself what is broken
         with contextlib.suppress(Exception):

@@ -315,6 +315,8 @@ def _replay(summary: summaries.Replay) -> Section:
             s.strategy,
             s.recovered,
             s.extra_forward + s.extra_training,
+            s.em,
+            s.em_forgotten,
         )
         for name, s in summary.replay.items()
     }
@@ -354,11 +356,12 @@ def _check(summary: summaries.Check) -> Section:
 
 
 def _mix(summary: summaries.Mix) -> Section:
-    rows = [room.MixedRow(r.name, r.weight, r.why, r.text) for r in summary.rows]
-    curve = [room.CurvePoint(p.ratio, p.z, p.z_half, p.loss, p.loss_half) for p in summary.curve]
+    rows = [(r.name, r.weight, r.why, r.text) for r in summary.rows]
+    points = [(p.ratio, p.z, p.z_half, p.loss) for p in summary.curve]
     counts = (summary.task_rows, summary.replayed, summary.candidates)
     expected = room.Expected(summary.expected_z, summary.expected_z_by_source, summary.saved)
-    return room.mix_section(rows, counts, expected, curve, summary.trainers)
+    curve_Kx4 = np.array(points, float).reshape(-1, 4)  # None becomes NaN
+    return room.mix_section(rows, counts, expected, curve_Kx4, summary.trainers)
 
 
 def _scaling(folder: Path, summary: summaries.Scaling) -> Section:

@@ -7,7 +7,7 @@ from forget_jax.report.factoids_section import FactsKept, factoids_section
 from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, Part, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
-from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
+from forget_jax.report.mix_section import Expected, mix_section
 from forget_jax.report.page import page
 from forget_jax.report.paired import PairedTest
 from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_section
@@ -31,7 +31,6 @@ from forget_jax.report.section import Figure, Section, Table, Text
 __all__ = [
     "Checked",
     "Completed",
-    "CurvePoint",
     "Expected",
     "Extrapolated",
     "FactsKept",
@@ -40,7 +39,6 @@ __all__ = [
     "Forgetting",
     "LawChecks",
     "LawSurface",
-    "MixedRow",
     "PairedTest",
     "Part",
     "PlanBasis",

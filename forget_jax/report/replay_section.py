@@ -36,6 +36,8 @@ class Replayed:
       strategy: its name, by which ways have one colour.
       recovered: share of what random replay saves that it saves beyond it, and its interval.
       extra: FLOPs beyond those without replay, as a share of these.
+      em, em_forgotten: of the tasks' short answers the share that is right; of upstream examples
+        that the base answers right, the share that it does not any more.
     """
 
     upstream_nll: float | None = None
@@ -45,6 +47,8 @@ class Replayed:
     strategy: str = ""
     recovered: tuple[float, float, float] | None = None
     extra: float | None = None
+    em: float | None = None
+    em_forgotten: float | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,9 @@ def _cost(found: Replays, order: Sequence[str], basis: str) -> Figure | None:
 
 
 def _ways(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> Table:
-    columns = ("way", "mean z", "upstream NLL", "task loss", "beyond random", "extra FLOPs")
+    columns = ["way", "mean z", "upstream NLL", "task loss", "beyond random", "extra FLOPs"]
+    recited = any(w.em is not None or w.em_forgotten is not None for w in found.ways.values())
+    columns += ["exact match", "exact match lost"] if recited else []
 
     def beyond(way: Replayed) -> str:
         if way.recovered is None or not np.isfinite(way.recovered[0]):
@@ -156,9 +162,12 @@ def _ways(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> Ta
             return percent(share)
         return f"{100 * share:+.0f} % [{100 * low:+.0f}, {100 * high:+.0f}]".replace("-", "−")
 
+    def share(x: float | None) -> str:
+        return "–" if x is None else percent(x)
+
     return Table(
         "All figures",
-        columns,
+        tuple(columns),
         tuple(
             (
                 n,
@@ -166,13 +175,20 @@ def _ways(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> Ta
                 found.ways[n].upstream_nll,
                 found.ways[n].task_loss,
                 beyond(found.ways[n]),
-                "–" if (e := found.ways[n].extra) is None else percent(e),
+                share(found.ways[n].extra),
+                *((share(found.ways[n].em), share(found.ways[n].em_forgotten)) if recited else ()),
             )
             for n in order
         ),
         note="Beyond random: what it saves more than random replay, as a share of what that saves, "
         "with the 95 % interval over tasks. Extra FLOPs: over the fine-tune without replay, with "
-        "all that choosing takes.",
+        "all that choosing takes."
+        + (
+            " Exact match: of the tasks' own held-out rows of short answers; lost: of upstream "
+            "examples that the base answers right."
+            if recited
+            else ""
+        ),
     )
 
 

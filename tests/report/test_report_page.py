@@ -86,8 +86,8 @@ def all_sections(name: str = "a name") -> list[report.Section]:
     test = report.PairedTest(pairs=3, mean=-0.1, low=-0.2, high=0.0, p=0.01)
     room = report.Room(mean=0.1, noise=0.2, enough=False)
     replays = report.Replays({name: replayed, "b": replayed}, {name: test}, {name: room})
-    row = report.MixedRow(name, 0.1, name, name)
-    ratios = [report.CurvePoint(r, 0.2 - r, 0.01, 1.0, None) for r in (0.0, 0.1)]
+    row = (name, 0.1, name, name)
+    ratios = np.array([(r, 0.2 - r, 0.01, 1.0) for r in (0.0, 0.1)])
     kept = report.FactsKept([1.0], [0.2, 0.4], [1.0])
     figures = {"examples": 5, "z": 0.1, "low": 0.0, "high": 0.2, "z_tokens": 0.1, "noise": 0.01}
     judged = {"lost": "1 of 3", "gained": "0", "p": "1", "limit": 0.05, "verdict": "over"}
