@@ -101,7 +101,9 @@ def train(
         while run.number < end():
             slow = report.is_slow()
             for number, (row, batch, seats, key) in enumerate(run.microbatches(), 1):
-                run.sums = accumulate(row, *run.values(), run.sums, batch, seats, key)
+                run.sums = accumulate(
+                    row, *run.values(), run.sums, batch, seats, key, run.objective.reference
+                )
                 if slow:
                     jax.block_until_ready(run.sums.tokens_S)
                     progress.doing(f"{number} of {len(run.parts)} batches of the next step done")

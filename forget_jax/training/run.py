@@ -241,7 +241,13 @@ class Run:
         done = flops.work(self.config, self.plan.lengths[rows], int(self.plan.targets[rows].sum()))
         asked = sharding.spread(np.array([stop], np.float32))
         self.seated, values, self.sums = steps.update(
-            self.optimizer, self.seated, self.sums, self.rates(), asked, self.penalty()
+            self.optimizer,
+            self.seated,
+            self.sums,
+            self.rates(),
+            asked,
+            self.penalty(),
+            self.objective.trained,
         )
         self.number += 1
         tokens = sum(part.real for part in self.parts)
@@ -293,7 +299,7 @@ class Run:
             yield feed(examples, part.shape, part.rows), steps.Seats(part.seat_R, scale_S)
 
     def check_heldout(self) -> dict[str, float]:
-        """Held-out losses of the running tasks; keeps the best states, ends tasks past patience."""
+        """Held-out losses of the running tasks; keeps the best states, ends those that are done."""
         cost_S, tokens_S = np.zeros((2, len(self.seats)))
         model, adapters_S = self.values()
         for batch, seats in self._heldout_parts():
@@ -310,7 +316,8 @@ class Run:
         for s in np.flatnonzero(checked_S):
             m = int(self.seats[s])
             patience = self.tasks[m].patience * self.train.eval_every
-            if patience and self.number - int(best_S[s]) >= patience:
+            late = patience and self.number - int(best_S[s]) >= patience
+            if late or loss_S[s] < self.tasks[m].goal:
                 self.plan.stop(m, self.number)
         return {self.tasks[self.seats[s]].name: float(loss_S[s]) for s in np.flatnonzero(checked_S)}
 
