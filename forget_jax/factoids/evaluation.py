@@ -64,9 +64,7 @@ def _stacked(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[None], tree)
 
 
-def judged(
-    tokenizer: Any, examples: Sequence[Example], said: Sequence[str], rule: str
-) -> Answers:
+def judged(tokenizer: Any, examples: Sequence[Example], said: Sequence[str], rule: str) -> Answers:
     """What answers are worth.
 
     Args:

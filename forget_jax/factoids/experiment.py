@@ -34,6 +34,9 @@ from forget_jax.scoring import lens
 from forget_jax.training.loop import Task
 from forget_jax.training.optimizer import Schedule
 
+Known = tuple[Sequence[Example], Sequence[Sequence[int]]]  # facts with shots, and their prompts
+NONE: Known = ((), ())
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -68,7 +71,7 @@ def read_facts(fleet: Fleet, reader: Reader, spec: str, settings: Settings) -> F
     if settings.protocol == "clean" and found.form.rule != "none":
         examples, dropped = sets.one_answer_each(examples)
         sets.say_dropped(spec, dropped)
-    rule, known = found.form.rule, ([], [])
+    rule, known = found.form.rule, NONE
     if settings.only == "unknown" and rule != "none":
         examples, known = _unknown(fleet, own, spec, examples, settings)
     if not examples:
@@ -85,7 +88,7 @@ def read_facts(fleet: Fleet, reader: Reader, spec: str, settings: Settings) -> F
                 f"{cut} facts leave no room for max_new_tokens={settings.max_new_tokens} in the "
                 f"model's context of {own.longest}"
             )
-    facts = Facts(spec, rule, examples, encoded, prompts, (known[0], known[1]), dropped)
+    facts = Facts(spec, rule, examples, encoded, prompts, known, dropped)
     return sets.checked(facts, settings.max_new_tokens, own.data.eos)
 
 
@@ -106,7 +109,7 @@ def _prompts(
 
 def _unknown(
     fleet: Fleet, reader: Reader, spec: str, examples: Sequence[Example], settings: Settings
-) -> tuple[list[Example], tuple[Sequence[Example], Sequence[Sequence[int]]]]:
+) -> tuple[list[Example], Known]:
     asked = filter.with_shots(reader, examples, settings.shots, 0)
     knows = filter.known(fleet.base, asked, fleet.work / "known" / f"{safe_name(spec)}.json")
     left = [e for e, known in zip(examples, knows, strict=True) if not known]
@@ -207,9 +210,7 @@ def measure(trainer: Trainer, experiment: Experiment) -> None:
 
 def _is_done(fleet: Fleet, grid: Grid, node: Node) -> bool:
     """Whether a node and all that goes on from it were asked: its weights are not needed."""
-    return all(
-        kept(_said(fleet, one)) is not None for one in (node, *grid.below(node.name))
-    )
+    return all(kept(_said(fleet, one)) is not None for one in (node, *grid.below(node.name)))
 
 
 def _clear(trainer: Trainer, grid: Grid, level: Sequence[Node]) -> None:
@@ -298,9 +299,7 @@ def _rows(
     return [row("before " + RECOVERY, 0, before, without), row(RECOVERY, 0, now, without)]
 
 
-def predictions(
-    experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]
-) -> pd.DataFrame:
+def predictions(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> pd.DataFrame:
     """A row for every run, set and fact: what was asked, wanted and said, and what it is worth."""
     frames = []
     for name, node in experiment.grid.nodes.items():
@@ -313,8 +312,6 @@ def predictions(
             at = {"run": name, "after": after, "dataset": spec}
             frames.append(pd.DataFrame({**at, "question": questions, **columns}))
     return pd.concat(frames, ignore_index=True)
-
-
 
 
 def layers(experiment: Experiment, said: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

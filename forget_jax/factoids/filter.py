@@ -40,9 +40,7 @@ def shown(e: Example, answer: str) -> str:
     return f"{(e.prompt or '').strip()}\n{answer}".rstrip(" ")
 
 
-def with_shots(
-    reader: Reader, examples: Sequence[Example], shots: int, seed: int
-) -> Asked:
+def with_shots(reader: Reader, examples: Sequence[Example], shots: int, seed: int) -> Asked:
     """Every question behind other facts of its set; these are the same for all but themselves.
 
     Raises:
@@ -80,9 +78,7 @@ def recited(base: Base, loaded: tuple[Model, Adapters | None], asked: Asked) -> 
     ]
 
 
-def known(
-    base: Base, asked: Asked, path: files.Path
-) -> list[bool]:
+def known(base: Base, asked: Asked, path: files.Path) -> list[bool]:
     """Which facts the base knows; kept at a path."""
 
     def ask() -> list[bool]:

@@ -53,9 +53,7 @@ def rows(
     return found
 
 
-def _examples(
-    reader: Reader, settings: Settings, mix: Mix, seed: int
-) -> tuple[list[Example], str]:
+def _examples(reader: Reader, settings: Settings, mix: Mix, seed: int) -> tuple[list[Example], str]:
     """All rows of a source, and its name."""
     spec = settings.mix if mix.source == "random" else settings.generic
     if not spec:

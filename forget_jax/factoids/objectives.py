@@ -48,7 +48,7 @@ def _tree(start: Loaded) -> Tree:
 def _penalty(
     what: Mitigation, starts: Sequence[Loaded], earlier: Sequence[Sequence[Encoded]]
 ) -> Quadratic:
-    """ewc · Fisher (with a mean of 1) + l2, about where each run starts."""
+    """The sum of ewc · Fisher (with a mean of 1) + l2, about where each run starts."""
 
     def stack(trees: Sequence[Tree]) -> Tree:
         return jax.tree.map(lambda *x: jnp.stack(x).astype(jnp.float32), *trees)

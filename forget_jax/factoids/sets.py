@@ -115,7 +115,7 @@ class Facts:
       examples: with prompt and completion.
       encoded: as they are trained on.
       prompts: token ids that each is recited from.
-      known: of facts that the base knew, which are not trained on: examples, and prompts with shots.
+      known: facts that the base knew, which are not trained on, and their prompts with shots.
       dropped: questions that were left out, and why.
     """
 

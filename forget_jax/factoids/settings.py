@@ -13,7 +13,8 @@ class Facts:
     """Stages of memorisation and what keeps the first (arXiv 2411.07175)."""
 
     stage_a: str = names(
-        "rows", setting("", "facts memorised first: a data set, or NAME=DATASET, such as popqa=FILE")
+        "rows",
+        setting("", "facts memorised first: a data set, or NAME=DATASET, such as popqa=FILE"),
     )
     stage_b: str = names("rows", setting("", "facts trained on afterwards"))
     sequences: tuple[str, ...] = setting(

@@ -38,9 +38,7 @@ def control(done: Sequence[Mitigation]) -> tuple[Mitigation, ...]:
     )
 
 
-def comparisons(
-    arms: Sequence[str], stages: int, ratio: float
-) -> dict[str, list[tuple[str, str]]]:
+def comparisons(arms: Sequence[str], stages: int, ratio: float) -> dict[str, list[tuple[str, str]]]:
     """Which arms are compared, by family; within one, p is corrected.
 
     Every arm with naive; every arm that mixes with its control of as many steps; and those that mix

@@ -2,7 +2,7 @@
 
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
-from forget_jax.report.factoids_section import FactsKept, factoids_section
+from forget_jax.report.factoids_section import FactsCompared, FactsKept, factoids_section
 from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
@@ -30,6 +30,7 @@ __all__ = [
     "CurvePoint",
     "Expected",
     "Extrapolated",
+    "FactsCompared",
     "FactsKept",
     "Figure",
     "FittedLaw",

@@ -37,9 +37,8 @@ def compile_ahead(run: Run, end: int, told: Callable[[str], None] = lambda what:
         state, sums = seated[count]
         batch = feed(run.plan.examples, part.shape, part.rows)
         seats = steps.Seats(part.seat_R, np.ones(count, np.float32))
-        values = (*run.values(state), sums, batch, seats, run.dropout_key(0))
-        reference = run.objective.reference
-        steps.accumulate.lower(run.objective.rows[part.cost], *values, reference).compile()
+        values = (*run.values(state), sums, batch, seats, run.beside(0))
+        steps.accumulate.lower(run.objective.rows[part.cost], *values).compile()
 
     def one_update(count: int) -> None:
         state, sums = seated[count]

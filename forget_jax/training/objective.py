@@ -70,7 +70,7 @@ def nll_and_kl(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
 def nll_and_kl_to(
     model: Model, h_BxLxD: jax.Array, batch: Batch, reference: Reference
 ) -> jax.Array:
-    """nll + strength · KL(reference || trained) over each row's targets, cost_B in nats.
+    """The nll and strength · KL(reference || trained) over each row's targets, cost_B in nats.
 
     It costs one forward pass of the reference.
     """

@@ -207,20 +207,21 @@ class Run:
         task = self.tasks[m]
         return (task.schedule or self.schedule).rate(self.number, task.steps)
 
-    def dropout_key(self, part: int) -> jax.Array | None:
-        """The key of a microbatch's dropout, a function of its place alone; None without."""
-        if not self.config.lora_dropout:
-            return None
-        return key(self.tasks[0].seed, "dropout", self.number, part)
+    def beside(self, part: int) -> steps.Beside:
+        """What a microbatch's costs need beside its rows; dropout's key is of its place alone."""
+        own = None
+        if self.config.lora_dropout:
+            own = key(self.tasks[0].seed, "dropout", self.number, part)
+        return steps.Beside(own, self.objective.reference)
 
-    def microbatches(self) -> Iterator[tuple[RowCost, Batch, steps.Seats, jax.Array | None]]:
-        """The step's microbatches on their way to the devices, with rows' cost and dropout key."""
+    def microbatches(self) -> Iterator[tuple[RowCost, Batch, steps.Seats, steps.Beside]]:
+        """The step's microbatches on their way to the devices, with what its rows cost."""
         self._sit(self.plan.seats(self.number))
         self.parts, scale_S = list(self.plan.microbatches(self.number)), self._scale_S()
         for i, part in enumerate(self.parts):
             batch = feed(self.plan.examples, part.shape, part.rows)
             row = self.objective.rows[part.cost]
-            yield row, batch, steps.Seats(part.seat_R, scale_S), self.dropout_key(i)
+            yield row, batch, steps.Seats(part.seat_R, scale_S), self.beside(i)
 
     def rates(self) -> steps.Rates:
         """Learning rates of this step, and which seats take part in it."""

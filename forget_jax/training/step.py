@@ -48,6 +48,21 @@ class Seats(NamedTuple):
         return jax.nn.one_hot(of_row_AxB, self.scale_S.shape[0] // A, dtype=jnp.float32)
 
 
+class Beside(NamedTuple):
+    """What a microbatch's costs may need beside its rows.
+
+    Attributes:
+      key: switches the dropout on the adapters' input on (`model.config.lora_dropout`).
+      reference: `Objective.reference`.
+    """
+
+    key: jax.Array | None = None
+    reference: Reference | None = None
+
+
+ALONE = Beside()
+
+
 def _by_seat(value_R: jax.Array, choice_AxBxS: jax.Array) -> jax.Array:
     """Sums of a value over each seat's rows."""
     value_AxBx1 = value_R.reshape(*choice_AxBxS.shape[:2], 1)
@@ -60,19 +75,18 @@ def _row_costs(
     adapters_S: Adapters | None,
     batch: Batch,
     seats: Seats,
-    key: jax.Array | None = None,
-    reference: Reference | None = None,
+    beside: Beside = ALONE,
 ) -> jax.Array:
     """What each row costs, fp32 (R,); arguments as for `accumulate`."""
     one = seats.scale_S.shape[0] == 1
-    beside = () if reference is None else (reference,)
+    to = () if beside.reference is None else (beside.reference,)
     if adapters_S is None:  # the model itself is trained, with a seat axis of one
         trained = Model(model.config, jax.tree.map(lambda x: x[0], model.params))
-        return row(trained, decoder.hidden(trained, None, batch), batch, *beside)
+        return row(trained, decoder.hidden(trained, None, batch), batch, *to)
     adapters_S = Adapters(adapters_S.config, scale_updates(adapters_S.tree, seats.scale_S))
     adapters = adapters_S[0] if one else adapters_S
     choice = None if one else seats.choice_AxBxS()
-    return row(model, decoder.hidden(model, adapters, batch, choice, key), batch, *beside)
+    return row(model, decoder.hidden(model, adapters, batch, choice, beside.key), batch, *to)
 
 
 @functools.partial(jax.jit, static_argnames=("row",), donate_argnames=("total",))
@@ -83,8 +97,7 @@ def accumulate(
     total: Accumulated,
     batch: Batch,
     seats: Seats,
-    key: jax.Array | None = None,
-    reference: Reference | None = None,
+    beside: Beside = ALONE,
 ) -> Accumulated:
     """Adds one microbatch's gradients, costs and token counts to the sums of the step.
 
@@ -92,17 +105,15 @@ def accumulate(
       row: what a row costs (of `Objective.rows`).
       model: the frozen base; without adapters what is trained, each leaf with a seat axis of one.
       adapters_S: what is trained, a stack of one adapter a seat; None trains the whole model.
-      key: switches the dropout on the adapters' input on (`model.config.lora_dropout`).
-      reference: `Objective.reference`.
     """
 
     def cost(trainable: Tree) -> tuple[jax.Array, jax.Array]:
         if adapters_S is None:
             trained = Model(model.config, trainable)
-            cost_R = _row_costs(row, trained, None, batch, seats, reference=reference)
+            cost_R = _row_costs(row, trained, None, batch, seats, beside)
         else:
             trained_S = Adapters(adapters_S.config, trainable)
-            cost_R = _row_costs(row, model, trained_S, batch, seats, key, reference)
+            cost_R = _row_costs(row, model, trained_S, batch, seats, beside)
         return jnp.sum(cost_R), cost_R
 
     trainable = model.params if adapters_S is None else adapters_S.tree
