@@ -56,11 +56,6 @@ class Mitigation:
     lora: int = 0
     frozen: float = 0.0
 
-    @property
-    def of_start(self) -> bool:
-        """Whether it needs what the stage starts from, beside what it trains."""
-        return bool(self.ewc or self.l2 or self.kl)
-
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -182,8 +177,3 @@ def _places(arm: str, where: str | None, part: Part, stages: int) -> list[int]:
     if part.later and 0 in found:
         raise UserError(f"arms: {arm!r} needs an earlier stage, and there is none before A")
     return found
-
-
-def described() -> str:
-    """All parts in words, for --help."""
-    return "; ".join(f"{name}: {part.meaning}" for name, part in PARTS.items())

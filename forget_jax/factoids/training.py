@@ -88,8 +88,8 @@ class Trainer:
         found: list[list[Job]] = []
         together: dict[object, list[Job]] = {}
         for job in jobs:
-            # not where rows are held to a model of their own
-            key = (job.what.ewc, job.what.l2, job.what.frozen, job.node.parent == "")
+            # all but its rows; not together where these are held to a model of their own
+            key = dataclasses.replace(job.what, mixes=(), steps=0.0, replay=0.0, redrawn=False)
             if job.what.kl or len(together.get(key, ())) >= self.together or key not in together:
                 found.append([job])
                 if not job.what.kl:
