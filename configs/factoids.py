@@ -11,7 +11,7 @@ ARMS = (
     *("generic in A", "generic in B", "generic in both", "random in A + generic in B"),
     *("steps in A", "steps in B", "steps in both"),
     *("replay:1", "replay:5", "replay:10", "redraw:1", "redraw:5", "redraw:10"),
-    *("ewc:1000", "kl", "l2:10", "lora", "freeze"),
+    *("ewc:10", "ewc:100", "kl:0.3", "kl", "l2:0.1", "l2:1", "lora", "freeze"),
     *("random in A + redraw:1", "joint"),
 )
 

@@ -214,8 +214,8 @@ def _is_done(fleet: Fleet, grid: Grid, node: Node) -> bool:
 
 
 def _clear(trainer: Trainer, grid: Grid, level: Sequence[Node]) -> None:
-    """Removes the weights that nothing needs any more: of these nodes, and of their parents."""
-    names = {node.name for node in level} | {node.parent for node in level if node.parent}
+    """Removes the weights that nothing needs any more: of these nodes, and of those before them."""
+    names = {name for node in level for name in grid.above(node)}
     for name in sorted(names):
         if _is_done(trainer.fleet, grid, grid.nodes[name]):
             trainer.forget(name)

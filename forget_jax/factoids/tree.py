@@ -63,6 +63,10 @@ class Grid:
         """The nodes that go on from one."""
         return [node for node in self.nodes.values() if node.parent == name]
 
+    def above(self, node: Node) -> list[str]:
+        """The names of a node and of those that it goes on from."""
+        return [node.name, *(self.above(self.nodes[node.parent]) if node.parent else [])]
+
     def below(self, name: str) -> list[Node]:
         """All nodes that go on from one, parents first."""
         found: list[Node] = []

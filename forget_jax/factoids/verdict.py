@@ -13,6 +13,7 @@ from forget_jax.factoids.mitigations import LETTERS, NAIVE, Mitigation, parse
 from forget_jax.fleet.paired import Paired, holm, paired
 
 LEARNT = 0.99  # of A after A, below which forgetting is not all that is measured
+ENOUGH = 0.9  # of what naive learns of the last set
 ROOM = (0.02, 0.95)  # of A after the last stage, where arms can differ both ways
 
 
@@ -80,6 +81,19 @@ def tests(
     return found
 
 
+def _unlearnt(frame: pd.DataFrame) -> list[str]:
+    """Arms that keep A by not learning the last set: what they keep says nothing."""
+    newest = frame[(frame["set"] != "A") & (frame["set"] == frame.after)]
+    newest = newest[newest.after == newest.after.max()].groupby("arm", sort=False).exact.mean()
+    if NAIVE not in newest or not newest[NAIVE] > 0:
+        return []
+    few = newest[newest < ENOUGH * newest[NAIVE]]
+    return [
+        "these learn less of the last set, so that what they keep of A is no gain by itself: "
+        + ", ".join(f"{arm} ({share:.0%} of it)" for arm, share in few.items())
+    ] * bool(len(few))
+
+
 def headroom(frame: pd.DataFrame) -> str:
     """In words, whether arms could differ: A was memorised, and naive keeps some of it."""
     learnt = frame[(frame.after == "A") & (frame["set"] == "A")].groupby("arm").exact.mean()
@@ -89,6 +103,7 @@ def headroom(frame: pd.DataFrame) -> str:
             f"{low.idxmin()} knows {low.min():.1%} of A after A, below {LEARNT:.0%}: train longer "
             "(epochs) or harder (train.lr)"
         )
+    said += _unlearnt(frame)
     naive = last(frame)
     naive = naive[naive.arm == NAIVE]
     if len(naive):

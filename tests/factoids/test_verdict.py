@@ -57,6 +57,15 @@ def test_whether_arms_can_differ_is_said(kept, learnt, said):
     assert said in verdict.headroom(frame({"naive": [kept], "ewc": [0.5]}, learnt))
 
 
+def test_an_arm_that_does_not_learn_is_named():
+    cells = frame({"naive": [0.2], "ewc": [1.0]})
+    b = {"naive": 1.0, "ewc": 0.1}
+    more = cells[cells.after == "B"].assign(set="B", exact=lambda d: d.arm.map(b))
+    said = verdict.headroom(pd.concat([cells, more]))
+    assert "learn less of the last set" in said and "ewc (10% of it)" in said
+    assert "naive (" not in said
+
+
 def test_the_last_stage_counts():
     three = frame({"naive": [0.1]}, after="C")
     assert verdict.last(three).exact.tolist() == [0.1]

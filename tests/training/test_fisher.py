@@ -89,9 +89,7 @@ def divergence(start, tree, e):
     return float(summed(e, (jnp.exp(p) * (p - q)).sum(-1)))
 
 
-def test_the_first_step_under_kl_is_that_of_its_gradient_by_hand(
-    tiny_model, random_examples
-):
+def test_the_first_step_under_kl_is_that_of_its_gradient_by_hand(tiny_model, random_examples):
     """The frozen model is another one, whose output projection differs too."""
     rows = random_examples(3, [9, 9, 9])
     other = Model(tiny_model.config, jax.tree.map(lambda x: x * 1.1, tiny_model.params))
