@@ -113,9 +113,8 @@ def _setup_jax(spec: str | None) -> None:
     """
     import jax
 
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "forget_jax", "xla"))  # noqa: PTH118
+        jax.config.update("jax_compilation_cache_dir", str(files.cache() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if spec is not None:
         distributed.initialise(spec)

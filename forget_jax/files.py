@@ -14,6 +14,7 @@ import os
 import re
 import socket
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path as LocalPath
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ STORES = {"gs": "`pip install 'forget-jax[gcs]'`", "s3": "`pip install s3fs`"}
 def is_local(path: PathLike) -> bool:
     """Whether the path lies on a file system of this machine rather than in an object store."""
     return "://" not in os.fspath(path)
+
+
+def cache() -> LocalPath:
+    """The program's folder among the user's caches; it may not be there yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    return LocalPath(base) / "forget_jax"
 
 
 def check_regular(path: Path) -> None:

@@ -3,6 +3,7 @@
 CI starts a few once: quickstart runs most of the others. REPEATS=10 starts each of all ten times.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -55,13 +56,16 @@ PARTS = {
     "predict": {"split.test_tasks": "1", "observed": 6, "seeds": 2},
     "probes": {"observed": 6, "seeds": 2},
     "evaluate": {"split.test_tasks": "1", "observed": 6, "seeds": 2},
+    "mix": {"task": "builtin:skill/addition[:12]", "mix.observed": 6, "mix.ratio": 0.25},
+    "plan": {"ask": "forgetting", "rank": 2, "steps": 12, "lr": 0.1, "law": "K*P^x*steps^y"},
     "bench": {"what": "matmul", "quick": "true"},
 }
 FEW = {"methods": "column_mean,additive"}
 # What fits make of a few points of a tiny model magnifies rounding; the points are compared.
 FITTED = ("checks",)
-PLACED = ("real_tokens", "useful_fraction", "path")  # how rows lie on devices, and where a run is
-OF_A_MODEL = ("finetune", "score", "associate", "replay", "scaling", "factoids")
+# How rows lie on devices, where a run is, and figures within a text, which are rounded otherwise.
+PLACED = ("real_tokens", "useful_fraction", "path", "trainers", "why")
+OF_A_MODEL = ("finetune", "score", "associate", "replay", "scaling", "factoids", "mix")
 
 
 def line(command, fields):
@@ -74,6 +78,13 @@ def lines(tiny_base, pretrain_arguments, finished, tmp_path_factory):
     matrix = tmp_path_factory.mktemp("two") / "matrix.csv"
     z_MxN = np.random.default_rng(0).normal(size=(6, 24))
     pd.DataFrame(z_MxN, [f"t{m}" for m in range(6)]).to_csv(matrix)
+    points = [
+        {"run": f"r{r}s{s}", "rank": r, "P": 100 * r, "seed": s, "lr": 0.1, "steps": t}
+        | {"l_f": 1 + 0.02 * r**0.2 * t**0.5 * (1 + 0.05 * s), "l_ft": 2 - 0.1 * t**0.5}
+        for r, s, t in itertools.product((1, 2, 4), (0, 1), (5, 10, 20))
+    ]
+    measured = tmp_path_factory.mktemp("points") / "points.csv"
+    pd.DataFrame(points).to_csv(measured, index=False)
     model = {"model.path": tiny_base}
 
     def of(command):
@@ -86,8 +97,12 @@ def lines(tiny_base, pretrain_arguments, finished, tmp_path_factory):
             fields |= model
         if command == "score":
             fields["adapters"] = finished(of("finetune")) / "adapter"
-        elif command == "replay":
+        elif command in ("replay", "mix"):
             fields["matrix.path"] = finished(of("associate")) / "forgetting.zarr"
+            if command == "mix":
+                fields["adapter"] = finished(of("finetune")) / "adapter"
+        elif command == "plan":
+            fields["points.path"] = measured
         elif command in ("predict", "evaluate", "probes"):
             fields |= {"matrix.path": matrix} | (FEW if command != "probes" else {})
         elif command == "quickstart":
@@ -128,6 +143,8 @@ def differences(figures):
                 kept[name] = figures(file.parent)
             elif file.name == "points.csv":
                 kept[name] = pd.read_csv(file).to_dict("list")
+            elif file.name == "train.jsonl":
+                kept[name] = [json.loads(row) for row in file.read_text().splitlines()]
             elif file.name == "scores.parquet":
                 table = pd.read_parquet(file).sort_values(["model", "example"])
                 kept[name] = table.to_dict("list")

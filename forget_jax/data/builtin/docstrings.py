@@ -9,7 +9,6 @@ import contextlib
 import functools
 import hashlib
 import inspect
-import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -180,17 +179,16 @@ def _of_node(node: ast.AST, module: str, kind: str, name: str) -> Iterator[_Docs
 
 
 def _cache_path() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     key = f"1 {sys.version} {sysconfig.get_path('stdlib')}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    return Path(base) / "forget_jax" / f"docstrings-{sys.implementation.cache_tag}-{digest}.json"
+    return files.cache() / f"docstrings-{sys.implementation.cache_tag}-{digest}.json"
 
 
 @functools.cache
 def _all_docstrings() -> dict[str, list[_Docstring]]:
     """Every module's docstrings, scanned, and cached where the user has a cache folder."""
     found = {top: _scan(top) for top in _module_files()}
-    with contextlib.suppress(UserError, RuntimeError):  # not writable, or no home: scans again
+    with contextlib.suppress(UserError):  # not writable: scans again
         files.write_json(_cache_path(), found)
     return found
 

@@ -7,7 +7,6 @@ is like any other.
 
 import dataclasses
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -102,8 +101,7 @@ def folder(path: str) -> LocalPath:
             digest = hashlib.file_digest(f, "sha256").hexdigest()[:32]
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror or e}") from e
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    made = LocalPath(cache) / "forget_jax" / "gguf" / f"{digest}-{FORMAT}"
+    made = files.cache() / "gguf" / f"{digest}-{FORMAT}"
     if not (made / "config.json").exists():
         _make(source, path, made)
     return made
