@@ -5,6 +5,7 @@ that memory holds one training at a time, however many arms there are.
 """
 
 import dataclasses
+import gc
 import shutil
 from collections.abc import Sequence
 
@@ -79,6 +80,7 @@ class Trainer:
         for group in self.groups(jobs):
             if fleets.kept(self.fleet, [job.task for job in group]) is None:
                 self._group(group)
+                gc.collect()  # a training that has ended holds itself in a circle, with its moments
                 self.fleet.work.tick()
 
     def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:

@@ -50,7 +50,7 @@ PARTS = {
         "mix": "builtin:random_words/3[:12]",
         "epochs": 3,
         "max_new_tokens": 16,
-        "arms": "naive,mix in A,kl,ewc,redraw:20",
+        "arms": "naive,mix in A,kl,redraw:20 + ewc",
         "train.batch_size": 4,
     },
     "predict": {"split.test_tasks": "1", "observed": 6, "seeds": 2},
