@@ -42,6 +42,7 @@ setup(
         "zarr>=3.0",
         "xarray>=2025.1",
         "scipy>=1.14",
+        "rapidfuzz>=3.9",
         "matplotlib>=3.9",
         "jinja2>=3.1",
     ],

@@ -95,10 +95,14 @@ def get_config(arg: str = "small") -> ConfigDict:
 
     c.factoids.stage_a = f"builtin:short_facts[:{size.facts}]"
     c.factoids.stage_b = f"builtin:short_facts/B[:{size.facts}]"
-    c.factoids.mix = f"builtin:random_words/3[:{size.facts}]"
+    c.factoids.mix = "builtin:random_words/3"
+    c.factoids.ratio = 1.0
     c.factoids.arms = ("naive", "mix in A", "mix in both")
     c.factoids.epochs = size.epochs
+    c.factoids.stop = "fixed"
+    c.factoids.later_lr = 1.0
     c.factoids.train.lr = 1e-4
+    c.factoids.train.floor = 0.0
     return c
 
 

@@ -4,6 +4,7 @@ A large matrix lies beside it, in the folder `report`.
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
@@ -462,18 +463,13 @@ def _plan(folder: Path, summary: summaries.Plan) -> Section:
 
 
 def _factoids(summary: summaries.Factoids) -> Section:
-    arms = {
-        name: room.FactsKept(
-            accuracy_a_after_a=arm.accuracy_a_after_a,
-            accuracy_a_after_b=arm.accuracy_a_after_b,
-            accuracy_b=arm.accuracy_b,
-            answer_nll_a_after_a=arm.answer_nll_a_after_a,
-            answer_nll_a_after_b=arm.answer_nll_a_after_b,
-            answer_nll_b=arm.answer_nll_b,
-        )
-        for name, arm in summary.by_seed.items()
+    arms = {name: room.FactsKept(**vars(arm)) for name, arm in summary.by_seed.items()}
+    differences = {
+        name: (d.mean, *(math.nan if x is None else x for x in (d.low, d.high, d.p, d.p_holm)))
+        for name, d in summary.paired_test.items()
     }
-    return room.factoids_section(arms, summary.seeds)
+    compared = room.FactsCompared(differences, summary.after, summary.headroom)
+    return room.factoids_section(arms, summary.seeds, compared)
 
 
 # What the reader wants to know first comes first.

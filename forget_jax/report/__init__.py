@@ -3,7 +3,7 @@
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
 from forget_jax.report.check_section import Checked, check_section
-from forget_jax.report.factoids_section import FactsKept, factoids_section
+from forget_jax.report.factoids_section import FactsCompared, FactsKept, factoids_section
 from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, Part, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
@@ -33,6 +33,7 @@ __all__ = [
     "Completed",
     "Expected",
     "Extrapolated",
+    "FactsCompared",
     "FactsKept",
     "Figure",
     "FittedLaw",

@@ -94,7 +94,7 @@ FACTS = {
     "mix": "builtin:random_words/3[:12]",
     "arms": "naive,mix in A",
     "epochs": 2,
-    "max_new_tokens": 4,
+    "max_new_tokens": 16,
 }
 GRID = {"task": SKILLS[0], "upstream": TEXTS, "ranks": "1,2", "steps": "2,3,4"}
 LAWS = {"laws": "constant,linear", "data.context": 64, "score.buckets": 1}

@@ -259,3 +259,26 @@ def test_nll_of_answers_is_shown_where_it_was_measured():
     assert exact.rows == (("naive", 0.75, 0.0, 1.0),) and nll.rows == (("naive", 0.2, 4.0, 0.2),)
     without = report.factoids_section({"naive": report.FactsKept([1.0], [0.0], [1.0])}, 1)
     assert len(without.tables) == 1
+
+
+def test_differences_recovery_and_further_stages_of_facts_are_shown():
+    kept = report.FactsKept(
+        accuracy_a_after_b=[0.5],
+        accuracy_a_after_last=[0.25],
+        asked_before_recovery=[0.2],
+        asked_after_recovery=[0.6],
+        known_a_after_b=[float("nan")],
+    )
+    compared = report.FactsCompared(
+        {"ewc − naive": (0.1, -0.1, 0.3, 0.25, float("nan"))},
+        {"ewc": {"A": {"A": 1.0}, "B": {"A": 0.5, "B": 1.0}, "C": {"A": 0.25}}},
+        "naive keeps 20% of A",
+    )
+    section = report.factoids_section({"ewc": kept, "naive": kept}, 1, compared)
+    tables = {table.title: table for table in section.tables}
+    assert tables["Differences between arms"].rows[0][:2] == ("ewc − naive", 0.1)
+    assert tables["Lost, or only misaligned"].rows[0] == ("ewc", 0.2, 0.6)
+    stages = tables["Every set after every stage"]
+    assert stages.columns[1:4] == ("A after A", "A after B", "B after B")
+    assert stages.rows[0][1:4] == (1.0, 0.5, 1.0) and "A after B, judged otherwise" not in tables
+    assert "after the last stage is 25 %" in section.lead and "Naive keeps" in section.lead

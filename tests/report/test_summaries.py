@@ -81,7 +81,10 @@ KEYS = {
         *("not_fitted", "nulls", "tried", "unseen", "valid", "curve", "warnings", "points"),
         "seconds",
     ),
-    "factoids": ("factoids", "by_seed", "seeds", "facts_a", "facts_b", "seconds"),
+    "factoids": (
+        *("factoids", "by_seed", "after", "paired_test", "headroom", "sequences", "seeds"),
+        *("facts_a", "facts_b", "facts", "dropped", "known", "seconds"),
+    ),
     "export": ("path", "base", "format", "bytes"),
     "bench": (
         *("what", "rows", "ratio", "notes", "tokens_per_second", "mfu", "peak_bytes"),
