@@ -6,11 +6,13 @@ Held-out losses on the way, probes of online replay and pages are too little to 
 from collections.abc import Callable
 from typing import Any
 
+from forget_jax.commands import factoids as experiments
 from forget_jax.commands import mix_candidates, pretrain, quickstart, settings, values
 from forget_jax.commands.reckoning import Part, Reckoner, Rows, Workload, together
 from forget_jax.data import reading
 from forget_jax.errors import UserError
-from forget_jax.factoids.mitigations import ARMS
+from forget_jax.factoids import sets
+from forget_jax.factoids.mitigations import Mitigation
 from forget_jax.fleet import methods
 from forget_jax.fleet import tasks as fleet_tasks
 from forget_jax.fleet.fitting import Wants
@@ -206,27 +208,33 @@ def _scaling(given: settings.Scaling, at: Reckoner) -> Workload:
 
 
 def _factoids(given: settings.Factoids, at: Reckoner) -> Workload:
-    recipe = _recipe(given)
-    facts = [at.rows((spec,)) for spec in (given.stage_a, given.stage_b)]
-    mixed, count = at.rows((given.mix,)), len(given.arms) * given.seeds
-    parts = []
-    for i, rows in enumerate(facts):
-        with_mix = sum(ARMS[arm][i].mixed for arm in given.arms) * given.seeds
-        again = rows.total * given.epochs
-        of_stage = [
-            at.trained("", rows, again * count, recipe.lora),
-            at.trained("", mixed, again * given.ratio * with_mix, recipe.lora),
-        ]
-        parts.append(together(f"train {count} runs through stage {'AB'[i]}", of_stage))
-    asked = count * (2 * facts[0].total + facts[1].total)
-    recited = [
-        at.scored("", facts[0], asked),
-        at.written("", asked, given.max_new_tokens),
+    recipe, whole = _recipe(given), experiments.grid_of(given)
+    of = {
+        spec: at.rows((sets.named(spec).dataset,)) for path in whole.paths for spec in path.sequence
+    }
+    parts, asked = [], []
+    for node in whole.nodes.values():
+        what, rows = node.what or Mitigation(), of[node.sets[-1]]
+        if node.what is None:
+            count = float(given.recover_steps * given.train.batch_size)
+        else:
+            earlier = sum(of[spec].total for spec in node.sets[:-1])
+            mixed = sum(mix.ratio for mix in what.mixes) + what.steps
+            count = given.epochs * (rows.total * (1 + mixed) + what.replay * earlier)
+        parts.append(at.trained("", rows, count, recipe.lora))
+        for spec in node.sets:
+            asked.append(at.scored("", of[spec], of[spec].total))
+            asked.append(at.written("", of[spec].total, given.max_new_tokens))
+    runs = len(whole.nodes)
+    found = [
+        together(f"train {runs} stages, mixed rows as long as facts", parts),
+        together("recite the facts after each", asked),
     ]
-    parts.append(together(f"recite {asked:,} answers", recited))
-    at_once = 1 if recipe.lora is None else count
-    wants = Wants(at.context, recipe, kept=2 * count)
-    return Workload(at.shape, parts, wants, at_once, {}, at.guessed, count)
+    kept = experiments.kept(given, whole) if recipe.lora is None else 0
+    at_once = 1 if recipe.lora is None else len(whole.paths)
+    written = {"predictions.parquet": 0.0, "cells.csv": 0.0}
+    wants = Wants(at.context, recipe, kept=kept)
+    return Workload(at.shape, found, wants, at_once, written, at.guessed, runs)
 
 
 def _pretrain(given: settings.Pretrain) -> Workload:
