@@ -87,7 +87,7 @@ def shared(grid_a: Sequence[Cell]) -> list[int]:
     """For every cell of stage A, whose run it shares: the first in which the same is done."""
     first: dict[tuple[Mitigation, str | int], int] = {}
     return [
-        first.setdefault((ARMS[str(cell.at["arm"])][0], cell.at["seed"]), i)
+        first.setdefault((ARMS[str(cell.at["arm"])][0], int(cell.at["seed"])), i)
         for i, cell in enumerate(grid_a)
     ]
 
