@@ -46,7 +46,6 @@ def test_another_commands_folder_is_left(run_cli, tmp_path):
     assert (status, out) == (2, "") and "another command's run" in err
 
 
-@pytest.mark.fault("broken installations", "one line")
 @pytest.mark.parametrize(
     ("module", "said"),
     [("optimistix", "optimistix cannot be imported"), ("zarr", "zarr cannot be imported")],
@@ -58,7 +57,6 @@ def test_a_package_that_cannot_be_imported(module, said, run_cli, monkeypatch):
     assert status == 1 and any(said in line and "pip install" in line for line in broken)
 
 
-@pytest.mark.fault("broken installations", "one line")
 def test_a_package_that_is_absent_or_too_old(run_cli, monkeypatch):
     asked = ["numpy>=1", "no-such-package>=2", "optax>=999", 'gguf>=999; extra == "gguf"']
     monkeypatch.setattr(machine.importlib.metadata, "requires", lambda name: asked)
@@ -68,7 +66,6 @@ def test_a_package_that_is_absent_or_too_old(run_cli, monkeypatch):
     assert "optax is " in broken and ">=999 is needed" in broken and "- gguf is" in broken
 
 
-@pytest.mark.fault("broken installations", "one line")
 def test_a_jax_that_does_not_start(tmp_path):
     (tmp_path / "jax").mkdir()
     (tmp_path / "jax" / "__init__.py").write_text("raise RuntimeError('no\\nplugin')")
@@ -79,7 +76,6 @@ def test_a_jax_that_does_not_start(tmp_path):
     assert "- jax finds no device: RuntimeError: no plugin" in done.stdout
 
 
-@pytest.mark.fault("broken installations", "one line")
 def test_an_accelerator_that_jax_does_not_use(run_cli, monkeypatch):
     monkeypatch.setattr(machine, "ACCELERATORS", {"gpu": ("/dev/null",)})
     status, out, _ = run_cli("doctor", "--config.selftest=false")
@@ -97,7 +93,6 @@ def few(monkeypatch):
     return run
 
 
-@pytest.mark.fault("broken installations", "one line")
 def test_wrong_figures_fail(few, monkeypatch, tmp_path):
     assert json.loads(selftest.GOLDEN.read_text()) == json.loads(GOLDEN.read_text())
     case = json.loads(GOLDEN.read_text())
@@ -108,7 +103,6 @@ def test_wrong_figures_fail(few, monkeypatch, tmp_path):
     assert not base.passed and 1e-4 < base.value < 0.01 and adapter.passed
 
 
-@pytest.mark.fault("broken installations", "one line")
 def test_a_check_that_raises_fails_and_the_rest_goes_on(few, monkeypatch):
     def breaks(*args, **options):
         raise RuntimeError("out of\nmemory")
