@@ -100,6 +100,7 @@ def _fan(
     """The best law of P and steps, fitted to the first 60 % of steps and drawn to the last."""
     grown = {n: f for n, f in fits.items() if "steps" in f.definition.columns}
     grown = {n: f for n, f in grown.items() if set(f.definition.columns) <= {"P", "steps"}}
+    grown = {n: f for n, f in grown.items() if not f.definition.by}
     if not grown or "P" not in table:
         return ()
     law = grown[min(grown, key=lambda n: _rank(grown[n]))].definition

@@ -10,7 +10,7 @@ import pandas as pd
 from forget_jax import files, scaling
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Plan
-from forget_jax.commands.summaries import Answer, Candidate, Curve, Tried
+from forget_jax.commands.summaries import Answer, Candidate, Curve, Tried, UnseenRun
 from forget_jax.commands.summaries import Plan as Summary
 from forget_jax.errors import UserError, nearest
 from forget_jax.runs.progress import Progress
@@ -24,6 +24,7 @@ NEEDS = {
     "forgetting": ("steps and rank (or P)", lambda s: s.steps and (s.rank or s.P)),
 }
 _CURVE = 60
+QUICK: Mapping[str, Any] = {"bootstraps": 128, "starts": 64}  # for fits that are many
 
 
 def check(settings: Plan) -> None:
@@ -77,6 +78,7 @@ def run(settings: Plan, work: Workdir) -> Ended:
     best = answers[0]
     used = next(f for f in fitted if f.lr == best.lr)
     files.write_text(work / "points.csv", used.table.to_csv(index=False))
+    left_out = _unseen(used, target, settings)
     summary = Summary(
         ask=settings.ask,
         answer=best,
@@ -90,7 +92,8 @@ def run(settings: Plan, work: Workdir) -> Ended:
         laws={n: Candidate(f.r2, f.bic, f.heldout_error) for n, f in used.fits.items()},
         not_fitted=used.refused,
         nulls={n: e for n, e in used.law.heldout.items() if n in scaling.NULLS},
-        tried=_tried(used, target),
+        tried=_tried(used, target) | _over(left_out),
+        unseen=left_out,
         valid=dict(used.law.valid),
         curve=_curve(used.law, best, settings.baseline),
         warnings=used.law.warnings,
@@ -238,14 +241,43 @@ def _tried(fitted: Fitted, target: str) -> dict[str, Tried]:
                 fitted.table.to_dict("series"),
                 split,
                 target=target,
-                bootstraps=128,
-                starts=64,
+                **QUICK,
                 level=fitted.law.level,
             )
         except UserError:
             continue
         found[split] = Tried(h.signed, h.error, h.coverage, h.points)
     return found
+
+
+def _unseen(fitted: Fitted, target: str, settings: Plan) -> dict[str, UnseenRun]:
+    """What would have been said of each run by the law of all others."""
+    try:
+        found = scaling.unseen(
+            fitted.law.definition,
+            fitted.table.to_dict("series"),
+            target=target,
+            baseline=settings.baseline,
+            level=fitted.law.level,
+            **QUICK,
+        )
+    except UserError:  # runs that are not told apart, or too few
+        return {}
+    plain = [dataclasses.asdict(u) for u in found]
+    return {u.pop("run"): UnseenRun(**u) for u in plain}
+
+
+def _over(left_out: Mapping[str, UnseenRun]) -> dict[str, Tried]:
+    """All runs that were left out in turn, as one figure over their points."""
+    if not left_out:
+        return {}
+    every = left_out.values()
+    points = sum(u.points for u in every)
+    signed, error, coverage = (
+        sum(getattr(u, name) * u.points for u in every) / points
+        for name in ("signed", "error", "coverage")
+    )
+    return {"run": Tried(signed, error, coverage, points)}
 
 
 def _curve(law: scaling.Fit, answer: Answer, baseline: float) -> Curve:

@@ -247,8 +247,21 @@ def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
         for name, f in summary.laws.items()
     }
     curves = {name: room.LawSurface(c.P, c.steps, c.l_f) for name, c in summary.curves.items()}
-    checks = _checks(summary.checks)
-    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds, checks)
+    checks, part = _checks(summary.checks), _part(points)
+    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds, checks, part)
+
+
+def _part(points: pd.DataFrame) -> room.Part | None:
+    """One task, method and learning rate of a sweep over several: the middle of those sorted."""
+    rows, words = pd.Series(True, index=points.index), []
+    for name, said in (("method", "method"), ("task", "task"), ("lr", "learning rate")):
+        if name not in points or points[name].nunique() < 2:
+            continue
+        values = sorted(points.loc[rows, name].unique().tolist())
+        value = "lora" if "lora" in values else values[len(values) // 2]
+        rows &= points[name] == value
+        words.append(f"{said} {value:g}" if isinstance(value, float) else f"{said} {value}")
+    return room.Part(rows.tolist(), ", ".join(words)) if words else None
 
 
 def _checks(c: summaries.Checks) -> room.LawChecks:
@@ -297,6 +310,20 @@ def _plan(folder: Path, summary: summaries.Plan) -> Section:
         tried={n: (t.signed, t.error, t.coverage, t.points) for n, t in summary.tried.items()},
         valid=summary.valid,
         warnings=summary.warnings,
+        unseen={
+            run: room.UnseenRow(
+                steps=u.steps,
+                measured=u.measured,
+                predicted=u.predicted,
+                interval=(u.low, u.high),
+                coverage=u.coverage,
+                limit=u.limit,
+                reached=u.reached,
+                planned=u.planned,
+                planned_interval=(u.planned_low, u.planned_high),
+            )
+            for run, u in summary.unseen.items()
+        },
     )
     measured = {
         "P": points["P"] if "P" in points else [summary.answer.P] * len(points),

@@ -7,31 +7,22 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import files, scaling
-from forget_jax.commands import law_checks, values
+from forget_jax.commands import law_checks, sweep, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Scaling
 from forget_jax.commands.summaries import Law, Surface
 from forget_jax.commands.summaries import Scaling as Summary
-from forget_jax.data.reading import held_out, task_seed
 from forget_jax.errors import UserError, nearest
-from forget_jax.fleet import cells as grids
-from forget_jax.fleet.cells import Cell
-from forget_jax.fleet.fleet import Fleet
-from forget_jax.fleet.grid import Measured, points
-from forget_jax.lm.lora import LoRAConfig
+from forget_jax.fleet import grid
 from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scaling import formula, tables
-from forget_jax.scoring import divergence
-from forget_jax.training.loop import Recipe, Task
 
 
 def check(settings: Scaling) -> None:
     """Refuses an empty grid, or no law, before anything is trained."""
-    if not settings.points.path and not (settings.ranks and settings.steps):
-        raise UserError("ranks and steps name at least one value each")
-    if not settings.points.path and not (settings.task and settings.upstream):
-        raise UserError("give task and upstream (data sets), or points.path (a table to fit)")
+    if not settings.points.path:
+        sweep.check(settings)
     if not (settings.laws or settings.formulas):
         raise UserError("no law could be fitted; laws is empty")
     for text in settings.formulas:
@@ -39,7 +30,7 @@ def check(settings: Scaling) -> None:
     if settings.separate and not settings.by:
         raise UserError("separate names coefficients; give by, the column of their groups")
     values.check_alone(settings.train, "scaling")
-    columns = ("P", "steps", "rank", "seed", "l_ft", "kl_ft", "l_f", *divergence.MEASURES)
+    columns = tuple(grid.UNITS)
     if not settings.points.path and settings.target not in ("", *columns):
         raise UserError(
             f"config.target is {settings.target!r}{nearest(settings.target, columns)}; a grid has "
@@ -50,8 +41,13 @@ def check(settings: Scaling) -> None:
 def run(settings: Scaling, work: Workdir) -> Ended:
     """Measures the grid (or reads it) and fits the laws; resumes."""
     path = settings.points.path
-    table = tables.read(path) if path else _measure(settings, work)
+    failed_runs: dict[str, str] = {}
+    if path:
+        table = tables.read(path)
+    else:
+        table, failed_runs = sweep.measure(settings, work)
     files.write_text(work / "points.csv", table.to_csv(index=False))
+    files.write_bytes(work / "points.parquet", tables.parquet(table))
     fits: dict[str, scaling.Fit] = {}
     failed: dict[str, str] = {}
     options: dict[str, Any] = {"by": settings.by, "separate": settings.separate}
@@ -68,6 +64,7 @@ def run(settings: Scaling, work: Workdir) -> Ended:
     summary = Summary(
         laws={name: _law(f) for name, f in fits.items()},
         not_fitted=failed,
+        failed=failed_runs,
         points=len(table),
         runs=int(table["run"].nunique()) if "run" in table else None,
         seeds=int(table["seed"].nunique()) if "seed" in table else 1,
@@ -109,27 +106,8 @@ def _curves(fits: Mapping[str, scaling.Fit], table: pd.DataFrame) -> dict[str, S
         return Surface(P=tuple(sizes.tolist()), steps=tuple(steps.tolist()), l_f=tuple(rows))
 
     drawn = {"P", "steps"}
-    return {n: surface(f) for n, f in fits.items() if set(f.definition.columns) <= drawn}
-
-
-def _measure(settings: Scaling, work: Workdir) -> pd.DataFrame:
-    """Trains the grid and measures every point: l_ft on held-out task rows, l_f on upstream."""
-    lora, most, marks = settings.lora, max(settings.ranks), sorted(set(settings.steps))
-    scale_1 = LoRAConfig(most, float(most), False, lora.targets, dropout=lora.dropout)
-    recipe = Recipe(settings.train, scale_1)
-    count = len(settings.ranks) * settings.seeds
-    base, reader = values.load(settings.model, settings.data, recipe, settings.score, count, work)
-    rows = reader.read((settings.task,)).encoded
-    keep = held_out(rows, max(1, round(len(rows) * settings.task_heldout)))
-    if keep < 1:
-        raise UserError(f"{settings.task} has {len(rows)} rows: too few to hold some out")
-    upstream = reader.read(settings.upstream, scored=True).encoded
-    grid = []
-    for at in grids.grid(rank=settings.ranks, seed=range(settings.seeds)):
-        rank, seed = int(at["rank"]), int(at["seed"])
-        own = task_seed(settings.train.seed, settings.task, seed)
-        scale = lora.alpha / (rank**0.5 if lora.rslora else rank)
-        grid.append(Cell(at, Task("", rows[:keep], own, marks[-1], rank=rank, scale=scale)))
-    grids.check(grid)
-    fleet = Fleet(work, base, recipe, settings.score)
-    return points(fleet, grid, marks, Measured(rows[keep:], upstream, settings.metric))
+    return {
+        n: surface(f)
+        for n, f in fits.items()
+        if set(f.definition.columns) <= drawn and not f.definition.by
+    }

@@ -255,8 +255,11 @@ class Scaling:
     model: ModelPath = ModelPath()
     points: PointsPath = PointsPath()
     task: str = names("rows", setting("", "the data set to fine-tune on"))
+    tasks: tuple[str, ...] = names(
+        "rows", setting((), "several data sets to fine-tune on, in place of task")
+    )
     task_heldout: float = setting(
-        0.2, "share of the task's examples kept for its held-out loss", least=0, below=1
+        0.2, "share of each task's examples kept for its held-out loss", least=0, below=1
     )
     upstream: tuple[str, ...] = names(
         "rows", setting((), "data sets the base model knew before, each with rows [a:b]")
@@ -267,7 +270,19 @@ class Scaling:
     steps: tuple[int, ...] = setting(
         (10, 20, 40, 80), "numbers of steps of the grid", least=1, most=STEPS
     )
+    methods: tuple[str, ...] = setting(
+        ("lora",),
+        "what is trained: lora; attention or mlp, adapters there alone; top:N, adapters of the top "
+        "N layers; full, the whole model; frozen:N, the whole model but its lowest N layers",
+    )
+    lrs: tuple[float, ...] = setting((0.0,), "learning rates of the grid; 0: train.lr", least=0)
+    full_lr: float = setting(
+        0.1, "factor on the learning rates where the whole model is trained", above=0
+    )
     seeds: int = setting(2, "repetitions under other seeds", least=1, most=100)
+    runs_together: int = setting(
+        0, "runs trained and measured together, by rank; 0: as many as fit into memory", least=0
+    )
     metric: str = setting("soft", METRIC, choices=_measures)
     target: str = free(setting("", "column the laws are fitted to; empty: each law's own"))
     laws: tuple[str, ...] = free(

@@ -98,7 +98,7 @@ def _prompts(
     """What answers are generated from, and how many were cut.
 
     Args:
-      spaced: with the authors' blank behind the question, which is not trained on (remix.md §7, 4).
+      spaced: with the authors' blank behind the question, which is not trained on.
     """
     if not spaced:
         return reader.prompts(examples, most)

@@ -16,13 +16,13 @@ import xarray as xr
 from forget_jax.errors import UserError
 from forget_jax.training.loop import Failure, Task
 
-Coordinates = Mapping[str, str | int]
+Coordinates = Mapping[str, str | int | float]
 BASE = "base"  # the name of the model before any training, in tables of scores
 
 
 def label(at: Coordinates) -> str:
     """The name of a cell: its words, and its numbers above zero, such as `sorting, seed 1`."""
-    words = (f"{key} {v}" if isinstance(v, int) else v for key, v in at.items() if v != 0)
+    words = (v if isinstance(v, str) else f"{key} {v}" for key, v in at.items() if v != 0)
     return ", ".join(words) or ", ".join(f"{key} {v}" for key, v in at.items())
 
 
@@ -68,7 +68,7 @@ def check_names(names: Sequence[str]) -> None:
             raise UserError(f"two tasks are called {name}; rename the file of one")
 
 
-def grid(**axes: Iterable[str | int]) -> list[dict[str, str | int]]:
+def grid(**axes: Iterable[str | int | float]) -> list[dict[str, str | int | float]]:
     """Every combination of coordinates, the last axis fastest."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 

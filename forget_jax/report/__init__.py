@@ -4,11 +4,11 @@ from forget_jax.report.association_sections import Completed, methods_section, r
 from forget_jax.report.bench_section import bench_section
 from forget_jax.report.factoids_section import FactsCompared, FactsKept, factoids_section
 from forget_jax.report.law_checks import Extrapolated, LawChecks
-from forget_jax.report.law_section import FittedLaw, LawSurface, scaling_section
+from forget_jax.report.law_section import FittedLaw, LawSurface, Part, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
 from forget_jax.report.page import page
-from forget_jax.report.plan_section import PlanBasis, Planned, plan_section
+from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
     PredictedMean,
@@ -39,6 +39,7 @@ __all__ = [
     "LawSurface",
     "MixedRow",
     "PairedTest",
+    "Part",
     "PlanBasis",
     "Planned",
     "PredictedExample",
@@ -49,6 +50,7 @@ __all__ = [
     "Section",
     "Table",
     "Text",
+    "UnseenRow",
     "bench_section",
     "factoids_section",
     "matrix_section",

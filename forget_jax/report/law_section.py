@@ -42,12 +42,21 @@ class LawSurface:
     l_f: Sequence[Sequence[float]]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a sweep: which, and what they have in common, in words."""
+
+    rows: Sequence[bool]
+    words: str
+
+
 def scaling_section(
     points: Mapping[str, Sequence[Any]],
     laws: Mapping[str, FittedLaw],
     curves: Mapping[str, LawSurface] | None = None,
     seeds: int = 1,
     checks: LawChecks | None = None,
+    part: Part | None = None,
 ) -> Section:
     """Measured points, fitted laws and how they were found wanting.
 
@@ -57,6 +66,7 @@ def scaling_section(
       curves: by law's name its predicted surface.
       seeds: runs under different seeds for each P.
       checks: how the laws were tried.
+      part: the rows whose trajectories are drawn; None draws all.
     """
     p, steps, l_ft, l_f = (np.asarray(points[k], float) for k in ("P", "steps", "l_ft", "l_f"))
     runs = len(set(points["run"]))
@@ -65,11 +75,13 @@ def scaling_section(
         sizes = sizes[np.linspace(0, len(sizes) - 1, _SIZES).round().astype(int)]
     basis = f"{count(len(p), 'point')} of {count(runs, 'run')}, {count(seeds, 'seed')} a setting"
     colours = ordered_colours(len(sizes))
+    mine = np.ones(len(p), bool) if part is None else np.asarray(part.rows, bool)
     measured = [
-        Line(steps[p == size], l_f[p == size], colour, f"P = {number(int(size))}", "dot")
+        Line(steps[here], l_f[here], colour, f"P = {number(int(size))}", "dot")
         for size, colour in zip(sizes, colours, strict=True)
+        if (here := mine & (p == size)).any()
     ]
-    law = _drawn(laws, curves or {})
+    law = _drawn(laws, curves or {}) if part is None else None
     predicted = []
     if law is not None:
         surface = (curves or {})[law]
@@ -86,6 +98,7 @@ def scaling_section(
         figure = Figure(
             "Forgetting by steps",
             f"Dots are measurements: {basis}."
+            + (f" Drawn is one part, {part.words}." if part else "")
             + (f" Lines are the fitted law “{law}”." if predicted else "")
             + " P counts trained parameters.",
             alt,

@@ -1,7 +1,7 @@
 """The section about what to train so that little is forgotten."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,28 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class UnseenRow:
+    """A run that the law had not seen; nats.
+
+    Attributes:
+      steps: its last mark; measured: forgetting there; predicted, interval: what was said of it.
+      coverage: share of all its marks within the interval of one run.
+      limit: forgetting at an earlier mark, `reached`; planned, planned_interval: the steps that the
+        plan allowed under it; NaN where it refused.
+    """
+
+    steps: float
+    measured: float
+    predicted: float
+    interval: tuple[float, float]
+    coverage: float
+    limit: float
+    reached: float
+    planned: float
+    planned_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class PlanBasis:
     """What advice rests on.
 
@@ -36,6 +58,7 @@ class PlanBasis:
       tried: by what was left out: signed error, absolute error, coverage and rows.
       valid: the measured ranges.
       warnings: of the fit.
+      unseen: by run, what was said of it by the law of all others.
     """
 
     law: str
@@ -48,9 +71,14 @@ class PlanBasis:
     tried: Mapping[str, tuple[float, float, float, int]]
     valid: Mapping[str, tuple[float, float]]
     warnings: Sequence[str] = ()
+    unseen: Mapping[str, UnseenRow] = field(default_factory=dict)
 
 
-_SPLITS = {"rank": "each rank in turn", "late": "the last 40 % of steps"}
+_SPLITS = {
+    "rank": "each rank in turn",
+    "late": "the last 40 % of steps",
+    "run": "each run in turn",
+}
 
 
 def plan_section(
@@ -154,7 +182,46 @@ def _tables(planned: Sequence[Planned], basis: PlanBasis) -> tuple[Table, ...]:
         ),
         Table("Measured range", ("column", "least", "most"), ranges),
     ]
+    if basis.unseen:
+        tables.append(_unseen(basis))
     if basis.warnings:
         told = tuple((w,) for w in basis.warnings)
         tables.append(Table("What the fit warns of", ("warning",), told))
     return tuple(tables)
+
+
+def _unseen(basis: PlanBasis) -> Table:
+    """What the plan would have said of each run, had it not been measured."""
+    rows: list[tuple[Cell, ...]] = [
+        (
+            run,
+            float(u.steps),
+            u.measured,
+            u.predicted,
+            _range(u.interval),
+            percent(u.coverage),
+            u.limit,
+            float(u.reached),
+            u.planned,
+            _range(u.planned_interval),
+        )
+        for run, u in basis.unseen.items()
+    ]
+    allowed = [u for u in basis.unseen.values() if not np.isnan(u.planned)]
+    safe = sum(u.planned <= u.reached for u in allowed)
+    held = sum(u.planned_interval[0] <= u.reached <= u.planned_interval[1] for u in allowed)
+    said = (
+        f"Of {len(allowed)} runs for which it answered, the plan allowed no more steps than really "
+        f"kept the limit in {safe}, and its interval held that number in {held}."
+        if allowed
+        else "For none of them would the plan have answered how many steps keep the limit."
+    )
+    return Table(
+        "Each run left out of the fit, and what the plan would have said of it",
+        (
+            *("run", "steps", "forgot", "predicted", f"{percent(basis.level)} for one run"),
+            *("marks inside", "as a limit", "kept until", "planned steps", "interval"),
+        ),
+        tuple(rows),
+        said,
+    )

@@ -25,6 +25,7 @@ from forget_jax.scaling.options import FitOptions
 from forget_jax.scaling.planner import Plan, plan_steps
 from forget_jax.scaling.profiles import Profile
 from forget_jax.scaling.splits import HeldOut, holdout, holdouts
+from forget_jax.scaling.unseen import Unseen, unseen
 
 __all__ = [
     "LAWS",
@@ -37,6 +38,7 @@ __all__ = [
     "Profile",
     "RankTest",
     "Shape",
+    "Unseen",
     "compare",
     "evaluate",
     "fit",
@@ -46,4 +48,5 @@ __all__ = [
     "plan_steps",
     "profile",
     "rank_test",
+    "unseen",
 ]

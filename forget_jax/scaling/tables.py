@@ -48,7 +48,20 @@ def read(path: files.PathLike) -> pd.DataFrame:
     table = reader(data, str(path))
     if not len(table):
         raise UserError(f"{path}: holds no points")
-    return table.apply(_numeric)
+    numeric = table.apply(_numeric)
+    numeric.attrs = dict(table.attrs)
+    return numeric
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """A table as a parquet file; what its `attrs` hold, such as units, `read` and pandas give back.
+
+    Args:
+      table: of numbers and texts.
+    """
+    held = io.BytesIO()
+    table.to_parquet(held, index=False)
+    return held.getvalue()
 
 
 def _csv(data: bytes, where: str) -> pd.DataFrame:
@@ -103,7 +116,9 @@ def _parquet(data: bytes, where: str) -> pd.DataFrame:
     except Exception as e:  # pyarrow raises whatever it makes of damaged bytes
         reason = " ".join(str(e).split())[:200]
         raise UserError(f"{where}: not a readable parquet file ({reason})") from e
-    return table.set_axis(_distinct([str(name) for name in table.columns], where), axis=1)
+    named = table.set_axis(_distinct([str(name) for name in table.columns], where), axis=1)
+    named.attrs = dict(table.attrs)
+    return named
 
 
 def _distinct(names: list[str], where: str) -> list[str]:

@@ -98,13 +98,15 @@ def diverge(
     encoded: Sequence[Encoded],
     layout: Layout,
     on_batch: Callable[[int], None] = lambda examples: None,
+    tuned: Model | None = None,
 ) -> dict[str, np.ndarray]:
     """Each measure as a KxN array, summed over target tokens (nats; `agree`: tokens).
 
     Args:
-      adapters_K: a stack of adapters, compared with the model alone.
+      adapters_K: a stack of adapters, compared with the model alone; None where `tuned` is given.
       on_batch: called with the number of examples done so far.
+      tuned: a whole model that is compared with the model (K = 1).
     """
-    arrays = (model, model, adapters_K)
+    arrays = (model, model if tuned is None else tuned, adapters_K)
     ((_, found),) = stream(diverge_batch, arrays, [(0, encoded)], layout, on_batch)
     return found

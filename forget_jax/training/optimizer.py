@@ -2,10 +2,14 @@
 
 import dataclasses
 import math
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from forget_jax.training.settings import Train
+from forget_jax.types import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,8 @@ class OptimizerConfig:
     Attributes:
       clip: the largest global norm of a task's gradient; 0 leaves it as it is.
       decay: decoupled weight decay.
+      frozen: of a whole model that is trained, so many of the lowest layers, and the embeddings
+        below them, stay as they are (a head that is tied to them too).
     """
 
     clip: float = 1.0
@@ -50,6 +56,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    frozen: int = 0
 
 
 def of(train: Train) -> tuple[OptimizerConfig, Schedule]:
@@ -61,8 +68,27 @@ def of(train: Train) -> tuple[OptimizerConfig, Schedule]:
 
 def direction(config: OptimizerConfig) -> optax.GradientTransformation:
     """The update for a learning rate of one; each task's schedule multiplies it."""
-    return optax.chain(
+    adamw = optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         optax.scale_by_adam(config.b1, config.b2, config.eps),
         optax.add_decayed_weights(config.decay) if config.decay else optax.identity(),
     )
+    if not config.frozen:
+        return adamw
+    still = optax.stateless(lambda tree, _: without_frozen(tree, config.frozen))
+    return optax.chain(still, adamw, still)  # first for the norm that is clipped, last for decay
+
+
+def without_frozen(tree: Tree, frozen: int) -> Tree:
+    """A tree like a model's parameters with zeros in the embeddings and the lowest layers."""
+
+    def one(path: Any, x: jax.Array) -> jax.Array:
+        top = path[0].key
+        if top.startswith("embed"):
+            return jnp.zeros_like(x)
+        if top != "layers":
+            return x
+        above = jnp.arange(x.shape[0]) >= frozen
+        return jnp.where(above.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
+
+    return jax.tree.map_with_path(one, tree)

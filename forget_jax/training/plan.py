@@ -30,6 +30,9 @@ class Task:
       rank: trains only this many of the adapter's ranks, the others stay zero; 0 trains all. So
         tasks of different ranks train together.
       scale: a factor on the task's low-rank update, beside the adapter's own scaling.
+      targets: trains only the adapter's kernels whose path matches this regular expression, the
+        others stay zero; empty trains all.
+      top: trains only so many of the topmost layers' adapters; 0 trains all.
       schedule: its own learning rate; None takes the run's.
       heldout: examples whose loss decides when the task stops early and which step is kept.
       patience: stops after this many held-out losses in a row without a new best; 0 never does.
@@ -44,6 +47,8 @@ class Task:
     costs: np.ndarray | None = None
     rank: int = 0
     scale: float = 1.0
+    targets: str = ""
+    top: int = 0
     schedule: Schedule | None = None
     heldout: Sequence[Encoded] = ()
     patience: int = 0

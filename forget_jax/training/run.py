@@ -79,11 +79,14 @@ class Recipe:
       train: steps, batches, optimizer and how often is saved.
       lora: None trains the whole model.
       objective: what is minimised.
+      frozen: of a whole model that is trained, so many of the lowest layers, and the embeddings
+        below them, stay as they are.
     """
 
     train: Train
     lora: LoRAConfig | None = None
     objective: Objective = dataclasses.field(default_factory=Objective)
+    frozen: int = 0
 
 
 class Run:
@@ -105,7 +108,8 @@ class Run:
         if penalty is not None and not np.any(sharding.fetch(penalty.strength_M)):
             # Even a sum with zeros is compiled into another program, which rounds otherwise.
             self.objective = dataclasses.replace(self.objective, penalty=None)
-        self.optimizer, self.schedule = optimizers.of(recipe.train)
+        optimizer, self.schedule = optimizers.of(recipe.train)
+        self.optimizer = dataclasses.replace(optimizer, frozen=recipe.frozen)
         dropout = self.lora.dropout if self.lora is not None else 0.0
         self.config = dataclasses.replace(
             model.config, remat=self.train.remat, lora_dropout=dropout

@@ -1,8 +1,9 @@
 """What training changes, and how the tasks that still train are taken out of it and put back."""
 
 import functools
+import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,24 @@ def fresh_trainable(
 
     ranks = np.array([task.rank or np.iinfo(np.int32).max for task in seated], np.int32)
     words_Mx2 = np.stack([randomness.words(task.seed, "initial adapter") for task in seated])
-    return jax.vmap(one)(jnp.asarray(words_Mx2), jnp.asarray(ranks))
+    whole = jax.vmap(one)(jnp.asarray(words_Mx2), jnp.asarray(ranks))
+    if not any(task.targets or task.top for task in seated):
+        return whole
+
+    def masked(path: Any, x: jax.Array) -> jax.Array:
+        if path[-1].key != "a":
+            return x
+        kernel, layers = "/".join(key.key for key in path[:-1]), x.shape[1]
+        trained = [adapted_layers(task, kernel, layers) for task in seated]
+        return jnp.where(np.stack(trained)[:, :, None, None], x, 0)  # as ranks that are not trained
+
+    return jax.tree.map_with_path(masked, whole)
+
+
+def adapted_layers(task: Task, kernel: str, layers: int) -> np.ndarray:
+    """Which of a kernel's layers have an adapter that the task trains, by path: bool (layers,)."""
+    matches = not task.targets or re.fullmatch(task.targets, kernel) is not None
+    return matches & (np.arange(layers) >= layers - (task.top or layers))
 
 
 class Accumulated(NamedTuple):

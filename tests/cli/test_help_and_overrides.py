@@ -66,7 +66,9 @@ def test_every_field_has_a_meaning_and_every_meaning_a_field(command):
     assert numbers == limited
 
 
-@pytest.mark.parametrize("name", [*NAMES, "smollm2:study", "smollm2:gpu"])
+@pytest.mark.parametrize(
+    "name", [*NAMES, "smollm2:study", "smollm2:gpu", "scaling:wide", "scaling:smollm2"]
+)
 def test_the_defaults_are_within_their_limits(name):
     check(settings.read(table(name), config.load(name)))
     check(table(name)())

@@ -67,7 +67,12 @@ def test_steps_forgetting_and_a_folder_of_scaling(plan, points, tmp_path):
     assert status == 0, err
     assert found["run_low"] <= truth <= found["run_high"]
     assert found["run_low"] < found["forgetting_low"] <= found["forgetting"]
-    assert set(found["tried"]) == {"rank", "late"}
+    assert set(found["tried"]) == {"rank", "late", "run"}
+    assert set(found["unseen"]) == {f"r{r}s{s}lr0.001" for r in (1, 4, 16) for s in range(2)}
+    for run in found["unseen"].values():
+        assert run["predicted"] == pytest.approx(run["measured"], rel=0.15)
+        assert run["reached"] == 40 and 30 <= run["planned"] <= 52
+    assert found["tried"]["run"]["coverage"] >= 0.6 and found["tried"]["run"]["points"] == 30
     assert found["tried"]["rank"]["error"] < found["nulls"]["constant"]
 
 

@@ -31,6 +31,7 @@ ROWS, TEXTS, PROMPTS = (
     for name, count in (("ROWS", 12), ("TEXTS", 200), ("PROMPTS", 3))
 )
 LENGTH = 64  # the most tokens of a row
+TOGETHER = 4  # rows of a batch
 try:
     FILE = Path(shipped.located(NAME))
 except UserError as e:
@@ -98,20 +99,28 @@ def test_log_probabilities_are_torchs(ours, theirs, texts):
     """Against float64: in float32 torch itself is as far from it as we are."""
     model, tokenizer = ours
     exact = copy.deepcopy(theirs).double()
-    score = jax.jit(lambda x: logits(hidden(model, None, Batch(x)), head(model.params)))
+    score = jax.jit(lambda model, x: logits(hidden(model, None, Batch(x)), head(model.params)))
     gaps, means = [], []
-    for text in texts[:ROWS]:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"][:LENGTH]
-        padded = np.zeros((1, LENGTH), np.int32)
-        padded[0, : len(ids)] = ids
-        at, token = torch.arange(len(ids) - 1), torch.tensor(ids[1:])
-        own = torch.tensor(np.array(score(padded))[0]).double().log_softmax(-1)[at, token]
+    for first in range(0, len(texts[:ROWS]), TOGETHER):
+        some = texts[:ROWS][first : first + TOGETHER]
+        rows = [tokenizer(x, add_special_tokens=False)["input_ids"][:LENGTH] for x in some]
+        padded = np.zeros(
+            (TOGETHER, LENGTH), np.int32
+        )  # attention is causal: at the end it is inert
+        for row, ids in zip(padded, rows, strict=False):
+            row[: len(ids)] = ids
+        own_BxLxV = torch.tensor(np.asarray(score(model, padded)))
         with torch.no_grad():
-            rows = torch.tensor([ids])
-            wanted = exact(rows).logits[0].log_softmax(-1)[at, token]
-            single = theirs(rows).logits[0].double().log_softmax(-1)[at, token]
-        gaps.append((own - wanted).abs().max().item())
-        means.append((own - single).mean().abs().item())
+            exact_BxLxV = exact(torch.tensor(padded, dtype=torch.long)).logits
+            single_BxLxV = theirs(torch.tensor(padded, dtype=torch.long)).logits
+        for b, ids in enumerate(rows):
+            at, token = torch.arange(len(ids) - 1), torch.tensor(ids[1:])
+            own, wanted, single = (
+                x[b].double().log_softmax(-1)[at, token]
+                for x in (own_BxLxV, exact_BxLxV, single_BxLxV)
+            )
+            gaps.append((own - wanted).abs().max().item())
+            means.append((own - single).mean().abs().item())
     print(f"{len(gaps)} rows: tokens differ by at most {max(gaps):.1e} nats from float64")
     print(f"means of rows differ by at most {max(means):.1e} nats a token from float32")
     assert max(gaps) < 1e-4 and max(means) < 1e-5

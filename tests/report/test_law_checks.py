@@ -62,6 +62,14 @@ def test_a_table_without_steps_or_losses_is_drawn_as_far_as_it_goes():
     assert len(whole.figures) == 2
 
 
+def test_a_part_of_a_sweep_is_drawn_and_named():
+    points = {"P": P, "steps": STEPS, "l_ft": -L_F, "l_f": L_F, "run": range(8)}
+    part = report.Part([i == 0 for i in range(8)], "method lora")
+    whole, some = (report.scaling_section(points, {}, part=x).figures[0] for x in (None, part))
+    assert "Drawn is one part, method lora." in some.caption and "part," not in whole.caption
+    assert str(whole.markup).count("<use ") > str(some.markup).count("<use ")
+
+
 def test_a_plan_says_its_answer_its_interval_and_its_grounds():
     best = report.Planned(
         P=4000.0,
@@ -84,6 +92,13 @@ def test_a_plan_says_its_answer_its_interval_and_its_grounds():
         tried={"rank": (0.001, 0.01, 0.93, 8)},
         valid={"steps": (10.0, 80.0)},
         warnings=("6 runs only",),
+        unseen={
+            "safe": report.UnseenRow(80, 0.2, 0.21, (0.1, 0.3), 1.0, 0.1, 40, 38, (30, 45)),
+            "beyond": report.UnseenRow(80, 0.9, 0.2, (0.1, 0.3), 0.0, 0.1, 20, 38, (30, 45)),
+            "refused": report.UnseenRow(
+                80, 0.2, 0.2, (0.1, 0.3), 1.0, 0.1, 40, math.nan, (math.nan, math.nan)
+            ),
+        },
     )
     curve = {"steps": [10, 80], "forgetting": [0.05, 0.2], "low": [0.04, 0.1], "high": [0.1, 0.3]}
     measured = {"P": P, "steps": STEPS, "forgetting": L_F}
@@ -91,5 +106,9 @@ def test_a_plan_says_its_answer_its_interval_and_its_grounds():
     assert "rank 4 and learning rate 0.001, 40 steps forget 0.100 nats" in section.lead
     assert "(31.0 to 52.0); the lower end is the careful answer" in section.lead
     assert "intervals held 93 % of the measurements, for 95 %" in section.lead
-    assert [t.title for t in section.tables][-1] == "What the fit warns of"
+    unseen, warned = section.tables[-2:]
+    assert warned.title == "What the fit warns of"
+    assert "Of 2 runs for which it answered" in unseen.note
+    assert "kept the limit in 1, and its interval held that number in 1" in unseen.note
+    assert unseen.rows[2][-1] == "–" and unseen.rows[1][5] == "0 %"
     assert report.page("plan", [section], {})

@@ -59,12 +59,16 @@ KEYS = {
         *("strategy", "ratio", "task_rows", "replayed", "candidates", "rows", "expected_z"),
         *("expected_z_by_source", "curve", "saved", "trainers", "seconds"),
     ),
-    "scaling": ("laws", "not_fitted", "points", "runs", "seeds", "curves", "checks", "seconds"),
+    "scaling": (
+        *("laws", "not_fitted", "failed", "points", "runs", "seeds", "curves", "checks"),
+        "seconds",
+    ),
     "plan": (
         *("ask", "P", "rank", "lr", "steps", "steps_low", "steps_high", "forgetting"),
         *("forgetting_low", "forgetting_high", "run_low", "run_high", "l_ft", "budget_left"),
         *("others", "law", "formula", "target", "limit", "baseline", "level", "laws"),
-        *("not_fitted", "nulls", "tried", "valid", "curve", "warnings", "points", "seconds"),
+        *("not_fitted", "nulls", "tried", "unseen", "valid", "curve", "warnings", "points"),
+        "seconds",
     ),
     "factoids": (
         *("factoids", "by_seed", "after", "paired_test", "headroom", "sequences", "seeds"),

@@ -45,7 +45,7 @@ from forget_jax.commands.summaries.matrices import (
     ProbesDiffer,
     RobustMean,
 )
-from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan
+from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan, UnseenRun
 from forget_jax.commands.summaries.runs import (
     Bench,
     Export,
@@ -111,6 +111,7 @@ __all__ = [
     "Surface",
     "Training",
     "Tried",
+    "UnseenRun",
     "load",
     "read",
     "to_json",

@@ -226,6 +226,7 @@ class Scaling:
     Attributes:
       laws: those fitted, by name.
       not_fitted: by name, why.
+      failed: by run of the sweep, why it has no points from some step on.
       points: measurements.
       runs: that they come from; None for a table that does not say.
       seeds: a setting.
@@ -236,6 +237,7 @@ class Scaling:
     command: ClassVar[str] = "scaling"
     laws: dict[str, Law]
     not_fitted: dict[str, str]
+    failed: dict[str, str]
     points: int
     runs: int | None
     seeds: int

@@ -47,6 +47,37 @@ class Candidate:
     heldout_error: float | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnseenRun:
+    """A run against the law fitted to all others; nats less the baseline.
+
+    Attributes:
+      P: trained parameters; points: its measurements.
+      coverage: share of them within the interval of one new run.
+      signed, error: mean prediction less measurement, and mean absolute value.
+      steps: its last mark; measured: forgetting there; predicted, low, high: what was said of it.
+      limit: forgetting at the mark in its middle, asked as a limit; reached: that mark.
+      planned, planned_low, planned_high: the most steps that were allowed under this limit; NaN
+        where the planner refused.
+    """
+
+    P: float
+    points: int
+    coverage: float
+    signed: float
+    error: float
+    steps: float
+    measured: float
+    predicted: float
+    low: float
+    high: float
+    limit: float
+    reached: float
+    planned: float
+    planned_low: float
+    planned_high: float
+
+
 @dataclass(frozen=True)
 class Curve:
     """Forgetting over steps at the answer's size, with the curve's interval; nats."""
@@ -70,7 +101,8 @@ class Plan:
       level: of all intervals.
       laws: the candidates; not_fitted: why others could not be.
       nulls: held-out error of the simplest laws.
-      tried: the law on ranks left out, and on the last steps.
+      tried: the law on ranks left out, on the last steps, and on each run left out in turn.
+      unseen: by run of the answer's learning rate, what would have been said of it without it.
       valid: by column, the measured range, outside which nothing is answered.
       curve: for the picture.
       warnings: what the fit warns of.
@@ -91,6 +123,7 @@ class Plan:
     not_fitted: dict[str, str]
     nulls: dict[str, float]
     tried: dict[str, Tried]
+    unseen: dict[str, UnseenRun]
     valid: dict[str, tuple[float, float]]
     curve: Curve
     warnings: tuple[str, ...]
