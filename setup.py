@@ -17,7 +17,12 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["forget_jax", "forget_jax.*"]), *ELSEWHERE],
     package_dir=ELSEWHERE,
-    package_data={"forget_jax": ["report/*.html", "commands/golden.json", "py.typed"]},
+    package_data={
+        "forget_jax": [
+            *("report/*.html", "report/*.css", "report/*.js"),
+            *("commands/golden.json", "py.typed"),
+        ]
+    },
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
@@ -37,6 +42,7 @@ setup(
         "zarr>=3.0",
         "xarray>=2025.1",
         "scipy>=1.14",
+        "rapidfuzz>=3.9",
         "matplotlib>=3.9",
         "jinja2>=3.1",
     ],

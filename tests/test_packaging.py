@@ -34,7 +34,9 @@ def test_all_modules_and_templates_are_inside(wheel):
     def of(folder: str, pattern: str) -> set[str]:
         return {str(f.relative_to(ROOT)) for f in (ROOT / folder).rglob(pattern)}
 
-    wanted = of("forget_jax", "*.py") | of("forget_jax/report", "*.html")
+    wanted = of("forget_jax", "*.py")
+    for ending in ("html", "css", "js"):
+        wanted |= of("forget_jax/report", f"*.{ending}")
     wanted |= {f"forget_jax/{name}" for name in of("configs", "*.py") | of("benchmarks", "*.py")}
     wanted |= {"forget_jax/py.typed", "forget_jax/commands/golden.json"}
     assert wanted == {name for name in wheel if name.startswith("forget_jax/")}

@@ -34,6 +34,14 @@ def split_slice(spec: str) -> tuple[str, int, int | None]:
     return name, start, int(end) - start
 
 
+def split_name(named: str) -> tuple[str, str]:
+    """`facts=path.jsonl[:100]` as (facts, path.jsonl[:100]); without a name it is the task's."""
+    name, equals, spec = named.partition("=")
+    if equals and re.fullmatch(r"[\w. -]+", name):
+        return name, spec
+    return task_name(named), named
+
+
 def columns(data: Data) -> dict[str, str]:
     """`prompt=question` pairs as a mapping from our names to the file's."""
     pairs = [pair.partition("=") for pair in data.columns]

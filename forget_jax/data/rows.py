@@ -11,8 +11,9 @@ from forget_jax.data.turns import is_talk, joined, turns_of
 from forget_jax.errors import UserError, nearest
 from forget_jax.foreign import in_words
 
-FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers")
-OPTIONAL = ("name", "source", "answers")  # a column of such a name may mean something else
+FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers", "options")
+# A column of such a name may mean something else.
+OPTIONAL = ("name", "source", "answers", "options")
 SHAREGPT = "conversations"
 _FORMS = {
     "text": ("text",),
@@ -73,6 +74,7 @@ def to_example(
     name = label(values["name"], "name", where) or name
     source = sys.intern(label(values["source"], "source", where) or source)
     answers = texts_of(values["answers"], "answers", where)
+    options = texts_of(values["options"], "options", where)
     if form == "text":
         text = text_of(values["text"], "text", where)
         return Example(name, source, text=text, answers=answers) if text.strip() else None
@@ -86,7 +88,9 @@ def to_example(
     completion, accepted = _completion(values["completion"], where, notes)
     if accepted:
         answers = tuple(filter(None, dict.fromkeys((*accepted, *answers))))
-    return Example(name, source, prompt=prompt, completion=completion, answers=answers)
+    return Example(
+        name, source, prompt=prompt, completion=completion, answers=answers, options=options
+    )
 
 
 def row_of(example: Example) -> dict[str, Any]:
@@ -100,7 +104,10 @@ def row_of(example: Example) -> dict[str, Any]:
         target = example.completion or ""
         # a text that is itself a list in JSON would be read as one
         row |= {"prompt": example.prompt, "completion": [target] if as_list(target) else target}
-    return row | ({"answers": list(example.answers)} if example.answers else {})
+    for field in ("answers", "options"):
+        if texts := getattr(example, field):
+            row[field] = list(texts)
+    return row
 
 
 def _completion(value: Any, where: str, notes: Notes) -> tuple[str, Sequence[str]]:
@@ -148,7 +155,7 @@ def _is_of(field: str, value: Any) -> bool:
     """Whether a value can be what an optional field holds."""
     if value is None or isinstance(value, str):
         return True
-    if field == "answers":
+    if field in ("answers", "options"):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     return isinstance(value, int) and not isinstance(value, bool)
 

@@ -1,52 +1,41 @@
-"""Two stages of memorisation, every arm and seed, and what is still known after each.
+"""Facts memorised stage after stage under every arm, and what is known of each set after each.
 
-Cells of stage A in which the same is done (an arm that does nothing in A, and the naive one) are
-one run.
+The runs are a tree (`tree`): what two arms do alike is done once. Every node is trained, asked and
+scored, and what it said is kept; a whole model's weights go once all that follows it is done.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import xarray as xr
+import pandas as pd
 
-from forget_jax.data.batches import Buckets
+from forget_jax.data import reading as data_reading
+from forget_jax.data import tokenise
 from forget_jax.data.examples import Example
-from forget_jax.data.reading import task_seed
+from forget_jax.data.reading import Reader
 from forget_jax.data.tokenise import Encoded
-from forget_jax.factoids.mitigations import ARMS, Mitigation, StageObjective
-from forget_jax.factoids.stages import StageConfig, task
-from forget_jax.fleet.cells import Cell, check, gather, grid
-from forget_jax.fleet.fleet import Fleet, all_trained, journal
-from forget_jax.lm import generate
-from forget_jax.lm.model import Adapters
-from forget_jax.runs.once import once
+from forget_jax.errors import UserError
+from forget_jax.factoids import evaluation, filter, mixes, objectives, sets, stages
+from forget_jax.factoids.evaluation import Answers
+from forget_jax.factoids.mitigations import LETTERS, Mitigation, Mix
+from forget_jax.factoids.sets import Facts
+from forget_jax.factoids.settings import Facts as Settings
+from forget_jax.factoids.stages import Length, Pool
+from forget_jax.factoids.training import Job, Trainer
+from forget_jax.factoids.tree import RECOVERY, Grid, Node, forests
+from forget_jax.files import safe_name
+from forget_jax.fleet.fleet import Fleet
+from forget_jax.randomness import generator
+from forget_jax.runs.once import kept, once
 from forget_jax.runs.progress import Progress
-from forget_jax.scoring import likelihood
-from forget_jax.scoring.exact_match import is_correct, spoken
-from forget_jax.scoring.stream import Layout
-from forget_jax.training.loop import train
-from forget_jax.types import Tree
+from forget_jax.scoring import lens
+from forget_jax.training.loop import Task
+from forget_jax.training.optimizer import Schedule
 
-STAGES = "ab"
-UNITS = {"accuracy": "share of the facts", "answer": "nats a token"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """One set of facts.
-
-    Attributes:
-      examples: with prompt and completion.
-      encoded: as they are trained on.
-      prompts: token ids that each is recited from.
-    """
-
-    examples: Sequence[Example]
-    encoded: Sequence[Encoded]
-    prompts: Sequence[Sequence[int]]
+Known = tuple[Sequence[Example], Sequence[Sequence[int]]]  # facts with shots, and their prompts
+NONE: Known = ((), ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,157 +43,291 @@ class Experiment:
     """What is memorised, and how.
 
     Attributes:
-      facts: by stage, `a` and `b`.
-      mix: unrelated rows to mix in.
-      stage: how long a stage is.
-      arms: names of `mitigations.ARMS`.
-      seeds: how many.
-      max_new_tokens: of a recited answer.
+      settings: of the command.
+      facts: by the set's name as it was written.
+      mixed: rows to mix in.
+      grid: every run.
     """
 
+    settings: Settings
     facts: Mapping[str, Facts]
-    mix: Sequence[Encoded]
-    stage: StageConfig
-    arms: Sequence[str]
-    seeds: int
-    max_new_tokens: int
+    mixed: Mapping[Mix, Sequence[Encoded]]
+    grid: Grid
+
+    @property
+    def paper(self) -> bool:
+        """Whether all is done as in the authors' code."""
+        return self.settings.protocol == "paper"
 
 
-def cells(fleet: Fleet, experiment: Experiment, stage: str) -> list[Cell]:
-    """One run for each seed and arm in a stage, `a` or `b`."""
-    number, facts = STAGES.index(stage), experiment.facts[stage]
-    found = []
-    for at in grid(seed=range(experiment.seeds), arm=experiment.arms):
-        seed = task_seed(fleet.recipe.train.seed, "factoids", int(at["seed"]))
-        mixed = ARMS[str(at["arm"])][number].mixed
-        one = task("", facts.encoded, experiment.mix, mixed, seed + number, experiment.stage)
-        found.append(Cell({"arm": at["arm"], "stage": stage.upper(), "seed": at["seed"]}, one))
-    check(found)
-    return found
+def read_facts(fleet: Fleet, reader: Reader, spec: str, settings: Settings) -> Facts:
+    """A set, without questions of several answers, and without what the base knows if so asked.
 
-
-def shared(grid_a: Sequence[Cell]) -> list[int]:
-    """For every cell of stage A, whose run it shares: the first in which the same is done."""
-    first: dict[tuple[Mitigation, str | int], int] = {}
-    return [
-        first.setdefault((ARMS[str(cell.at["arm"])][0], int(cell.at["seed"])), i)
-        for i, cell in enumerate(grid_a)
-    ]
-
-
-def measure(fleet: Fleet, experiment: Experiment) -> xr.Dataset:
-    """Trains every arm through both stages and recites the facts after each; resumes.
-
-    Returns:
-      Figures over arm and seed: `accuracy_a_after_a`, `accuracy_a_after_b`, `accuracy_b` (shares
-      recited exactly), and the answers' mean NLL in nats a token under the same names with
-      `answer_nll` for `accuracy`.
+    Raises:
+      UserError: a row that is no fact, one over the context, or a set of which nothing is left.
     """
-    grid_a, grid_b = cells(fleet, experiment, "a"), cells(fleet, experiment, "b")
-    owner = shared(grid_a)
-    unique = sorted(set(owner))
-    trained_a = train_stage(fleet, "a", [grid_a[i] for i in unique], None)
-    where = [unique.index(i) for i in owner]
-    after_a = [trained_a[i] for i in where]
-    after_b = train_stage(fleet, "b", grid_b, after_a)
-    measured: dict[str, list[float]] = {}
-    for key, trained, places, which in (
-        ("accuracy_a_after_a", trained_a, where, "a"),
-        ("accuracy_a_after_b", after_b, range(len(grid_b)), "a"),
-        ("accuracy_b", after_b, range(len(grid_b)), "b"),
-    ):
-
-        def figures(
-            key: str = key, trained: Sequence[Tree] = trained, which: str = which
-        ) -> dict[str, list[float]]:
-            facts = experiment.facts[which]
-            exact = _recite(fleet, trained, facts, experiment.max_new_tokens, key)
-            nll = _answer_nll(fleet, trained, facts.encoded)
-            return {key: exact, key.replace("accuracy", "answer_nll"): nll}
-
-        found = once(fleet.work / f"{key}.json", figures)
-        measured |= {name: [values[i] for i in places] for name, values in found.items()}
-    names = [cell.name for cell in grid_a]
-    arrays = {
-        key: gather(grid_a, dict(zip(names, values, strict=True)), unit=UNITS[key.split("_")[0]])
-        for key, values in measured.items()
-    }
-    return xr.Dataset(arrays).squeeze("stage", drop=True)
+    found, own, examples = sets.read(reader, spec)
+    dropped: dict[str, str] = {}
+    if settings.protocol == "clean" and found.form.rule != "none":
+        examples, dropped = sets.one_answer_each(examples)
+        sets.say_dropped(spec, dropped)
+    rule, known = found.form.rule, NONE
+    if settings.only == "unknown" and rule != "none":
+        examples, known = _unknown(fleet, own, spec, examples, settings)
+    if not examples:
+        raise UserError(f"{spec} has no row left: the base knows all of its facts")
+    encoded, over = own.encode(examples, scored=False)
+    if over["dropped"] or over["windowed"]:
+        raise UserError(f"{spec}: facts over the context cannot be dropped; raise data.context")
+    prompts: list[list[int]] = []
+    if rule != "none":
+        spaced = settings.protocol == "paper" and bool(found.form.suffix)
+        prompts, cut = _prompts(own, examples, settings.max_new_tokens, spaced)
+        if cut:
+            raise UserError(
+                f"{cut} facts leave no room for max_new_tokens={settings.max_new_tokens} in the "
+                f"model's context of {own.longest}"
+            )
+    facts = Facts(spec, rule, examples, encoded, prompts, known, dropped)
+    return sets.checked(facts, settings.max_new_tokens, own.data.eos)
 
 
-def train_stage(
-    fleet: Fleet, stage: str, grid: Sequence[Cell], initial: Sequence[Tree] | None
-) -> list[Tree]:
-    """Trains the cells of a stage, `a` or `b`; resumes.
+def _prompts(
+    reader: Reader, examples: Sequence[Example], most: int, spaced: bool
+) -> tuple[list[list[int]], int]:
+    """What answers are generated from, and how many were cut.
 
     Args:
-      initial: the tree that each cell starts from; None where the fleet's base is.
+      spaced: with the authors' blank behind the question, which is not trained on.
+    """
+    if not spaced:
+        return reader.prompts(examples, most)
+    chosen = data_reading.template(reader.data)
+    chosen = dataclasses.replace(chosen, prompt=chosen.prompt.replace("{prompt}", "{prompt} "))
+    return tokenise.prompts(examples, reader.tokenizer, chosen, reader.longest - most)
+
+
+def _unknown(
+    fleet: Fleet, reader: Reader, spec: str, examples: Sequence[Example], settings: Settings
+) -> tuple[list[Example], Known]:
+    asked = filter.with_shots(reader, examples, settings.shots, 0)
+    knows = filter.known(fleet.base, asked, fleet.work / "known" / f"{safe_name(spec)}.json")
+    left = [e for e, known in zip(examples, knows, strict=True) if not known]
+    index = [i for i, known in enumerate(knows) if known]
+    return left, ([asked.examples[i] for i in index], [asked.prompts[i] for i in index])
+
+
+def wanted_mixes(grid: Grid, rows: Mapping[str, int]) -> dict[Mix, int]:
+    """How many rows of each mix the largest stage takes that has it.
+
+    Args:
+      rows: facts of each set.
+    """
+    found: dict[Mix, int] = {}
+    for node in grid.nodes.values():
+        for mix in node.what.mixes if node.what else ():
+            count = round(mix.ratio * rows[node.sets[-1]])
+            found[mix] = max(found.get(mix, 0), count)
+    return found
+
+
+def read_all(
+    fleet: Fleet, reader: Reader, settings: Settings, grid: Grid
+) -> tuple[dict[str, Facts], dict[Mix, list[Encoded]]]:
+    """Every set and every mix that the runs need."""
+    names = list(dict.fromkeys(node.sets[-1] for node in grid.nodes.values()))
+    facts = {spec: read_facts(fleet, reader, spec, settings) for spec in names}
+    wanted = wanted_mixes(grid, {spec: len(of.encoded) for spec, of in facts.items()})
+    return facts, mixes.rows(reader, settings, wanted, 0)
+
+
+def pool(experiment: Experiment, node: Node) -> Pool:
+    """What a stage of a run is trained on."""
+    what, own = node.what or Mitigation(), experiment.facts[node.sets[-1]].encoded
+    mixed = [e for m in what.mixes for e in experiment.mixed[m][: round(m.ratio * len(own))]]
+    return Pool(
+        own,
+        mixed,
+        [e for spec in node.sets[:-1] for e in experiment.facts[spec].encoded],
+        what.replay,
+        what.redrawn,
+        round(what.steps * len(own)),
+    )
+
+
+def job(fleet: Fleet, experiment: Experiment, node: Node) -> Job:
+    """A node with its rows and their order."""
+    settings, train = experiment.settings, fleet.recipe.train
+    number = list(experiment.grid.nodes).index(node.name)
+    if node.what is None:
+        return Job(node, number, _recovery(fleet, experiment, node), ())
+    goal = settings.stop_loss if settings.stop == "loss" else 0.0
+    length = Length(settings.epochs, train.batch_size, settings.protocol, goal)
+    of = pool(experiment, node)
+    pad = fleet.base.tokenizer.eos_token_id if experiment.paper else None
+    task = stages.task(of, length, node.seed, pad)
+    lr = train.lr * (settings.later_lr if node.stage else 1.0)
+    task = dataclasses.replace(
+        task,
+        name=node.name,
+        costs=objectives.costs(node.what, len(task.examples)),
+        schedule=Schedule(lr, train.schedule, train.warmup, train.floor),
+    )
+    return Job(node, number, task, of.earlier)
+
+
+def retrained(experiment: Experiment, node: Node) -> list[int]:
+    """Which facts of A are trained on where it is asked whether they come back."""
+    N = len(experiment.facts[node.sets[0]].encoded)
+    count = min(experiment.settings.recover, N - 1)
+    return sorted(generator(node.seed, "held-out split").permutation(N)[:count].tolist())
+
+
+def _recovery(fleet: Fleet, experiment: Experiment, node: Node) -> Task:
+    facts = experiment.facts[node.sets[0]].encoded
+    own = [facts[i] for i in retrained(experiment, node)]
+    train = fleet.recipe.train
+    steps = experiment.settings.recover_steps
+    order = np.resize(np.arange(len(own)), steps * train.batch_size)
+    constant = Schedule(train.lr, "constant", 0)
+    return Task(node.name, own, node.seed, steps, order, schedule=constant)
+
+
+def measure(trainer: Trainer, experiment: Experiment) -> None:
+    """Trains every node and asks it; resumes. What each said is read by `answers`."""
+    fleet, grid = trainer.fleet, experiment.grid
+    for levels in forests(grid, apart=fleet.full):
+        for level in levels:
+            left = [node for node in level if not _is_done(fleet, grid, node)]
+            trainer.train([job(fleet, experiment, node) for node in left])
+            with Progress("ask", len(left), unit="run") as progress:
+                for i, node in enumerate(left):
+                    _ask(trainer, experiment, node)
+                    progress.at(i + 1)
+            if fleet.full:
+                _clear(trainer, grid, level)
+
+
+def _is_done(fleet: Fleet, grid: Grid, node: Node) -> bool:
+    """Whether a node and all that goes on from it were asked: its weights are not needed."""
+    return all(kept(_said(fleet, one)) is not None for one in (node, *grid.below(node.name)))
+
+
+def _clear(trainer: Trainer, grid: Grid, level: Sequence[Node]) -> None:
+    """Removes the weights that nothing needs any more: of these nodes, and of those before them."""
+    names = {name for node in level for name in grid.above(node)}
+    for name in sorted(names):
+        if _is_done(trainer.fleet, grid, grid.nodes[name]):
+            trainer.forget(name)
+
+
+def _said(fleet: Fleet, node: Node) -> Any:
+    return fleet.work / "answers" / f"{safe_name(node.name)}.json"
+
+
+def _ask(trainer: Trainer, experiment: Experiment, node: Node) -> dict[str, Answers]:
+    """What a node's model says of every set it was trained on so far, and of known facts."""
+
+    def ask() -> dict[str, Any]:
+        loaded = trainer.load(node.name)
+        base, most = trainer.fleet.base, experiment.settings.max_new_tokens
+        asked = node.sets if node.what is not None else node.sets[:1]
+        found: dict[str, Any] = {}
+        for spec in dict.fromkeys(asked):
+            facts = experiment.facts[spec]
+            found[spec] = evaluation.ask(base, loaded, facts, most, experiment.paper)
+            if facts.known[0]:
+                right = filter.recited(base, loaded, filter.Asked(*facts.known))
+                found[spec]["known"] = [float(x) for x in right]
+        first = experiment.facts[node.sets[0]]
+        if experiment.settings.lens and first.recited:
+            found["lens"] = lens.of_answers(*loaded, first.encoded)
+        return found
+
+    found: dict[str, Answers] = once(_said(trainer.fleet, node), ask)
+    return found
+
+
+def answers(fleet: Fleet, experiment: Experiment) -> dict[str, dict[str, Answers]]:
+    """By node and set, what was said; after `measure`."""
+    return {name: kept(_said(fleet, node)) or {} for name, node in experiment.grid.nodes.items()}
+
+
+def cells(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> pd.DataFrame:
+    """A row for every sequence, arm, seed, stage and set that was memorised up to it.
 
     Returns:
-      Every cell's trained tree.
+      Columns `sequence`, `arm`, `seed`, `after` (a letter, or `recovery`), `set` (a letter),
+      `dataset`, `run` (the node's name), the figures of `evaluation.figures`, and `known`: the
+      share of the facts that the base knew and that are still known.
     """
-    objectives = [ARMS[str(cell.at["arm"])][STAGES.index(stage)].objective for cell in grid]
-
-    def stacked(trees: Sequence[Tree]) -> Tree:
-        return jax.tree.map(lambda *x: jnp.stack(x), *trees)
-
-    found: dict[int, Tree] = {}
-    for group in _together(fleet, objectives):
-        alone = fleet.full or group[0] > 0
-        name = f"factoids/{stage}{group[0]}" if alone else f"factoids/{stage}"
-        what = grid[group[0]].name if fleet.full else f"stage {stage.upper()}: {len(group)} runs"
-        begin = None if initial is None else stacked([initial[m] for m in group])
-        recipe = dataclasses.replace(fleet.recipe, objective=objectives[group[0]](begin))
-        with journal(fleet, name, what) as (checkpoints, listener):
-            outcome = train(
-                fleet.base.model,
-                recipe,
-                [grid[m].task for m in group],
-                checkpoints,
-                initial=begin,
-                listener=listener,
-            )
-        trained = all_trained(outcome)
-        found |= {m: jax.tree.map(lambda x, i=i: x[i], trained) for i, m in enumerate(group)}
-    return [found[m] for m in range(len(grid))]
+    rows = []
+    for path in experiment.grid.paths:
+        for name in path.nodes:
+            node = experiment.grid.nodes[name]
+            rows += _rows(experiment, said, path.nodes, node, {
+                "sequence": " > ".join(path.sequence), "arm": path.arm, "seed": path.seed,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-def _together(fleet: Fleet, objectives: Sequence[StageObjective]) -> list[list[int]]:
-    """Which cells train together: adapters that minimise the same; whole models one by one."""
-    if fleet.full:
-        return [[m] for m in range(len(objectives))]
-    same = dict.fromkeys(objectives)
-    return [[m for m, own in enumerate(objectives) if own is one] for one in same]
+def _rows(
+    experiment: Experiment,
+    said: Mapping[str, Mapping[str, Answers]],
+    run: Sequence[str],
+    node: Node,
+    at: dict[str, Any],
+) -> list[dict[str, Any]]:
+    def row(after: str, k: int, of: Answers, without: Sequence[str] = ()) -> dict[str, Any]:
+        known = of.get("known")
+        return {
+            **at,
+            "after": after,
+            "set": LETTERS[k],
+            "dataset": node.sets[k],
+            "run": node.name,
+            **evaluation.figures(of, without),
+            "known": float(np.mean(known)) if known else float("nan"),
+        }
+
+    if node.what is not None:
+        after = LETTERS[node.stage]
+        return [row(after, k, said[node.name][spec]) for k, spec in enumerate(node.sets)]
+    facts = experiment.facts[node.sets[0]].encoded
+    without = [facts[i].name for i in retrained(experiment, node)]
+    before, now = said[run[-2]][node.sets[0]], said[node.name][node.sets[0]]
+    return [row("before " + RECOVERY, 0, before, without), row(RECOVERY, 0, now, without)]
 
 
-def _answer_nll(fleet: Fleet, trained: Sequence[Tree], facts: Sequence[Encoded]) -> list[float]:
-    """Mean NLL of the answers' tokens under each model: forgetting that exact match cannot see."""
-    buckets = Buckets.of(facts, fleet.recipe.train.buckets)
-    layout = Layout.of(facts, buckets, 8)
-    tokens, found = sum(e.tokens for e in facts), []
-    for tree in trained:
-        model, adapter = fleet.trained(tree)
-        stack = None
-        if adapter is not None:
-            stack = Adapters(adapter.config, jax.tree.map(lambda x: x[None], adapter.tree))
-        found.append(float(likelihood.score(model, stack, facts, layout).sum() / tokens))
-    return found
+def predictions(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> pd.DataFrame:
+    """A row for every run, set and fact: what was asked, wanted and said, and what it is worth."""
+    frames = []
+    for name, node in experiment.grid.nodes.items():
+        for spec, of in said[name].items():
+            if spec == "lens":
+                continue
+            columns = {key: values for key, values in of.items() if key != "known"}
+            questions = [e.prompt or "" for e in experiment.facts[spec].examples]
+            after = RECOVERY if node.what is None else LETTERS[node.stage]
+            at = {"run": name, "after": after, "dataset": spec}
+            frames.append(pd.DataFrame({**at, "question": questions, **columns}))
+    return pd.concat(frames, ignore_index=True)
 
 
-def _recite(
-    fleet: Fleet, trained: Sequence[Tree], facts: Facts, max_new_tokens: int, what: str
-) -> list[float]:
-    """Share of facts that each model completes exactly by greedy decoding."""
-    found, tokenizer = [], fleet.base.tokenizer
-    until = generate.until(tokenizer, max_new_tokens, fleet.base.eos_ids)
-    with Progress(what, len(trained), unit="model") as progress:
-        for i, tree in enumerate(trained):
-            model, adapter = fleet.trained(tree)
-            said = generate.answers(model, adapter, facts.prompts, until)
-            right = [
-                is_correct(text, spoken(tokenizer, (e.completion or "", *e.answers)))
-                for text, e in zip(said, facts.examples, strict=True)
-            ]
-            found.append(float(np.mean(right)))
-            progress.at(i + 1, f"{found[-1]:.0%} exact")
-    return found
+def layers(experiment: Experiment, said: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A row for every run and layer: what it would say of A, where the lens was asked for."""
+    rows = []
+    for name, node in experiment.grid.nodes.items():
+        of = said[name].get("lens")
+        if of is None:
+            continue
+        earliest = np.array(of["earliest"])
+        for layer in range(1, len(of["top"]) + 1):
+            rows.append({
+                "run": name,
+                "after": RECOVERY if node.what is None else LETTERS[node.stage],
+                "layer": layer,
+                **{key: of[key][layer - 1] for key in ("top", "rank", "p")},
+                "earliest": float((earliest == layer).mean()),
+            })  # fmt: skip
+    return pd.DataFrame(rows)

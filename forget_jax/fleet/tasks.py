@@ -72,7 +72,7 @@ def task(
         examples[:keep],
         own.get("seed", seed),
         mine.steps,
-        schedule=Schedule(mine.lr, mine.schedule, mine.warmup),
+        schedule=Schedule(mine.lr, mine.schedule, mine.warmup, mine.floor),
         heldout=examples[keep:],
         patience=mine.patience,
     )

@@ -77,13 +77,15 @@ def target_kl(
     head: Head,
     at_BxT: jax.Array,
     chunk_logits: int = CHUNK_LOGITS,
+    base_head: Head | None = None,
 ) -> jax.Array:
     """KL(base || tuned) of the next token's distribution at the given positions.
 
     Args:
       base_BxLxD, h_BxLxD: final hidden states of the base and of what is tuned.
-      head: output projection of both.
+      head: output projection, of both where the base has none of its own.
       at_BxT, chunk_logits: as for `target_logprobs`.
+      base_head: the base's.
 
     Returns:
       kl_BxT in nats, fp32.
@@ -91,7 +93,8 @@ def target_kl(
     B = at_BxT.shape[0]
 
     def chunk(base_BxCxD: jax.Array, h_BxCxD: jax.Array) -> jax.Array:
-        p_BxCxV, q_BxCxV = (jax.nn.log_softmax(logits(h, head)) for h in (base_BxCxD, h_BxCxD))
+        p_BxCxV = jax.nn.log_softmax(logits(base_BxCxD, base_head or head))
+        q_BxCxV = jax.nn.log_softmax(logits(h_BxCxD, head))
         return jnp.sum(jnp.exp(p_BxCxV) * (p_BxCxV - q_BxCxV), -1)
 
     both = (jnp.take_along_axis(h, at_BxT[:, :, None], axis=1) for h in (base_BxLxD, h_BxLxD))

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from forget_jax.fleet.paired import Paired, holm, paired
 from forget_jax.replay.cells import Arm
 
 ENOUGH = 5.0  # times the noise between seeds that none − random must be for a ranking
-DRAWS = 100_000  # exact for up to 16 tasks
-POWER = 0.8416 + 1.9600  # normal quantiles of 80 % power and of a two-sided 5 % test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,69 +47,13 @@ class Headroom:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Paired:
-    """One arm's figure less another's over pairs of task and seed.
-
-    Attributes:
-      mean, low, high: of the tasks' mean differences, with their 95 % t interval.
-      p: two-sided sign-flip permutation test, whole tasks flipped; NaN for one task.
-      p_holm: the same after Holm's correction over its family.
-      pairs, tasks: there are.
-      needed: tasks at which such an effect would be found at 5 % in 4 of 5 comparisons.
-    """
-
-    mean: float
-    low: float
-    high: float
-    p: float
-    pairs: int
-    tasks: int
-    needed: int | None
-    p_holm: float = float("nan")
-
-
 def pivot(frame: pd.DataFrame, arm: Arm, column: str) -> pd.DataFrame:
     """A figure of one arm, task x seed."""
     is_arm = (frame.strategy == arm.strategy) & (frame.cost == arm.cost)
     is_arm &= np.isclose(frame.ratio, arm.ratio)
+    if "matched" in frame:  # not in tables of earlier versions
+        is_arm &= frame.matched == arm.matched
     return frame[is_arm].pivot(index="task", columns="seed", values=column)
-
-
-def paired(d_TxS: np.ndarray) -> Paired:
-    """Tests that differences are zero, of T tasks under S seeds."""
-    from scipy.stats import permutation_test, t
-
-    mean_T = np.asarray(d_TxS, float).mean(1)
-    T, mean = len(mean_T), float(mean_T.mean())
-    if T < 2 or not np.isfinite(mean):
-        nan = float("nan")
-        return Paired(mean, nan, nan, nan, d_TxS.size, T, None)
-    error = float(mean_T.std(ddof=1) / np.sqrt(T))
-    half = float(t.ppf(0.975, T - 1)) * error
-    flipped = permutation_test(
-        (mean_T,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        axis=0,
-        n_resamples=DRAWS,
-        rng=np.random.default_rng(0),
-    )
-    p = float(flipped.pvalue) if error > 0 else float(mean == 0)
-    needed = int(np.ceil((POWER * error * np.sqrt(T) / mean) ** 2)) if mean and error else None
-    return Paired(mean, mean - half, mean + half, p, d_TxS.size, T, needed)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down correction; NaN stays and does not count."""
-    p_K = np.asarray(p, float)
-    known = np.flatnonzero(~np.isnan(p_K))
-    found = np.full(len(p_K), np.nan)
-    order = known[np.argsort(p_K[known], kind="stable")]
-    steps = p_K[order] * np.arange(len(order), 0, -1)
-    found[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return [float(x) for x in found]
 
 
 def headroom(frame: pd.DataFrame, random: Arm) -> Headroom:
@@ -140,7 +83,7 @@ def comparisons(arms: Sequence[Arm]) -> dict[str, list[tuple[Arm, Arm]]]:
     """Which arms are compared, by family; within one, p is corrected.
 
     Every strategy with random replay, and with column means, at its ratio and cost; random replay
-    with none and with other text; and a cost other than the NLL with the NLL.
+    with none; a cost other than the NLL with the NLL; and equal compute with added steps.
     """
     there = set(arms)
 
@@ -148,14 +91,16 @@ def comparisons(arms: Sequence[Arm]) -> dict[str, list[tuple[Arm, Arm]]]:
         return [(a, other(a)) for a in arms if a.strategy not in but and other(a) in there]
 
     kl = [a for a in arms if a.cost != "nll"]
+    less = [a for a in arms if a.matched == "compute"]
     return {
         "random": pairs(lambda a: a._replace(strategy="random"), ("none", "random")),
         "column_mean": pairs(
             lambda a: a._replace(strategy="column_mean"),
-            ("none", "random", "pad", "generated", "column_mean"),
+            ("none", "random", "pad", "generated", "answered", "column_mean"),
         ),
         "none": [(a, Arm("none")) for a in arms if a.strategy == "random" and Arm("none") in there],
         "nll": [(a, a._replace(cost="nll")) for a in kl if a._replace(cost="nll") in there],
+        "steps": [(a, b) for a in less if (b := a._replace(matched="steps")) in there],
     }
 
 

@@ -37,7 +37,7 @@ def compile_ahead(run: Run, end: int, told: Callable[[str], None] = lambda what:
         state, sums = seated[count]
         batch = feed(run.plan.examples, part.shape, part.rows)
         seats = steps.Seats(part.seat_R, np.ones(count, np.float32))
-        values = (*run.values(state), sums, batch, seats, run.dropout_key(0))
+        values = (*run.values(state), sums, batch, seats, run.beside(0))
         steps.accumulate.lower(run.objective.rows[part.cost], *values).compile()
 
     def one_update(count: int) -> None:
@@ -45,7 +45,8 @@ def compile_ahead(run: Run, end: int, told: Callable[[str], None] = lambda what:
         rates = steps.Rates(np.zeros(count, np.float32), np.zeros(count, bool))
         stop = sharding.spread(np.zeros(1, np.float32))
         if run.objective.penalty is None:  # one that is there lies as it is given
-            steps.update.lower(run.optimizer, state, sums, rates, stop, None).compile()
+            trained = run.objective.trained
+            steps.update.lower(run.optimizer, state, sums, rates, stop, None, trained).compile()
 
     makers: dict[Any, Any] = {
         key: functools.partial(one_part, key[0], part) for key, part in wanted.items()

@@ -100,8 +100,8 @@ def train(
         stop = stack.enter_context(StopSignal())  # from now on there is something to save
         while run.number < end():
             slow = report.is_slow()
-            for number, (row, batch, seats, key) in enumerate(run.microbatches(), 1):
-                run.sums = accumulate(row, *run.values(), run.sums, batch, seats, key)
+            for number, (row, batch, seats, beside) in enumerate(run.microbatches(), 1):
+                run.sums = accumulate(row, *run.values(), run.sums, batch, seats, beside)
                 if slow:
                     jax.block_until_ready(run.sums.tokens_S)
                     progress.doing(f"{number} of {len(run.parts)} batches of the next step done")

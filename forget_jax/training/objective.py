@@ -14,16 +14,38 @@ import jax.numpy as jnp
 
 from forget_jax.lm import decoder
 from forget_jax.lm.logprob import target_kl, target_logprobs
-from forget_jax.lm.model import Batch, Model
+from forget_jax.lm.model import Adapters, Batch, Model
 from forget_jax.types import Tree
 
-# From the model (with adapters the frozen base), hidden states h_BxLxD as trained, and the batch:
-# cost_B in nats, summed over each row's targets.
-RowCost = Callable[[Model, jax.Array, Batch], jax.Array]
+# From the model (with adapters the frozen base), hidden states h_BxLxD as trained, the batch, and
+# where the objective has one the `Reference`: cost_B in nats, summed over each row's targets.
+RowCost = Callable[..., jax.Array]
 
 
-def nll(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["model", "adapters", "strength"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A frozen model that rows' costs may hold the trained one to.
+
+    Attributes:
+      model: with a single adapter, or without.
+      strength: fp32, what a nat of divergence from it costs.
+    """
+
+    model: Model
+    adapters: Adapters | None
+    strength: jax.Array
+
+
+def nll(
+    model: Model, h_BxLxD: jax.Array, batch: Batch, reference: Reference | None = None
+) -> jax.Array:
     """Negative log-likelihood of each row's targets, cost_B in nats."""
+    del reference
     head = decoder.head(model.params)
     logp_BxT = target_logprobs(h_BxLxD, head, batch.at_BxT, batch.target_BxT)
     return -jnp.sum(logp_BxT * batch.weight_BxT, axis=1)
@@ -43,6 +65,25 @@ def kl_to_base(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
 def nll_and_kl(model: Model, h_BxLxD: jax.Array, batch: Batch) -> jax.Array:
     """The sum of both, cost_B in nats."""
     return nll(model, h_BxLxD, batch) + kl_to_base(model, h_BxLxD, batch)
+
+
+def nll_and_kl_to(
+    model: Model, h_BxLxD: jax.Array, batch: Batch, reference: Reference
+) -> jax.Array:
+    """The nll and strength · KL(reference || trained) over each row's targets, cost_B in nats.
+
+    It costs one forward pass of the reference.
+    """
+    frozen_BxLxD = decoder.hidden(reference.model, reference.adapters, batch)
+    kl_BxT = target_kl(
+        jax.lax.stop_gradient(frozen_BxLxD),
+        h_BxLxD,
+        decoder.head(model.params),
+        batch.at_BxT,
+        base_head=decoder.head(reference.model.params),
+    )
+    kl_B = jnp.sum(kl_BxT * batch.weight_BxT, axis=1)
+    return nll(model, h_BxLxD, batch) + reference.strength * kl_B
 
 
 @functools.partial(
@@ -87,7 +128,12 @@ class Objective:
       rows: what a row costs, by number (`Task.costs`); static, module-level functions. Held-out
         losses are the first.
       penalty: what a task's parameters cost, whatever the rows; None for nothing.
+      reference: is given to the rows' costs as a fourth argument; with one, a task trains alone.
+      trained: like one task's trainable tree, or broadcast to it: 1 where it is trained, 0 where it
+        stays as it is; None trains all.
     """
 
     rows: tuple[RowCost, ...] = (nll,)
     penalty: Quadratic | None = None
+    reference: Reference | None = None
+    trained: Tree | None = None

@@ -20,11 +20,13 @@ class Schedule:
       lr: the peak.
       kind: `constant`, `linear` (to zero) or `cosine` (to zero), after the warm-up.
       warmup: steps of linear warm-up.
+      floor: the share of the peak that linear and cosine end at, in place of zero.
     """
 
     lr: float = 1e-4
     kind: str = "linear"
     warmup: int = 0
+    floor: float = 0.0
 
     def rate(self, step: int, total: int) -> float:
         """The learning rate of update number `step` (from 0) of `total`."""
@@ -35,7 +37,7 @@ class Schedule:
             "linear": left,
             "cosine": 0.5 * (1 - math.cos(math.pi * left)),
         }[self.kind]
-        return self.lr * warm * shape
+        return self.lr * warm * (self.floor + (1 - self.floor) * shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,7 @@ class OptimizerConfig:
 def of(train: Train) -> tuple[OptimizerConfig, Schedule]:
     """The optimizer of a run's settings, and the schedule of tasks that have none of their own."""
     return OptimizerConfig(train.clip, train.decay), Schedule(
-        train.lr, train.schedule, train.warmup
+        train.lr, train.schedule, train.warmup, train.floor
     )
 
 

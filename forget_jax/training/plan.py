@@ -36,6 +36,7 @@ class Task:
       schedule: its own learning rate; None takes the run's.
       heldout: examples whose loss decides when the task stops early and which step is kept.
       patience: stops after this many held-out losses in a row without a new best; 0 never does.
+      goal: stops once a held-out loss is below it, in nats per target token.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task:
     schedule: Schedule | None = None
     heldout: Sequence[Encoded] = ()
     patience: int = 0
+    goal: float = 0.0
 
 
 class Microbatch(NamedTuple):

@@ -211,20 +211,21 @@ class Run:
         task = self.tasks[m]
         return (task.schedule or self.schedule).rate(self.number, task.steps)
 
-    def dropout_key(self, part: int) -> jax.Array | None:
-        """The key of a microbatch's dropout, a function of its place alone; None without."""
-        if not self.config.lora_dropout:
-            return None
-        return key(self.tasks[0].seed, "dropout", self.number, part)
+    def beside(self, part: int) -> steps.Beside:
+        """What a microbatch's costs need beside its rows; dropout's key is of its place alone."""
+        own = None
+        if self.config.lora_dropout:
+            own = key(self.tasks[0].seed, "dropout", self.number, part)
+        return steps.Beside(own, self.objective.reference)
 
-    def microbatches(self) -> Iterator[tuple[RowCost, Batch, steps.Seats, jax.Array | None]]:
-        """The step's microbatches on their way to the devices, with rows' cost and dropout key."""
+    def microbatches(self) -> Iterator[tuple[RowCost, Batch, steps.Seats, steps.Beside]]:
+        """The step's microbatches on their way to the devices, with what its rows cost."""
         self._sit(self.plan.seats(self.number))
         self.parts, scale_S = list(self.plan.microbatches(self.number)), self._scale_S()
         for i, part in enumerate(self.parts):
             batch = feed(self.plan.examples, part.shape, part.rows)
             row = self.objective.rows[part.cost]
-            yield row, batch, steps.Seats(part.seat_R, scale_S), self.dropout_key(i)
+            yield row, batch, steps.Seats(part.seat_R, scale_S), self.beside(i)
 
     def rates(self) -> steps.Rates:
         """Learning rates of this step, and which seats take part in it."""
@@ -245,7 +246,13 @@ class Run:
         done = flops.work(self.config, self.plan.lengths[rows], int(self.plan.targets[rows].sum()))
         asked = sharding.spread(np.array([stop], np.float32))
         self.seated, values, self.sums = steps.update(
-            self.optimizer, self.seated, self.sums, self.rates(), asked, self.penalty()
+            self.optimizer,
+            self.seated,
+            self.sums,
+            self.rates(),
+            asked,
+            self.penalty(),
+            self.objective.trained,
         )
         self.number += 1
         tokens = sum(part.real for part in self.parts)
@@ -297,7 +304,7 @@ class Run:
             yield feed(examples, part.shape, part.rows), steps.Seats(part.seat_R, scale_S)
 
     def check_heldout(self) -> dict[str, float]:
-        """Held-out losses of the running tasks; keeps the best states, ends tasks past patience."""
+        """Held-out losses of the running tasks; keeps the best states, ends those that are done."""
         cost_S, tokens_S = np.zeros((2, len(self.seats)))
         model, adapters_S = self.values()
         for batch, seats in self._heldout_parts():
@@ -314,7 +321,8 @@ class Run:
         for s in np.flatnonzero(checked_S):
             m = int(self.seats[s])
             patience = self.tasks[m].patience * self.train.eval_every
-            if patience and self.number - int(best_S[s]) >= patience:
+            late = patience and self.number - int(best_S[s]) >= patience
+            if late or loss_S[s] < self.tasks[m].goal:
                 self.plan.stop(m, self.number)
         return {self.tasks[self.seats[s]].name: float(loss_S[s]) for s in np.flatnonzero(checked_S)}
 

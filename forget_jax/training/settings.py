@@ -30,6 +30,9 @@ class Train:
         choices=SCHEDULES,
     )
     warmup: int = setting(10, "steps of linear warm-up", least=0)
+    floor: float = setting(
+        0.0, "share of lr at which linear and cosine end, in place of zero", least=0, most=1
+    )
     clip: float = setting(1.0, "largest gradient norm of a task; 0: no clipping", least=0)
     decay: float = setting(0.0, "decoupled weight decay", least=0)
     seed: int = setting(0, "seed of initialisation and example order", least=0)

@@ -16,7 +16,7 @@ import optax
 
 from forget_jax.lm import decoder, sharding
 from forget_jax.lm.model import Adapters, Batch, Model
-from forget_jax.training.objective import Quadratic, RowCost
+from forget_jax.training.objective import Quadratic, Reference, RowCost
 from forget_jax.training.optimizer import OptimizerConfig, direction
 from forget_jax.training.state import Accumulated, TrainState
 from forget_jax.types import Tree
@@ -48,6 +48,21 @@ class Seats(NamedTuple):
         return jax.nn.one_hot(of_row_AxB, self.scale_S.shape[0] // A, dtype=jnp.float32)
 
 
+class Beside(NamedTuple):
+    """What a microbatch's costs may need beside its rows.
+
+    Attributes:
+      key: switches the dropout on the adapters' input on (`model.config.lora_dropout`).
+      reference: `Objective.reference`.
+    """
+
+    key: jax.Array | None = None
+    reference: Reference | None = None
+
+
+ALONE = Beside()
+
+
 def _by_seat(value_R: jax.Array, choice_AxBxS: jax.Array) -> jax.Array:
     """Sums of a value over each seat's rows."""
     value_AxBx1 = value_R.reshape(*choice_AxBxS.shape[:2], 1)
@@ -60,17 +75,18 @@ def _row_costs(
     adapters_S: Adapters | None,
     batch: Batch,
     seats: Seats,
-    key: jax.Array | None = None,
+    beside: Beside = ALONE,
 ) -> jax.Array:
     """What each row costs, fp32 (R,); arguments as for `accumulate`."""
     one = seats.scale_S.shape[0] == 1
+    to = () if beside.reference is None else (beside.reference,)
     if adapters_S is None:  # the model itself is trained, with a seat axis of one
         trained = Model(model.config, jax.tree.map(lambda x: x[0], model.params))
-        return row(trained, decoder.hidden(trained, None, batch), batch)
+        return row(trained, decoder.hidden(trained, None, batch), batch, *to)
     adapters_S = Adapters(adapters_S.config, scale_updates(adapters_S.tree, seats.scale_S))
     adapters = adapters_S[0] if one else adapters_S
     choice = None if one else seats.choice_AxBxS()
-    return row(model, decoder.hidden(model, adapters, batch, choice, key), batch)
+    return row(model, decoder.hidden(model, adapters, batch, choice, beside.key), batch, *to)
 
 
 @functools.partial(jax.jit, static_argnames=("row",), donate_argnames=("total",))
@@ -81,7 +97,7 @@ def accumulate(
     total: Accumulated,
     batch: Batch,
     seats: Seats,
-    key: jax.Array | None = None,
+    beside: Beside = ALONE,
 ) -> Accumulated:
     """Adds one microbatch's gradients, costs and token counts to the sums of the step.
 
@@ -89,15 +105,15 @@ def accumulate(
       row: what a row costs (of `Objective.rows`).
       model: the frozen base; without adapters what is trained, each leaf with a seat axis of one.
       adapters_S: what is trained, a stack of one adapter a seat; None trains the whole model.
-      key: switches the dropout on the adapters' input on (`model.config.lora_dropout`).
     """
 
     def cost(trainable: Tree) -> tuple[jax.Array, jax.Array]:
         if adapters_S is None:
-            cost_R = _row_costs(row, Model(model.config, trainable), None, batch, seats)
+            trained = Model(model.config, trainable)
+            cost_R = _row_costs(row, trained, None, batch, seats, beside)
         else:
             trained_S = Adapters(adapters_S.config, trainable)
-            cost_R = _row_costs(row, model, trained_S, batch, seats, key)
+            cost_R = _row_costs(row, model, trained_S, batch, seats, beside)
         return jnp.sum(cost_R), cost_R
 
     trainable = model.params if adapters_S is None else adapters_S.tree
@@ -143,6 +159,7 @@ def update(
     rates: Rates,
     stop_D: jax.Array,
     penalty: Quadratic | None = None,
+    trained: Tree | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array], Accumulated]:
     """One optimizer update of every running task with a finite loss; the others stay as they are.
 
@@ -150,6 +167,7 @@ def update(
       state: of the tasks in S seats.
       stop_D: above 0 where a process was asked to stop.
       penalty: of the tasks in seats (`Objective.penalty`).
+      trained: `Objective.trained`.
 
     Returns:
       The new state; metrics, on every device: per seat `loss_S` in nats per target token (without
@@ -165,11 +183,15 @@ def update(
         grads = jax.tree.map(lambda g: g / jnp.maximum(total.tokens_S, 1), total.grads)
         if penalty is not None:
             grads = jax.tree.map(jnp.add, grads, penalty.gradient(state.trainable))
+        if trained is not None:
+            grads = jax.tree.map(jnp.multiply, grads, trained)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total.cost_S) & jnp.isfinite(norm)
         alive = state.alive_M & (finite | ~running)
         change, optimizer = adamw.update(grads, state.optimizer, state.trainable)
-        new = jax.tree.map(lambda p, d: p - lr * d, state.trainable, change)
+        if trained is not None:  # weight decay, too
+            change = jax.tree.map(jnp.multiply, change, trained)
+        new = jax.tree.map(lambda p, d: (p - lr * d).astype(p.dtype), state.trainable, change)
         # Adapters must stay finite: every row's is chosen by a product with all of them.
         alive &= jnp.isfinite(optax.tree.norm(new)) | ~running
         active = alive & running

@@ -18,7 +18,10 @@ NAMES = sorted(
     for m in pkgutil.iter_modules(all_configs.__path__)
     if hasattr(importlib.import_module(f"forget_jax.configs.{m.name}"), "get_config")
 )
-OTHERS = {"smollm2": "quickstart"}  # configs that are not called as their command is
+OTHERS = {
+    "smollm2": "quickstart",
+    "olmo": "associate",
+}  # configs that are not called as their command is
 
 
 def table(name):
@@ -66,9 +69,11 @@ def test_every_field_has_a_meaning_and_every_meaning_a_field(command):
     assert numbers == limited
 
 
-@pytest.mark.parametrize(
-    "name", [*NAMES, "smollm2:study", "smollm2:gpu", "scaling:wide", "scaling:smollm2"]
-)
+CASES = ("smollm2:study", "smollm2:gpu", "olmo:associate,7b,lora")
+SWEEPS = ("scaling:wide", "scaling:smollm2")
+
+
+@pytest.mark.parametrize("name", [*NAMES, *CASES, *SWEEPS])
 def test_the_defaults_are_within_their_limits(name):
     check(settings.read(table(name), config.load(name)))
     check(table(name)())

@@ -46,10 +46,10 @@ def get_config():
     c.scaling.upstream = ("builtin:skills[:16]",)
     c.factoids.stage_a = "builtin:short_facts[:8]"
     c.factoids.stage_b = "builtin:short_facts/B[:8]"
-    c.factoids.mix = "builtin:random_words/3[:8]"
+    c.factoids.mix = "builtin:random_words/3[:16]"
     c.factoids.epochs = 4
     c.factoids.arms = ("naive", "mix in A")
-    c.factoids.max_new_tokens = 8
+    c.factoids.max_new_tokens = 16
     c.factoids.train.save_every = 1
     return c
 """

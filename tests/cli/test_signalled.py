@@ -51,7 +51,7 @@ def commands(associate_arguments, score_arguments, tiny_base, data_files, tmp_pa
         "scaling": ["scaling", f"--config.points.path={points}"],
         "factoids": [
             *("factoids", model, *(f"--config.{field}" for field in facts)),
-            *("--config.mix=builtin:random_words/3[:12]", "--config.max_new_tokens=8"),
+            *("--config.mix=builtin:random_words/3[:12]", "--config.max_new_tokens=16"),
             "--config.train.batch_size=4",
         ],
         "bench": ["bench", "--config.what=matmul", "--config.quick=true"],

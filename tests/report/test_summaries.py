@@ -36,16 +36,27 @@ KEYS = {
         *("useful_fraction", "not_finite", "not_finite_names", "over_context"),
         *("order_dependence", "seconds"),
     ),
+    "check": ("unit", "level", "before", "sets", "over", "seconds"),
     "associate": (
         *("metric", "tasks", "examples", "mean_z", "share_positive", "mean_z_by_task"),
         *("r2_rank", "r2_additive", "r2_row", "r2_column", "f1_rank", "test_retest", "seed_rmse"),
-        *("missing", "columns_dropped", "em", "f1", "prompts_cut", *TRAINING, "base_nll_mean"),
+        *(
+            "missing",
+            "improved",
+            "columns_improved",
+            "columns_dropped",
+            "em",
+            "f1",
+            "prompts_cut",
+            *TRAINING,
+            "base_nll_mean",
+        ),
         *("useful_fraction", "failed", "over_context", "seconds"),
     ),
     "predict": ("tasks", "method", "coverage", "examples", "predicted", "seconds"),
     "evaluate": (
-        *("methods", "best", "paired", "observed", "seeds", "train_tasks", "test_tasks"),
-        "seconds",
+        *("methods", "best", "paired", "k", "best_at_k", "paired_at_k", "observed", "seeds"),
+        *("train_tasks", "test_tasks", "seconds"),
     ),
     "probes": (
         *("columns", "columns_by_aim", "expected_errors", "against_random", "observed", "aim"),
@@ -70,7 +81,10 @@ KEYS = {
         *("not_fitted", "nulls", "tried", "unseen", "valid", "curve", "warnings", "points"),
         "seconds",
     ),
-    "factoids": ("factoids", "by_seed", "seeds", "facts_a", "facts_b", "seconds"),
+    "factoids": (
+        *("factoids", "by_seed", "after", "paired_test", "headroom", "sequences", "seeds"),
+        *("facts_a", "facts_b", "facts", "dropped", "known", "seconds"),
+    ),
     "export": ("path", "base", "format", "bytes"),
     "bench": (
         *("what", "rows", "ratio", "notes", "tokens_per_second", "mfu", "peak_bytes"),

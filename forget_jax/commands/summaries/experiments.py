@@ -17,12 +17,17 @@ class Strategy:
 
     Attributes:
       strategy, ratio, cost: what it is; ratio 0 without replay.
+      matched: `steps` are added for replayed rows, or they displace the task's at equal `compute`.
       upstream_nll: mean NLL of held-out upstream examples, nats a token.
       task_loss: mean loss on held-out rows of the tasks, nats a token.
       mean_z: mean forgetting of the held-out upstream examples, nats a token.
       z: the same for each pair of task and seed, tasks outermost.
       loss: of the tasks, for the same pairs.
       z_pool: mean forgetting of the candidates for replay; None where it was not measured.
+      em: share of the tasks' held-out rows of short answers that are answered right; None where
+        none is recited.
+      em_forgotten: share of upstream examples that the base answers right and the fine-tune does
+        not.
       z_by_kind: mean_z, by kind of the examples (their source up to its first slash).
       recovered: share of (none − random) that it saves beyond random replay, and its 95 %
         bootstrap interval over tasks; None without both.
@@ -33,12 +38,15 @@ class Strategy:
     strategy: str
     ratio: float
     cost: str
+    matched: str
     upstream_nll: float
     task_loss: float
     mean_z: float
     z: tuple[float, ...]
     loss: tuple[float, ...]
     z_pool: float | None
+    em: float | None
+    em_forgotten: float | None
     z_by_kind: dict[str, float]
     recovered: tuple[float, float, float] | None
     extra_forward: float
@@ -248,11 +256,19 @@ class Scaling:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What an arm knows of facts A and B after stages A and B: means over seeds.
+    """What an arm knows of facts A and B after stages A and B: means over sequences and seeds.
 
     Attributes:
       accuracy_a_after_a, accuracy_a_after_b, accuracy_b: share of the facts recited exactly.
       answer_nll_a_after_a, answer_nll_a_after_b, answer_nll_b: of the answers, nats a token.
+      right_a_after_b: share that the set's own rule accepts, with its aliases.
+      prefix_a_after_b: share that begins with the answer.
+      rouge_l_a_after_b: ROUGE-L's F1.
+      known_a_after_b: of the facts that the base knew and that are not trained on, the share that
+        is still known; None where they were not looked for.
+      accuracy_a_after_last: after the last stage, which is B where there are two.
+      asked_before_recovery, asked_after_recovery: of the facts of A that are asked again, before
+        and after some others were trained on; None where that was not done.
     """
 
     accuracy_a_after_a: float
@@ -261,11 +277,18 @@ class Arm:
     answer_nll_a_after_b: float
     accuracy_b: float
     answer_nll_b: float
+    right_a_after_b: float
+    prefix_a_after_b: float
+    rouge_l_a_after_b: float
+    known_a_after_b: float
+    accuracy_a_after_last: float
+    asked_before_recovery: float
+    asked_after_recovery: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmBySeed:
-    """The figures of an `Arm`, one for each seed."""
+    """The figures of an `Arm`, one for each sequence and seed, sequences outermost."""
 
     accuracy_a_after_a: tuple[float, ...]
     answer_nll_a_after_a: tuple[float, ...]
@@ -273,6 +296,35 @@ class ArmBySeed:
     answer_nll_a_after_b: tuple[float, ...]
     accuracy_b: tuple[float, ...]
     answer_nll_b: tuple[float, ...]
+    right_a_after_b: tuple[float, ...]
+    prefix_a_after_b: tuple[float, ...]
+    rouge_l_a_after_b: tuple[float, ...]
+    known_a_after_b: tuple[float, ...]
+    accuracy_a_after_last: tuple[float, ...]
+    asked_before_recovery: tuple[float, ...]
+    asked_after_recovery: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmsDiffer:
+    """What one arm keeps of A after the last stage less what another does, as a share of the facts.
+
+    Attributes:
+      pairs, clusters: clusters are sequences of sets, or seeds where there is one sequence.
+      mean, low, high: of the clusters' differences, with the 95 % t interval.
+      p: two-sided sign-flip permutation test, whole clusters flipped; None for one cluster.
+      p_holm: the same, corrected over its family of comparisons.
+      clusters_needed: at which such an effect would be found at 5 % in 4 of 5 comparisons.
+    """
+
+    pairs: int
+    clusters: int
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    clusters_needed: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,17 +332,30 @@ class Factoids:
     """Facts memorised, and others after them.
 
     Attributes:
-      factoids: by arm, means over seeds.
-      by_seed: by arm, each seed's figures.
-      facts_a, facts_b: counts.
+      factoids: by arm, means over sequences and seeds.
+      by_seed: by arm, the figures of each sequence and seed.
+      after: by arm, stage and set, the share recited exactly.
+      paired_test: what two arms keep, by `one − other`.
+      headroom: in words, whether arms could differ.
+      sequences: of sets, as they were written.
+      facts_a, facts_b: counts, of the first sequence.
+      facts, dropped, known: by set, how many facts are trained on, were left out as double, and
+        were known to the base.
     """
 
     command: ClassVar[str] = "factoids"
     factoids: dict[str, Arm]
     by_seed: dict[str, ArmBySeed]
+    after: dict[str, dict[str, dict[str, float]]]
+    paired_test: dict[str, ArmsDiffer]
+    headroom: str
+    sequences: tuple[str, ...]
     seeds: int
     facts_a: int
     facts_b: int
+    facts: dict[str, int]
+    dropped: dict[str, int]
+    known: dict[str, int]
     seconds: float
 
 

@@ -1,0 +1,120 @@
+"""What a comparison of arms shows: whether it can show anything, and tests between arms.
+
+Clusters are the sequences of sets where there are several, else the seeds.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from forget_jax.factoids.mitigations import LETTERS, NAIVE, Mitigation, parse
+from forget_jax.fleet.paired import Paired, holm, paired
+
+LEARNT = 0.99  # of A after A, below which forgetting is not all that is measured
+ENOUGH = 0.9  # of what naive learns of the last set
+ROOM = (0.02, 0.95)  # of A after the last stage, where arms can differ both ways
+
+
+def last(frame: pd.DataFrame) -> pd.DataFrame:
+    """Set A after the last stage of each sequence."""
+    is_a = (frame["set"] == "A") & frame.after.isin(list(LETTERS))
+    found = frame[is_a].sort_values("after", kind="stable")
+    return found.groupby(["sequence", "arm", "seed"], sort=False, as_index=False).last()
+
+
+def pivot(frame: pd.DataFrame, arm: str, column: str = "exact") -> np.ndarray:
+    """A figure of an arm, clusters x repetitions."""
+    of = frame[frame.arm == arm].pivot(index="sequence", columns="seed", values=column)
+    values: np.ndarray = of.to_numpy(float)
+    return values.T if len(values) == 1 else values
+
+
+def control(done: Sequence[Mitigation]) -> tuple[Mitigation, ...]:
+    """The same steps without the mixed rows."""
+    return tuple(
+        dataclasses.replace(m, mixes=(), steps=m.steps + sum(mix.ratio for mix in m.mixes))
+        for m in done
+    )
+
+
+def comparisons(arms: Sequence[str], stages: int, ratio: float) -> dict[str, list[tuple[str, str]]]:
+    """Which arms are compared, by family; within one, p is corrected.
+
+    Every arm with naive; every arm that mixes with its control of as many steps; and those that mix
+    and do nothing else with those that replay and do nothing else.
+    """
+    done = {arm: parse(arm, stages, ratio) for arm in arms}
+
+    def all_of(test: Callable[[Mitigation], bool], others: Sequence[str]) -> list[str]:
+        plain = {name: f.default for name, f in Mitigation.__dataclass_fields__.items()}
+
+        def only(m: Mitigation) -> bool:
+            return all(getattr(m, n) == v for n, v in plain.items() if n not in others)
+
+        return [a for a in arms if any(map(test, done[a])) and all(map(only, done[a]))]
+
+    mixing = all_of(lambda m: bool(m.mixes), ("mixes",))
+    replaying = all_of(lambda m: 0 < m.replay < 1, ("replay", "redrawn"))
+    controls = {of: arm for arm, of in done.items()}
+    return {
+        "naive": [(a, NAIVE) for a in arms if a != NAIVE and NAIVE in arms],
+        "control": [
+            (a, controls[control(done[a])])
+            for a in arms
+            if any(m.mixes for m in done[a]) and control(done[a]) in controls
+        ],
+        "replay": [(a, b) for a in mixing for b in replaying],
+    }
+
+
+def tests(
+    frame: pd.DataFrame, arms: Sequence[str], stages: int, ratio: float
+) -> dict[tuple[str, str], Paired]:
+    """Every comparison of what is kept of A after the last stage, corrected within its family."""
+    kept, found = last(frame), {}
+    for family in comparisons(arms, stages, ratio).values():
+        results = [paired(pivot(kept, a) - pivot(kept, b)) for a, b in family]
+        for pair, one, p in zip(family, results, holm([r.p for r in results]), strict=True):
+            found[pair] = dataclasses.replace(one, p_holm=p)
+    return found
+
+
+def _unlearnt(frame: pd.DataFrame) -> list[str]:
+    """Arms that keep A by not learning the last set: what they keep says nothing."""
+    newest = frame[(frame["set"] != "A") & (frame["set"] == frame.after)]
+    newest = newest[newest.after == newest.after.max()].groupby("arm", sort=False).exact.mean()
+    if NAIVE not in newest or not newest[NAIVE] > 0:
+        return []
+    few = newest[newest < ENOUGH * newest[NAIVE]]
+    return [
+        "these learn less of the last set, so that what they keep of A is no gain by itself: "
+        + ", ".join(f"{arm} ({share:.0%} of it)" for arm, share in few.items())
+    ] * bool(len(few))
+
+
+def headroom(frame: pd.DataFrame) -> str:
+    """In words, whether arms could differ: A was memorised, and naive keeps some of it."""
+    learnt = frame[(frame.after == "A") & (frame["set"] == "A")].groupby("arm").exact.mean()
+    said = []
+    if len(low := learnt[learnt < LEARNT]):
+        said.append(
+            f"{low.idxmin()} knows {low.min():.1%} of A after A, below {LEARNT:.0%}: train longer "
+            "(epochs) or harder (train.lr)"
+        )
+    said += _unlearnt(frame)
+    naive = last(frame)
+    naive = naive[naive.arm == NAIVE]
+    if len(naive):
+        kept = float(naive.exact.mean())
+        if kept < ROOM[0]:
+            said.append(
+                f"{NAIVE} keeps {kept:.1%} of A: arms can only be told apart above that; a gentler "
+                "last stage (train.lr, epochs, fewer facts) leaves more to tell"
+            )
+        elif kept > ROOM[1]:
+            said.append(f"{NAIVE} keeps {kept:.1%} of A: there is nothing to save")
+        else:
+            said.append(f"{NAIVE} keeps {kept:.1%} of A: there is room both ways")
+    return "; ".join(said)
