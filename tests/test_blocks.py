@@ -13,6 +13,7 @@ from forget_jax import cli
 from forget_jax.associations import matrix
 from forget_jax.commands import config, settings
 from forget_jax.fleet.grid import UNITS
+from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.scaling import tables
 from forget_jax.scoring import disk
 
@@ -93,7 +94,7 @@ def test_every_page_with_python_is_run():
     """`docs/python.md` by tests/api/test_page.py, the others here; diffs by test_extending.py."""
     languages = {p.name: {x for x, _ in FENCED.findall(p.read_text())} for p in PAGES}
     assert {name for name, found in languages.items() if "python" in found} == {
-        *("python.md", "results.md", "associations.md", "scaling.md")
+        *("python.md", "results.md", "associations.md", "scaling.md", "trainers.md")
     }
     assert set.union(*languages.values()) <= {"", "sh", "python", "diff"}
 
@@ -183,6 +184,33 @@ def test_scaling(tmp_path, monkeypatch):
     assert names["points"].attrs["units"]["kl"] == "nats a token"
     assert names["low"] < names["high"] and "multiplicative" in names["held"]
     assert set(names["fits"]) and names["law"].params
+
+
+class Trainer:
+    """What of another trainer the callback asks for."""
+
+    def __init__(self, *given, train_dataset=()):
+        self.callbacks, self.trained = [], False
+
+    def add_callback(self, callback):
+        self.callbacks.append(callback)
+
+    def train(self):
+        self.trained = True
+
+
+def test_trainers(run_of_associate):
+    """What the callback measures in a model is tested in tests/integrations/test_trainer.py."""
+    probes = run_of_associate.parent / "probes"
+    probes.mkdir()
+    texts = pd.DataFrame({"name": EXAMPLES[::8], "text": "zqzqz"})  # 5 tokens, as scored
+    texts.to_json(probes / "probes.jsonl", orient="records", lines=True)
+    given = {"Trainer": Trainer, "trainer": (first := Trainer()), "model": None, "settings": None}
+    given |= {"task_rows": [{"text": "a"}] * 8, "replay_rows": [{"text": "b"}] * 8}
+    given["tokenizer"] = tokenizers.train(["the old sailor paints"], 270)
+    names = run("trainers.md", given)
+    assert first.trained and len(first.callbacks) == 1
+    assert names["trainer"].callbacks == [names["callback"]] and len(names["rows"]) == 8
 
 
 def test_the_site_has_no_dead_link(tmp_path, monkeypatch):
