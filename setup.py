@@ -17,7 +17,12 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["forget_jax", "forget_jax.*"]), *ELSEWHERE],
     package_dir=ELSEWHERE,
-    package_data={"forget_jax": ["report/*.html", "py.typed"]},
+    package_data={
+        "forget_jax": [
+            *("report/*.html", "report/*.css", "report/*.js"),
+            *("commands/golden.json", "py.typed"),
+        ]
+    },
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
@@ -32,6 +37,7 @@ setup(
         "pandas>=2.2",
         "pyarrow>=17.0",
         "ml_collections>=1.1",
+        "pyyaml>=6.0",
         "etils[epath]>=1.12",
         "zarr>=3.0",
         "xarray>=2025.1",
@@ -60,6 +66,7 @@ setup(
         "tensorboard": ["tensorboardX>=2.6"],
         "gcs": ["gcsfs>=2025.1"],
         "gguf": ["gguf>=0.17"],
+        "docs": ["mkdocs>=1.6"],
     },
     entry_points={"console_scripts": ["forget-jax = forget_jax.cli:main"]},
 )

@@ -8,7 +8,7 @@ Then the same protocol at the paper's size (46 × 141,871, synthetic: rank 5 and
 statistics of an 85 × 141,871 matrix. Without `--matrix` (the released OLMo-7B matrix, in
 `../shared/data/matrices/olmo-7b-dolma.json` by default) the first part is synthetic as well.
 `--splits N` adds N random splits of every matrix in that folder, and of ratings like MovieLens's,
-made here: see `splits.py`.
+made here: see `splits.py`. With `--quick` these are five methods and 30 probes.
 """
 
 import functools
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.associations import rank_r2
+from forget_jax.associations.calibration import is_binary
 from forget_jax.associations.evaluation import observed_columns, predict_split
 from forget_jax.associations.matrix import load
 from forget_jax.benchmarks import splits as protocol
@@ -32,6 +33,7 @@ TRAIN = [i for i in range(66) if i not in TEST]
 HERE = pathlib.Path(__file__).resolve().parent
 RELEASED = HERE.parents[1] / "shared" / "data" / "matrices" / "olmo-7b-dolma.json"
 N_KNOWN = 30
+QUICK = ("auto", "mixture", "ALS", "additive", "column mean")  # methods on random splits
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -138,13 +140,18 @@ def theirs(train: np.ndarray, test: np.ndarray, n_seeds: int, sample: int) -> li
     return rows
 
 
-def on_splits(count: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every method on random splits of every matrix: rows of errors, and lines of differences."""
+def on_splits(count: int, quick: bool = False) -> tuple[list[dict[str, Any]], list[str]]:
+    """Methods on random splits of every matrix: rows of errors, and lines of differences.
+
+    `quick` leaves out most methods and numbers of probes.
+    """
+    methods = {name: protocol.METHODS[name] for name in QUICK} if quick else protocol.METHODS
+    counts = (30,) if quick else (10, 30, 50, 100)
     rows: list[dict[str, Any]] = []
     lines = []
     for name, (z_MxN, n_train) in protocol.matrices().items():
         setting = f"{name}, {n_train} of {z_MxN.shape[0]} rows train, {count} splits"
-        errors, tests = protocol.compare(z_MxN, n_train, count)
+        errors, tests = protocol.compare(z_MxN, n_train, count, methods=methods)
         for method, error in errors.items():
             error_G = np.sqrt(error.mean(1))
             rows.append({"system": method, "setting": setting, "rmse": float(error_G.mean())})
@@ -152,7 +159,11 @@ def on_splits(count: int) -> tuple[list[dict[str, Any]], list[str]]:
                 found = protocol.difference(errors["auto"], error, tests)
                 said = ", ".join(f"{over} {_interval(x)}" for over, x in found.items())
                 lines.append(f"{name}: auto - {method}: {said}")
-        for probes, means in protocol.compare_means(z_MxN, n_train, count).items():
+        if is_binary(z_MxN):
+            for kind, brier_G in protocol.compare_probabilities(z_MxN, n_train, count).items():
+                row = {"system": f"probabilities: {kind}", "setting": setting}
+                rows.append(row | {"brier": float(brier_G.mean())})
+        for probes, means in protocol.compare_means(z_MxN, n_train, count, counts).items():
             for estimate, off in means.items():
                 rows.append(
                     {
@@ -161,7 +172,8 @@ def on_splits(count: int) -> tuple[list[dict[str, Any]], list[str]]:
                         "rmse": float(np.sqrt((off**2).mean())),
                     }
                 )
-    for method, error_G in protocol.compare_ratings(count).items():
+    shown = ("auto", "additive") if quick else ("auto", "gaussian", "mixture", "als", "additive")
+    for method, error_G in protocol.compare_ratings(count, shown).items():
         row = {"system": method, "setting": "ratings, 943 × 1682, 6 % known"}
         rows.append(row | {"rmse": float(error_G.mean())})
     return rows, lines
@@ -213,7 +225,7 @@ def run(quick: bool = False, matrix: str | None = None, splits: str = "0") -> di
         }
     )
     if int(splits):
-        more, lines = on_splits(int(splits))
+        more, lines = on_splits(int(splits), quick)
         rows += more
         notes += lines
     notes.append(f"peak memory {peak.resident() / 2**30:.2f} GiB")

@@ -15,7 +15,8 @@ import numpy as np
 import scipy.linalg
 
 from forget_jax.associations import complete, predict_rows
-from forget_jax.associations.evaluation import interval
+from forget_jax.associations.calibration import is_binary
+from forget_jax.associations.evaluation import evaluate, interval
 from forget_jax.associations.matrix import load
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "matrices"
@@ -24,6 +25,7 @@ REPORTING = ("gsm", "ifeval")
 MOST_PROBES = 100
 FOLDS = 5  # of probes, where a mean is corrected by them
 PENALTIES = np.geomspace(1e-3, 1e3, 13)  # of ridge regression, in variances of the features
+BRIER = {"calibrated": "brier", "cut to 0 and 1": "brier_clipped", "base rate": "brier_base"}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "auto": ("auto", {}),
     "mixture": ("mixture", {}),
@@ -80,7 +82,7 @@ def compare(
 
     In a matrix of zeros and ones every method's estimates are cut to between them, as `auto` does.
     """
-    bounds = (0, 1) if np.isin(z_MxN, (0, 1)).all() else (-np.inf, np.inf)
+    bounds = (0, 1) if is_binary(z_MxN) else (-np.inf, np.inf)
     errors: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     tests = []
     for split in range(splits):
@@ -169,7 +171,7 @@ def row_means(
 
 
 def compare_means(
-    z_MxN: np.ndarray, n_train: int, splits: int, counts: Sequence[int] = (10, 30, 50, 100)
+    z_MxN: np.ndarray, n_train: int, splits: int, counts: Sequence[int]
 ) -> dict[int, dict[str, np.ndarray]]:
     """By number of probes and estimate the errors of every test row's mean (splits × T)."""
     found: dict[int, dict[str, np.ndarray]] = {}
@@ -181,6 +183,21 @@ def compare_means(
             rows.append(row_means(z_MxN[train], z_MxN[test], columns))
         found[count] = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return found
+
+
+def compare_probabilities(
+    z_MxN: np.ndarray, n_train: int, splits: int, observed: int = 30
+) -> dict[str, np.ndarray]:
+    """Brier scores of `auto` on a matrix of zeros and ones, for every split.
+
+    Calibrated on train rows left out, as estimates cut to 0 and 1, and of one probability for all.
+    """
+    found = []
+    for split in range(splits):
+        train, test = draw(z_MxN, n_train, split)
+        figures = evaluate(z_MxN, train.tolist(), test.tolist(), observed, [split], ["auto"])
+        found.append([figures["auto"][name] for name in BRIER.values()])
+    return dict(zip(BRIER, np.array(found).T, strict=True))
 
 
 def ratings(
@@ -207,9 +224,7 @@ def ratings(
     return np.clip(np.rint(z), 1, 5).astype(np.float32), known_MxN
 
 
-def compare_ratings(
-    seeds: int, methods: Sequence[str] = ("auto", "gaussian", "mixture", "als", "additive")
-) -> dict[str, np.ndarray]:
+def compare_ratings(seeds: int, methods: Sequence[str]) -> dict[str, np.ndarray]:
     """RMSE of a hidden tenth of the known ratings, for every seed."""
     errors: dict[str, list[float]] = {name: [] for name in methods}
     for seed in range(seeds):

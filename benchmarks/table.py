@@ -22,6 +22,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key: heading, how it
     "first_seconds": ("first step after, s", lambda x: f"{x:,.1f}"),
     "compile_seconds": ("compiling", lambda x: f"{x:,.1f}"),
     "rmse": ("RMSE", lambda x: f"{x:.5f}"),
+    "brier": ("Brier score", lambda x: f"{x:.4f}"),
     "rmse_of_sample": ("RMSE of the sample", lambda x: f"{x:.5f}"),
     "matmul_flops": ("TFLOP/s", lambda x: f"{x / 1e12:,.3f}"),
     "peak_bytes": ("peak memory", lambda x: f"{x / 2**30:.2f} GiB"),

@@ -37,9 +37,12 @@ BOTH = (*TASK_MODULES, *MORE_MODULES), (*TASK_SKILLS, *MORE_SKILLS)
 def get_config(arg: str = "builtin") -> ConfigDict:
     """`builtin`: text that ships with Python; `wide`: 16 such tasks; `empty`: yours to give.
 
-    With `empty` tasks and upstream have no value. `wide` trains longer, so that more is forgotten:
+    With `empty` tasks and upstream have no value; `existing` is for adapters, models or scores that
+    there are, and has the defaults of every field. `wide` trains longer, so that more is forgotten:
     what strategies of replay are compared on.
     """
+    if arg == "existing":
+        return fields(Associate)
     c = small_steps(fields(Associate))
     c.exact_match.max_new_tokens = 512 if arg == "empty" else 32
     if arg == "builtin":
@@ -48,7 +51,7 @@ def get_config(arg: str = "builtin") -> ConfigDict:
         c.tasks, c.upstream = _tasks(*BOTH), _upstream(*BOTH)
         c.train.steps = 64
     elif arg != "empty":
-        raise ValueError("it takes builtin, wide or empty")
+        raise ValueError("it takes builtin, wide, empty or existing")
     return c
 
 

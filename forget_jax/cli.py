@@ -1,31 +1,36 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
     forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
-                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
+                       [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet]
+                       [--print-config] [--dry-run[=DEVICE]] [--help]
 
-Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 130 when interrupted (the
-same command resumes), 1 on an internal error or the loss of another process of the run.
+Exit status 0 on success, 2 on a user's mistake (one line, no traceback), 3 where `check` finds a
+limit passed, 130 when interrupted (the same command resumes), 1 on an internal error or the loss of
+another process of the run.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib.metadata
+import io
 import os
 import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 from forget_jax import distributed, files, stopping
 from forget_jax.errors import UserError, nearest, one_line
 from forget_jax.settings import check
 
 COMMANDS = {
-    "quickstart": "everything below in miniature: offline, five minutes on two cores, one page",
+    "quickstart": "the main stages in miniature: offline, about five minutes, one page",
     "pretrain": "train a tokenizer and a small base model from scratch",
     "finetune": "fine-tune a model on one task, with LoRA or in full",
     "score": "per-example log-likelihoods of a data set under a model and its adapters",
+    "check": "what fine-tunes lost of named sets of examples, against limits, for pipelines",
     "associate": "fine-tune on M tasks, score N upstream examples: the forgetting matrix",
     "probes": "which upstream examples to measure for the next task, and how many",
     "predict": "what a new task will make the model forget, from the scores of its probes",
@@ -38,16 +43,21 @@ COMMANDS = {
     "export": "a merged Hugging Face checkpoint, or a PEFT adapter, from a fine-tune",
     "report": "rebuild report.html from the files of a workdir",
     "bench": "throughput, MFU and peak memory, beside its peers",
+    "doctor": "devices, versions, kernels, caches and a minute of parity: what is broken here",
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
-                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--print-config] [--help]
+                  [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet]
+                  [--print-config] [--dry-run[=DEVICE]] [--help]
        forget-jax --version
 
-NAME is a config of configs/ or the path of a .py file. --distributed joins the processes of one
-run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of process 0, the number
-of processes, and the number of this one from 0. launch/ holds scripts that start them.
---print-config shows the resolved config and runs nothing.
+NAME is a config of configs/ or the path of a .py, .yaml or .json file. --distributed joins the
+processes of one run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of
+process 0, the number of processes, and the number of this one from 0. launch/ holds scripts that
+start them. --quiet says nothing but what went wrong.
+--print-config shows the resolved config and runs nothing. --dry-run says what the run would take of
+memory and FLOPs and what it would write; with a device such as h100:8, or a measured rate in FLOP/s
+such as 9e10, also how many hours. It needs no weights.
 
 Commands (each with --help for its fields and their defaults):
 """
@@ -66,9 +76,11 @@ class Arguments:
     config: str = ""
     workdir: str | None = None
     distributed: str | None = None
-    overrides: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    overrides: list[tuple[str, str | None]] = dataclasses.field(default_factory=list)
     wants_help: bool = False
     wants_config: bool = False
+    quiet: bool = False
+    dry_run: str | None = None
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -84,17 +96,27 @@ def parse(argv: Sequence[str]) -> Arguments:
         if flag in ("-h", "--help"):
             found.wants_help = True
             continue
+        if flag == "--quiet":
+            found.quiet = True
+            continue
         if flag == "--print-config":
             found.wants_config = True
+            continue
+        if flag == "--dry-run" or flag.startswith("--dry-run="):
+            found.dry_run = flag.partition("=")[2]
             continue
         name, equals, value = flag.partition("=")
         known = ("--config", "--workdir", "--distributed")
         if not (name in known or name.startswith("--config.")):
             raise UserError(
                 f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR, "
-                "--config.key=value, --distributed=auto, --print-config or --help"
+                "--config.key=value, --distributed=auto, --quiet, --print-config, --dry-run or "
+                "--help"
             )
         if not equals:
+            if name not in known and (not rest or rest[0].startswith("--")):
+                found.overrides.append((name.removeprefix("--config."), None))  # such as `quick`
+                continue
             if not rest:
                 raise UserError(f"{name} needs a value: {name}=...")
             value = rest.pop(0)
@@ -143,6 +165,13 @@ def _keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+class _Silence(io.TextIOBase):
+    """Takes what is written and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """A command to run: its settings as they were resolved, and where."""
@@ -175,7 +204,8 @@ def resolve(argv: Sequence[str]) -> Request | None:
     from forget_jax.commands import settings as tables
 
     table: Any = tables.TABLES[command]
-    config = tables.as_config(tables.read(table, configs.load(given.config or command))).lock()
+    named = configs.load(given.config or command, command)
+    config = tables.as_config(tables.read(table, named)).lock()
     for key, value in given.overrides:
         configs.override(config, key, value)
     if given.wants_help:
@@ -187,7 +217,18 @@ def resolve(argv: Sequence[str]) -> Request | None:
     if given.wants_config:
         print(files.dump_json(configs.plain(config), indent=1), flush=True)
         return None
+    if given.dry_run is not None:
+        from forget_jax.commands import dry_run
+
+        print(dry_run.plan(command, settings, given.dry_run), flush=True)
+        return None
+    if command == "doctor":  # makes no run, and says itself what is broken
+        with contextlib.suppress(Exception):
+            _setup_jax(given.distributed)
+        return Request(command, settings, given.workdir or "")
     _setup_jax(given.distributed)
+    if given.quiet:  # `main` says what went wrong
+        sys.stderr = cast(TextIO, _Silence())
     workdir = given.workdir
     if workdir is None:
         now = time.strftime("%Y%m%d-%H%M%S")
@@ -222,6 +263,8 @@ class _Ending:
 
     def __exit__(self, kind: Any, e: BaseException | None, trace: Any) -> bool:
         said = ""
+        if distributed.count() == 1:
+            sys.stderr = self.stderr  # which --quiet has turned away
         if e is None:
             return False
         if isinstance(e, UserError):
@@ -252,13 +295,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         _quiet_background()
     with stopping.watched(distributed.who), _Ending() as ending:
         request = resolve(sys.argv[1:] if argv is None else argv)
-        if request is not None:
+        if request is not None and request.command == "doctor":
+            from forget_jax.commands import doctor
+
+            ending.status = doctor.run(request.settings, request.workdir)
+        elif request is not None:
             from forget_jax.commands import driver
 
             stopping.check()  # one that came while libraries were read
             with driver.opened(request.command, request.settings, request.workdir) as run:
                 if run is not None:
                     run.end(run.module.run(run.settings, run.work))
+            ending.status = driver.status(request.command, request.workdir)
     if ending.status and distributed.count() > 1:
         distributed.leave(ending.status)
     if argv is None and distributed.count() == 1:  # several wait for each other

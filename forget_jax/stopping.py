@@ -56,7 +56,7 @@ class _Watch:
                     self._leave()
                 self.number, self.asked = number, time.monotonic()
                 name = signal.Signals(number).name
-                what = "ending at the next place to resume from; once more ends at once"
+                what = "stopping after this step; again to abort"
                 stderr.write(f"{name}: {what}")
 
     def _leave(self) -> None:

@@ -43,6 +43,13 @@ def test_files_are_there(page):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("folder", ["forget_jax", "configs", "benchmarks", "tests"])
+def test_docstrings_and_comments_cite_pages_that_are_there(folder):
+    for file in (ROOT / folder).rglob("*.py"):
+        cited = re.findall(r"docs/\w+\.md|[\w/]+\.md(?= §)", file.read_text())
+        assert [page for page in cited if not (ROOT / page).exists()] == [], file
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())

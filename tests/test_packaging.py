@@ -34,9 +34,11 @@ def test_all_modules_and_templates_are_inside(wheel):
     def of(folder: str, pattern: str) -> set[str]:
         return {str(f.relative_to(ROOT)) for f in (ROOT / folder).rglob(pattern)}
 
-    wanted = of("forget_jax", "*.py") | of("forget_jax/report", "*.html")
+    wanted = of("forget_jax", "*.py")
+    for ending in ("html", "css", "js"):
+        wanted |= of("forget_jax/report", f"*.{ending}")
     wanted |= {f"forget_jax/{name}" for name in of("configs", "*.py") | of("benchmarks", "*.py")}
-    wanted |= {"forget_jax/py.typed"}
+    wanted |= {"forget_jax/py.typed", "forget_jax/commands/golden.json"}
     assert wanted == {name for name in wheel if name.startswith("forget_jax/")}
 
 
@@ -45,6 +47,9 @@ def test_from_any_folder(tmp_path):
     code = "import forget_jax.configs.score, forget_jax.benchmarks.table; import sys; "
     code += "assert not {'configs', 'benchmarks'} & set(sys.modules)"
     path = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    for name in ("configs", "benchmarks"):  # the folder's own, which are nobody's business here
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit(3)")
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, check=True)
     command = [sys.executable, "-m", "forget_jax", "bench", "--config=bench:score", "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True)

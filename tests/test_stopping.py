@@ -66,7 +66,7 @@ def test_inside_a_callback_of_the_garbage_collector(number):
     assert status == 130 and "ignored" not in err
     name = signal.Signals(number).name
     assert err.splitlines() == [
-        f"{name}: ending at the next place to resume from; once more ends at once",
+        f"{name}: stopping after this step; again to abort",
         f"stopped by {name}",
     ]
 

@@ -13,8 +13,6 @@ from forget_jax.associations import matrix
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import PathLike
 
-UNITS = {"nll": "nats/token", "exact_match": "1"}
-
 
 def complete(
     z: xr.DataArray | PathLike, method: str = "mixture", *, seed: int = 0, **options: Any
@@ -102,7 +100,7 @@ def _labelled(z: xr.DataArray | PathLike) -> xr.DataArray:
     """A matrix over `task` and `example`, each name once."""
     if isinstance(z, str | os.PathLike):
         held = matrix.load(z)
-        attrs = {"units": UNITS.get(held.metric, ""), "metric": held.metric}
+        attrs = {"units": matrix.UNITS.get(held.metric, ""), "metric": held.metric}
         coords: dict[str, Any] = {
             "task": np.array(held.tasks, object),
             "example": np.array(held.examples, object),

@@ -32,7 +32,8 @@ from forget_jax.scoring.table import NLL, Table
 from forget_jax.training.loop import Failure, Listener, Recipe, train
 from forget_jax.training.settings import Train
 
-OF_A_FOLDER = ("save_every", "trace", "trace_steps", "tensorboard")  # settings of a command's run
+# Settings of a command's run.
+OF_A_FOLDER = ("save_every", "trace", "trace_steps", "tensorboard", "wandb")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,3 +107,29 @@ def check_rank(rank: int, n_rows: int, n_columns: int) -> None:
         raise UserError(
             f"rank {rank} does not fit {n_rows} known rows × {n_columns} columns: take 1 to {most}"
         )
+
+
+def as_side(side: Sequence[Any], n_columns: int, method: str) -> list[np.ndarray]:
+    """Kinds of features of the columns, each p × N float32 of mean 0 and deviation 1.
+
+    A feature that does not vary is left out.
+
+    Raises:
+      UserError: a method that takes none, another number of columns, or features that are not
+        finite numbers.
+    """
+    if side and method != "auto":
+        raise UserError(f"{method} takes no features of the columns: use auto, or give none")
+    kinds = []
+    for number, kind in enumerate(side):
+        kind_pxN = np.atleast_2d(np.asarray(kind, np.float64))
+        if kind_pxN.ndim != 2 or kind_pxN.shape[1] != n_columns:
+            raise UserError(
+                f"features {number} of the columns are {kind_pxN.shape}, not features × {n_columns}"
+            )
+        if not np.isfinite(kind_pxN).all():
+            raise UserError(f"features {number} of the columns hold entries that are not finite")
+        kind_pxN = kind_pxN[[not is_constant(f) for f in kind_pxN]]
+        off = kind_pxN - kind_pxN.mean(1, keepdims=True)
+        kinds.append((off / off.std(1, keepdims=True)).astype(np.float32))
+    return kinds

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from forget_jax.associations import checks, metrics
-from forget_jax.associations.completion import predict_rows
+from forget_jax.associations import calibration, checks, metrics
+from forget_jax.associations.completion import METHODS, predict_left_out, predict_rows
 from forget_jax.errors import UserError
 
 Settings = Mapping[str, Any]
+FEWEST = 4  # train rows, to calibrate probabilities on
+DRAWS = 4  # of known columns for each of them
 
 
 def observed_columns(n_columns: int, n_observed: int, seeds: Sequence[int]) -> np.ndarray:
@@ -110,8 +112,14 @@ def evaluate(
     Returns:
       For each method, the mean over seeds of every metric of `metrics.score`, the standard
       deviation over seeds as `<metric>_std`, each seed's value under `per_seed`, `settings`, and
-      `seconds` (wall, compilation included). An entry counts as forgotten above 0, or above 0.5 in
-      a matrix of zeros and ones.
+      `seconds` (wall, compilation included), and `k`, and each test task's mean over
+      seeds as `precision_at_k_by_task`. An entry counts as forgotten above 0.
+
+      In a matrix of zeros and ones it does so above 0.5, and with four train rows or more there are
+      probabilities, calibrated on train rows left out: `brier` is their score (a metric), and
+      `reliability` as `calibration.reliability` has it; `brier_clipped` is the score of the
+      estimates as they are, cut to 0 and 1, `brier_base` that of the share of ones in the train
+      rows.
 
     Raises:
       UserError: rows outside the matrix or in both splits, too many observed entries, no entry left
@@ -130,29 +138,50 @@ def evaluate(
                 "entries of the test rows, so none is left to score: observe fewer"
             )
     k = max(min(k, (train_MxN.shape[1] - n_observed) // 2), 1)
-    binary = all(_is_binary(row_N) for rows in (train_MxN, test_TxN) for row_N in rows)
+    binary = calibration.is_binary(train_MxN) and calibration.is_binary(test_TxN)
     if not isinstance(methods, Mapping):
         methods = {name: {} for name in methods}
     results = {}
+    truth_GxTxN = np.repeat(test_TxN[None], len(seeds), 0)
+    np.put_along_axis(truth_GxTxN, columns_GxS[:, None, :], np.nan, 2)
     for label, settings in methods.items():
         options = {name: value for name, value in settings.items() if name != "method"}
+        method = settings.get("method", label)
         start = time.perf_counter()
-        predicted = predict_split(
-            train_MxN, test_TxN, columns_GxS, seeds, settings.get("method", label), options
-        )
+        predicted = predict_split(train_MxN, test_TxN, columns_GxS, seeds, method, options)
         seconds = time.perf_counter() - start
-        rows = []
-        for columns_S, predicted_TxN in zip(columns_GxS, predicted, strict=True):
-            truth_TxN = test_TxN.copy()
-            truth_TxN[:, columns_S] = np.nan
-            rows.append(metrics.score(truth_TxN, predicted_TxN, 0.5 if binary else 0.0, k))
-        results[label] = summarise(rows) | {"settings": dict(settings), "seconds": seconds}
+        probability = None
+        if binary and len(train_MxN) >= FEWEST and np.isfinite(predicted).all():
+            probability = _calibrated(train_MxN, n_observed, method, options).of(predicted)
+        rows, shares = [], []
+        for seed, truth_TxN in enumerate(truth_GxTxN):
+            row = metrics.score(truth_TxN, predicted[seed], 0.5 if binary else 0.0, k)
+            shares.append(metrics.precision_at(truth_TxN, predicted[seed], k))
+            if probability is not None:
+                row["brier"] = calibration.brier(probability[seed], truth_TxN)
+            rows.append(row)
+        found = summarise(rows) | {"settings": dict(settings), "seconds": seconds}
+        found |= {"k": k, "precision_at_k_by_task": np.mean(shares, 0).tolist()}
+        if probability is not None:
+            found["brier_clipped"] = calibration.brier(np.clip(predicted, 0, 1), truth_GxTxN)
+            found["brier_base"] = calibration.brier(np.nanmean(train_MxN), truth_GxTxN)
+            found["reliability"] = calibration.reliability(probability, truth_GxTxN)
+        results[label] = found
     return results
 
 
-def _is_binary(row_N: np.ndarray) -> bool:
-    """Whether all known entries are 0 or 1."""
-    return bool(((row_N == 0) | (row_N == 1) | np.isnan(row_N)).all())
+def _calibrated(
+    train_MxN: np.ndarray, n_observed: int, method: str, options: Settings
+) -> calibration.Calibration:
+    """From every train row, left out and estimated from `n_observed` of its entries."""
+    # Draws of their own, beyond any small seeds.
+    draws = DRAWS if METHODS[method].extend is not None else 1
+    columns_DxS = observed_columns(train_MxN.shape[1], n_observed, range(40_000, 40_000 + draws))
+    value_MxDxN = predict_left_out(train_MxN, columns_DxS, method, **options)
+    truth_MxDxN = np.repeat(train_MxN[:, None], draws, 1)
+    np.put_along_axis(truth_MxDxN, columns_DxS[None], np.nan, 2)
+    known = ~np.isnan(truth_MxDxN) & np.isfinite(value_MxDxN)
+    return calibration.fitted(value_MxDxN[known], truth_MxDxN[known])
 
 
 def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 A zarr store is an xarray data set with the variable `forgetting` over the dimensions `task` and
 `example`, whose string coordinates name them; `source` (optional) says where each example is from,
-the variable's attribute `metric` (optional) what was measured.
+the variable's attribute `metric` (optional) what was measured. `xarray.open_zarr(path)` opens what
+`save` writes; its attributes say units, base and version.
 """
 
 import collections
 import dataclasses
+import importlib.metadata
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from forget_jax.associations import checks, matrix_files
 from forget_jax.errors import UserError
 
 MOST_SOURCES = 1000  # with means of their own
+UNITS = {"nll": "nats/token", "exact_match": "1"}  # of an entry, by what was measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +135,11 @@ def load(path: files.PathLike) -> Matrix:
         raise UserError(f"{path} does not fit into memory") from e
 
 
-def save(path: files.PathLike, matrix: Matrix) -> None:
+def save(path: files.PathLike, matrix: Matrix, base: str = "") -> None:
     """Writes a matrix as a zarr store, replacing what is there; of many processes only the first.
+
+    Args:
+      base: the model that was fine-tuned, for the file's attributes; empty where it has no name.
 
     Raises:
       UserError: not a .zarr path, or the disk refuses.
@@ -150,11 +157,18 @@ def save(path: files.PathLike, matrix: Matrix) -> None:
     }
     if matrix.sources:
         coordinates["source"] = ("example", np.array(matrix.sources, object))
-    attributes = {"metric": matrix.metric} if matrix.metric else {}
+    attributes = {"long_name": "forgetting"}
+    if matrix.metric:
+        attributes |= {"metric": matrix.metric, "units": UNITS.get(matrix.metric, "")}
     forgetting = (("task", "example"), matrix.z_MxN, attributes)
-    data = xr.Dataset({"forgetting": forgetting}, coordinates)
+    made = {"forget_jax": importlib.metadata.version("forget-jax")}
+    if base:
+        made["base"] = base
+    data = xr.Dataset({"forgetting": forgetting}, coordinates, made)
     encoding = {name: {"compressors": (ZstdCodec(), Crc32cCodec())} for name in data.variables}
     try:
-        data.to_zarr(os.fspath(path), mode="w", consolidated=False, encoding=encoding)
+        with warnings.catch_warnings():  # not in zarr 3's specification yet; xarray looks for it
+            warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+            data.to_zarr(os.fspath(path), mode="w", consolidated=True, encoding=encoding)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e}") from e

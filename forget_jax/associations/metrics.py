@@ -48,20 +48,28 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(above / (n_positive * n_negative))
 
 
-def precision_at(truth_TxN: np.ndarray, score_TxN: np.ndarray, k: int) -> float:
-    """Share of each row's k highest scored entries that are among its k highest, over rows.
+def precision_at(truth_TxN: np.ndarray, score_TxN: np.ndarray, k: int) -> np.ndarray:
+    """Share of each row's k highest scored entries that are among its k highest (T).
 
-    Entries that are NaN in `truth_TxN` are not scored; rows with fewer than 2 k are left out.
+    Entries as high as the k-th count among these, but the row's lowest never do: of zeros and ones
+    it is the share of ones. Entries that are NaN in `truth_TxN` are not scored; rows with fewer
+    than 2 k of them, or with one value alone, are NaN.
     """
-    shares = []
-    for truth_N, score_N in zip(truth_TxN, score_TxN, strict=True):
-        scored = np.flatnonzero(~np.isnan(truth_N))
-        if scored.size < 2 * k:
+    shares_T = np.full(len(truth_TxN), np.nan)
+    for i, (truth_N, score_N) in enumerate(zip(truth_TxN, score_TxN, strict=True)):
+        truth, found = (x[~np.isnan(truth_N)] for x in (truth_N, score_N))
+        if truth.size < 2 * k or truth.min() == truth.max():
             continue
-        top = np.argpartition(-truth_N[scored], k - 1)[:k]
-        chosen = np.argpartition(-score_N[scored], k - 1)[:k]
-        shares.append(np.intersect1d(top, chosen).size / k)
-    return float(np.mean(shares)) if shares else float("nan")
+        kth = np.partition(truth, -k)[-k]
+        high = (truth >= kth) & (truth > truth.min())
+        shares_T[i] = high[np.argpartition(-found, k - 1)[:k]].mean()
+    return shares_T
+
+
+def _mean(x_T: np.ndarray) -> float:
+    """Of what is not NaN; NaN where nothing is."""
+    known = x_T[~np.isnan(x_T)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def score(
@@ -91,18 +99,17 @@ def score(
     precision = hits / called.sum() if called.any() else 0.0
     recall = hits / positive.sum() if positive.any() else 0.0
     correlation = pearson(ranks(truth_TxN), ranks(np.where(scored, predicted_TxN, np.nan)))
-    known = correlation[~np.isnan(correlation)]
     some = scored.any(-1)
     row_error_T = error[some].sum(-1) / scored[some].sum(-1)
     found = {
         "rmse": float(np.sqrt((error**2).sum() / count)),
         "mae": float(np.abs(error).sum() / count),
-        "spearman": float(known.mean()) if known.size else float("nan"),
+        "spearman": _mean(correlation),
         "f1": 2 * hits / max(int(positive.sum() + called.sum()), 1),
         "precision": float(precision),
         "recall": float(recall),
         "auc": area_under_curve(predicted_TxN[scored], positive),
-        "precision_at_k": precision_at(truth_TxN, predicted_TxN, k),
+        "precision_at_k": _mean(precision_at(truth_TxN, predicted_TxN, k)),
         "row_mean_error": float(np.sqrt(np.mean(row_error_T**2))),
     }
     assert tuple(found) == METRICS

@@ -4,20 +4,21 @@ What the train rows say is computed once (`fit_predictor`); a new row (`predict_
 small solve and one product with the columns. The intervals' width is calibrated on train rows, each
 predicted from the others: the share of their entries decides, not the Gaussian quantile. Rows'
 deviations differ less than the model has it; by how much, these rows tell. So are the intervals of
-means over groups of examples calibrated: there each held-out row counts once.
+means over groups of examples calibrated: there each held-out row counts once. Of entries that are
+zeros and ones the same rows say how probable a one is.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.associations import checks, evaluation, intervals
-from forget_jax.associations.completion import METHODS, complete, mixture, resolve
+from forget_jax.associations import calibration, checks, evaluation, intervals
+from forget_jax.associations.completion import METHODS, auto, complete, mixture, resolve
 from forget_jax.errors import UserError
 
 FEWEST = 4  # train rows
@@ -39,6 +40,9 @@ class Predictor:
       rmse: of entries of the train rows, each predicted from the others.
       groups_GxN: boolean, the columns of each group of which means are wanted.
       width_G: half width of a mean's interval, in mean deviations of what is not measured of it.
+      probability: of a matrix of zeros and ones, what estimates are turned into; else None.
+      judged: how good such probabilities were on the train rows left out; else None.
+      side: by kind of features, the share of the weight that estimates by them have.
     """
 
     fitted: Fitted
@@ -49,6 +53,9 @@ class Predictor:
     rmse: float
     groups_GxN: np.ndarray
     width_G: np.ndarray
+    probability: calibration.Calibration | None = None
+    judged: calibration.Judged | None = None
+    side: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +66,14 @@ class PredictedRow:
       mean_N: float32, in the unit of the matrix; probed entries are predicted too, not copied.
       low_N, high_N: ends of the interval of every entry.
       deviation_N: of every entry by the model, levelled; intervals are some times as wide.
+      probability_N: of being 1, in a matrix of zeros and ones; else None.
     """
 
     mean_N: np.ndarray
     low_N: np.ndarray
     high_N: np.ndarray
     deviation_N: np.ndarray
+    probability_N: np.ndarray | None = None
 
 
 @functools.partial(jax.jit, static_argnames="method")
@@ -80,9 +89,9 @@ def row_and_deviation(
 
 
 @functools.partial(jax.jit, static_argnames="method")
-def _prepare(method: str, options: Any, z_MxN: jax.Array) -> Any:
+def _prepare(method: str, options: Any, z_MxN: jax.Array, side: Any = ()) -> Any:
     prepare: Any = METHODS[method].prepare
-    return prepare(z_MxN, options)
+    return prepare(z_MxN, options, side) if side else prepare(z_MxN, options)
 
 
 @functools.partial(jax.jit, static_argnames="method")
@@ -92,7 +101,11 @@ def _again(method: str, options: Any, state: Any, z_MxN: jax.Array) -> Any:
 
 
 def _fit(
-    z_MxN: np.ndarray, method: str, given: dict[str, Any], whole: Fitted | None = None
+    z_MxN: np.ndarray,
+    method: str,
+    given: dict[str, Any],
+    whole: Fitted | None = None,
+    side: Any = (),
 ) -> Fitted:
     """What predicts from some train rows; what is slow to choose is kept of `whole`, of all."""
     z = jnp.asarray(z_MxN)
@@ -103,7 +116,7 @@ def _fit(
     if whole is not None and METHODS[method].again is not None:
         return method, whole[1], _again(method, whole[1], whole[2], z), spread
     options = resolve(method, given, *z_MxN.shape)[1]
-    return method, options, _prepare(method, options, z), spread
+    return method, options, _prepare(method, options, z, side), spread
 
 
 def fit_predictor(
@@ -128,7 +141,8 @@ def fit_predictor(
       columns: numbers of the columns that will be known, where that is settled: intervals are then
         calibrated for these and not for random draws.
       groups: boolean masks of columns, of whose means `means.predict_means` will give intervals.
-      **options: settings of the method.
+      **options: settings of the method; and of `auto`, as `side`, what it may know of the columns
+        beside: by name of the kind its features, p × N numbers.
 
     Returns:
       What `predict_row` takes. It costs M small decompositions, once.
@@ -145,6 +159,8 @@ def fit_predictor(
     if method in METHODS and METHODS[method].extend is None:
         able = ", ".join(name for name, one in METHODS.items() if one.extend is not None)
         raise UserError(f"{method} fits every row anew; rows with intervals take {able}")
+    side: Mapping[str, Any] = options.pop("side", {})
+    binary = calibration.is_binary(train_MxN)
     missing_MxN = np.isnan(train_MxN)
     if missing_MxN.any():
         given = options if method == "mixture" else {}
@@ -156,13 +172,16 @@ def fit_predictor(
         columns_GxS = checks.as_rows(columns, n, "the columns that will be known")[None]
     if method == "auto":
         options = {"probes": columns_GxS.shape[1]} | options
-    whole = _fit(train_MxN, method, options)
+    kinds = checks.as_side(tuple(side.values()), n, method)
+    whole = _fit(train_MxN, method, options, side=tuple(map(jnp.asarray, kinds)))
     groups_GxN = np.array(groups, bool).reshape(len(groups), n)
     widths: list[np.ndarray] = []
     squares, ratios, deviations = [], [], []
+    value_MxDxN = np.zeros((len(train_MxN), len(columns_GxS), n) if binary else 0, np.float32)
+    truth_MxDxN = np.full(value_MxDxN.shape, np.nan, np.float32)
     for i, row_N in enumerate(train_MxN):
         fitted = _fit(np.delete(train_MxN, i, 0), method, options, whole)
-        for columns_S in columns_GxS:
+        for draw, columns_S in enumerate(columns_GxS):
             mean_N, deviation_N = map(
                 np.asarray, row_and_deviation(*fitted, columns_S, row_N[columns_S])
             )
@@ -174,6 +193,9 @@ def fit_predictor(
             widths.append(width_N[left_N])
             squares.append(error_N[left_N] ** 2)
             deviations.append(deviation_N)
+            if binary:
+                value_MxDxN[i, draw] = mean_N
+                truth_MxDxN[i, draw, left_N] = row_N[left_N]
             among = groups_GxN & left_N
             ratio_G = np.abs(among @ error_N) / np.maximum(among @ deviation_N, 1e-30)
             ratios.append(np.where(among.any(1), ratio_G, np.nan))
@@ -184,7 +206,17 @@ def fit_predictor(
         raise UserError("no interval can be given: no prediction of the train rows is finite")
     error = float(np.sqrt(np.concatenate(squares).mean()))
     width_G = intervals.of_means(np.array(ratios) / factor_K[:, None], coverage, len(train_MxN))
-    return Predictor(whole, width, levelling, coverage, n, error, groups_GxN, width_G)
+    found = Predictor(whole, width, levelling, coverage, n, error, groups_GxN, width_G)
+    if side:
+        shares = dict(zip(side, auto.side_weights(whole[2]), strict=True))
+        found = dataclasses.replace(found, side=shares)
+    if not binary:
+        return found
+    return dataclasses.replace(
+        found,
+        probability=calibration.fitted(value_MxDxN, truth_MxDxN),
+        judged=calibration.judged(value_MxDxN, truth_MxDxN),
+    )
 
 
 def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow:
@@ -206,4 +238,5 @@ def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow
     mean_N, deviation_N = map(np.asarray, row_and_deviation(*predictor.fitted, columns_S, values_S))
     deviation_N = predictor.levelling.of(deviation_N) * deviation_N
     half_N = predictor.width * deviation_N
-    return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N, deviation_N)
+    probability_N = predictor.probability.of(mean_N) if predictor.probability else None
+    return PredictedRow(mean_N, mean_N - half_N, mean_N + half_N, deviation_N, probability_N)

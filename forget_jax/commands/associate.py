@@ -1,27 +1,31 @@
 """`forget-jax associate`: M tasks fine-tuned together, N upstream examples scored, the matrix."""
 
 import dataclasses
+import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from forget_jax.associations import improved
 from forget_jax.associations import summary as figures
 from forget_jax.associations.matrix import Matrix, save
-from forget_jax.commands import matrices, values
+from forget_jax.commands import existing, matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Associate
 from forget_jax.commands.summaries import Associate as Summary
-from forget_jax.commands.summaries import Failed, OverContext
+from forget_jax.commands.summaries import Failed, OverContext, Training
 from forget_jax.data import reading
 from forget_jax.data.examples import Example
-from forget_jax.data.reading import Reader, Texts
+from forget_jax.data.reading import Reader, Texts, whole
 from forget_jax.errors import UserError
 from forget_jax.fleet import cells as grids
 from forget_jax.fleet import tasks
 from forget_jax.fleet.cells import BASE, Cell
 from forget_jax.fleet.fleet import Fleet, Scored, tasks_together, train_and_score
+from forget_jax.lm.cost import peak
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring import recite
 from forget_jax.scoring.likelihood import nll_mean
@@ -50,9 +54,15 @@ class Measured:
 
 def check(settings: Associate) -> None:
     """Refuses tasks that cannot be told apart."""
+    if existing.given(settings):
+        existing.check(settings)
+        return
     names = reading.task_names(settings.tasks)
     if not names:
-        raise UserError("config.tasks names no task")
+        raise UserError(
+            "config.tasks names no task; give tasks to train, or adapters, models or scores of "
+            "fine-tunes that exist"
+        )
     if not settings.upstream:
         raise UserError("no data set is named; give upstream")
     grids.check_names(names)
@@ -68,6 +78,8 @@ def _grid(settings: Associate, names: Sequence[str]) -> list[dict[str, str | int
 
 def run(settings: Associate, work: Workdir) -> Ended:
     """Measures the forgetting matrix; resumes."""
+    if existing.given(settings):
+        return _existing(settings, work)
     count = len(settings.tasks) + min(settings.repeat_tasks, len(settings.tasks))
     fleet, reader = values.fleet(settings, work, count)
     names = reading.task_names(settings.tasks)
@@ -91,7 +103,29 @@ def run(settings: Associate, work: Workdir) -> Ended:
     measured = _nll(done.table) if recited is None else _mistakes(recited)
     over = {name: of.over_context for name, of in texts.items()}
     over["upstream"] = upstream.over_context
-    return _finish(settings, fleet, grid, examples, measured, done, over)
+    left = [cell for cell in grid if cell.name not in done.failed]
+    rows = Rows(
+        names=[cell.name for cell in left if cell.at["seed"] == 0],
+        again={str(cell.at["task"]): cell.name for cell in left if cell.at["seed"] == 1},
+        training=values.training(work.metrics.stage("associate")),
+        useful_fraction=done.useful_fraction,
+        failed={name: Failed(**why._asdict()) for name, why in done.failed.items()},
+    )
+    return _finish(settings, work, rows, examples, measured, done.table.sel(model=BASE), over)
+
+
+def _existing(settings: Associate, work: Workdir) -> Ended:
+    """The matrix of fine-tunes that are given; nothing is trained."""
+    found = existing.found(settings, work)
+    base_N = (found.base[NLL] / found.base.tokens).values
+    names = [str(name) for name in found.z.task.values]
+    loss = {BASE: base_N} | dict(zip(names, base_N + found.z.values, strict=True))
+    if settings.scores and any(whole(e) for e in found.examples):
+        matrices.keep_examples(work.path, found.examples)
+    untrained = Training(**dict.fromkeys(RATES, math.nan), peak_memory=peak.memory(), steps=0)
+    rows = Rows(names, {}, untrained, None, {})
+    measured = Measured(loss, np.arange(len(base_N)))
+    return _finish(settings, work, rows, found.examples, measured, found.base, found.over_context)
 
 
 def _cells(settings: Associate, texts: dict[str, Texts]) -> list[Cell]:
@@ -159,29 +193,60 @@ def _mistakes(recited: Recited) -> Measured:
     )
 
 
+RATES = (
+    *("loss_first", "loss_last", "tokens_per_second", "real_tokens", "flops_per_second", "mfu"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows of the matrix and how they were made.
+
+    Attributes:
+      names: of the models.
+      again: by task, the model of a second seed.
+      training: its headline figures; NaN where nothing was trained.
+      useful_fraction: as in the summary.
+      failed: tasks that are left out.
+    """
+
+    names: list[str]
+    again: dict[str, str]
+    training: Training
+    useful_fraction: float | None
+    failed: dict[str, Failed]
+
+
 def _finish(
     settings: Associate,
-    fleet: Fleet,
-    grid: Sequence[Cell],
+    work: Workdir,
+    rows: Rows,
     examples: Sequence[Example],
     measured: Measured,
-    done: Scored,
+    base: xr.Dataset,
     over: dict[str, dict[str, int]],
 ) -> Ended:
     """The matrix, its statistics and the summary."""
-    work, left = fleet.work, [cell for cell in grid if cell.name not in done.failed]
-    first = [cell for cell in left if cell.at["seed"] == 0]
-    again = {str(cell.at["task"]): cell.name for cell in left if cell.at["seed"] == 1}
-    names, columns = [cell.name for cell in first], [examples[j] for j in measured.columns]
-    z_MxN = measured.z(names)
-    matrix = Matrix(
-        z_MxN,
-        tuple(names),
-        tuple(e.name for e in columns),
-        tuple(e.source for e in columns),
-        settings.metric,
-    )
-    save(work / "forgetting.zarr", matrix)
+    names, again = rows.names, rows.again
+
+    def matrix_of(measured: Measured) -> Matrix:
+        columns = [examples[j] for j in measured.columns]
+        sources = tuple(e.source for e in columns)
+        named = sources if any(sources) else ()
+        examples_ = tuple(e.name for e in columns)
+        return Matrix(measured.z(names), tuple(names), examples_, named, settings.metric)
+
+    matrix = matrix_of(measured)
+    lost = improved.improved(matrix)
+    if lost and settings.leave_improved:
+        kept_J = improved.columns_without(matrix, lost)
+        measured = dataclasses.replace(measured, columns=measured.columns[kept_J])
+    left_out = len(matrix.examples) - len(measured.columns)
+    if said := improved.line(lost, left_out > 0):
+        print(said, file=sys.stderr)
+    matrix = matrix_of(measured)
+    z_MxN = np.asarray(matrix.z_MxN)
+    save(work / "forgetting.zarr", matrix, settings.model.path)
     known = np.isfinite(z_MxN)
     if not known.any():
         raise UserError(
@@ -189,14 +254,12 @@ def _finish(
             "every fine-tune gives no numbers"
         )
     twice = [name for name in names if name in again]
-    assert done.table is not None
-    base = done.table.sel(model=BASE)
     statistics = figures.statistics(z_MxN, settings.r2_ranks, settings.metric == "exact_match")
     agree = figures.retest(measured.z(twice), measured.z([again[name] for name in twice]))
     summary = Summary(
         metric=settings.metric,
         tasks=len(names),
-        examples=len(columns),
+        examples=len(measured.columns),
         mean_z=float(z_MxN[known].mean()),
         share_positive=float((z_MxN[known] > 0).mean()),
         mean_z_by_task={
@@ -207,11 +270,13 @@ def _finish(
         test_retest=agree["test_retest"],
         seed_rmse=agree["seed_rmse"],
         missing=int((~known).sum()),
+        improved=lost,
+        columns_improved=left_out,
         **measured.figures,
-        training=values.training(work.metrics.stage("associate")),
+        training=rows.training,
         base_nll_mean=nll_mean(base[NLL].values, base.tokens.values),
-        useful_fraction=done.useful_fraction,
-        failed={name: Failed(**why._asdict()) for name, why in done.failed.items()},
+        useful_fraction=rows.useful_fraction,
+        failed=rows.failed,
         over_context={name: OverContext(**counts) for name, counts in over.items()},
         seconds=work.seconds(),
     )
@@ -222,6 +287,6 @@ def _finish(
     )
     return Ended(
         summary,
-        f"{len(names)} x {len(columns)} matrix: mean z {summary.mean_z:.3f} {unit}, "
+        f"{len(names)} x {len(measured.columns)} matrix: mean z {summary.mean_z:.3f} {unit}, "
         f"{summary.share_positive:.0%} above zero{simple}",
     )

@@ -1,15 +1,19 @@
 """Configs: loading `configs/NAME.py`, typed dotted overrides, and the list of fields for --help."""
 
+import ast
 import csv
 import importlib
 import importlib.util
 import math
 import pkgutil
+import warnings
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from forget_jax.commands import config_file
 from forget_jax.errors import UserError, nearest
 from forget_jax.files import Path
 from forget_jax.settings import WHOLE, is_text, rule, shown
@@ -17,12 +21,20 @@ from forget_jax.settings import WHOLE, is_text, rule, shown
 DEEPEST = 20  # sections within sections
 
 
-def load(name: str) -> ConfigDict:
-    """The locked config of `NAME[:arg]` in configs/ or of `PATH.py[:arg]`.
+def load(name: str, command: str = "") -> ConfigDict:
+    """The locked config of `NAME[:arg]` in configs/, of `PATH.py[:arg]` or of a YAML or JSON file.
+
+    Args:
+      command: whose defaults a YAML or JSON file differs from.
 
     Raises:
       UserError: no such config, or one that fails, does not take the argument or gives no config.
     """
+    if command and is_text(name) and config_file.is_one(name):
+        config = load(command)
+        for key, value in config_file.fields(name, command).items():
+            override(config, key, value)
+        return config
     name, colon, arg = name.partition(":")
     if not is_text(name):
         raise UserError(f"--config={shown(name)} holds characters that no path has")
@@ -34,7 +46,7 @@ def load(name: str) -> ConfigDict:
         if name not in known:
             raise UserError(
                 f"no config named {shown(name)}{nearest(name, known)}; there are "
-                f"{', '.join(known)}, or give the path of a .py file"
+                f"{', '.join(known)}, or give the path of a .py, .yaml or .json file"
             )
         module = importlib.import_module(f"forget_jax.configs.{name}")
     if not hasattr(module, "get_config"):
@@ -112,10 +124,13 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def override(config: ConfigDict, key: str, text: str) -> None:
+def override(config: ConfigDict, key: str, given: str | Sequence[str] | None) -> None:
     """Sets one field from the command line, as the type its default has.
 
-    Sequences are given by commas; an element that holds a comma is put in double quotes.
+    Args:
+      given: its text; of a sequence, elements between commas (one that holds a comma in double
+        quotes) or a list as Python writes it; or the elements' texts. None: the field's name alone,
+        which sets one of true or false to true.
 
     Raises:
       UserError: an unknown key (names the closest) or a value of the wrong type.
@@ -126,12 +141,18 @@ def override(config: ConfigDict, key: str, text: str) -> None:
             f"no config field {shown(key)}{nearest(key, fields)}; see --help for all fields"
         )
     old = fields[key]
+    if given is None:
+        if not isinstance(old, bool):
+            raise UserError(f"--config.{key} needs a value: --config.{key}=...")
+        given = "true"
     if isinstance(old, tuple):
-        parts = _elements(key, text)
+        parts = _elements(key, given) if isinstance(given, str) else given
         like = old[0] if old else ""
         new: Any = tuple(_parse(key, part, like) for part in parts)
+    elif isinstance(given, str):
+        new = _parse(key, given, old)
     else:
-        new = _parse(key, text, old)
+        raise UserError(f"config.{key} takes one value, not a list")
     node = config
     *path, last = key.split(".")
     for part in path:
@@ -139,12 +160,30 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     node[last] = new
 
 
-def _elements(key: str, text: str) -> list[str]:
-    """What stands between commas."""
+def _elements(key: str, text: str) -> Sequence[str]:
+    """What stands between commas, or in a list as Python writes it."""
+    listed = _literal(text)
+    if listed is not None:
+        return listed
     try:
         return [x for row in csv.reader([text], skipinitialspace=True) for x in row]
     except csv.Error as e:  # a line's end within, or an element of over 131,072 characters
         raise UserError(f"config.{key} takes elements between commas: {e}") from e
+
+
+def _literal(text: str) -> list[str] | None:
+    """The elements of `("a", "b")` or `[1, 4]` as texts; None where the text is no such list."""
+    text = text.strip()
+    if (text[:1], text[-1:]) not in (("(", ")"), ("[", "]")):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of escapes that are none
+            held = ast.literal_eval(text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    held = list(held) if isinstance(held, list | tuple) else [held]
+    return [str(x) for x in held] if all(isinstance(x, str | int | float) for x in held) else None
 
 
 def _parse(key: str, text: str, like: Any) -> Any:
@@ -160,16 +199,27 @@ def _parse(key: str, text: str, like: Any) -> Any:
         raise UserError(f"config.{key} takes true or false, not {shown(text)}")
     if isinstance(like, int | float):
         whole = isinstance(like, int)
-        kind, article = (int, "a whole number") if whole else (float, "a number")
+        article = "a whole number" if whole else "a number"
         try:
-            value = kind(text)
+            value = _whole(text) if whole else float(text)
             if abs(value) <= WHOLE if whole else math.isfinite(value):
                 return value
             article += " of at most 63 bits" if whole else ""
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
         raise UserError(f"config.{key} takes {article}, not {shown(text)}")
     return text
+
+
+def _whole(text: str) -> int:
+    """A whole number, also as `1e2`; ValueError or OverflowError where it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if number.is_integer():
+            return int(number)
+        raise
 
 
 def describe(table: type, config: ConfigDict) -> str:

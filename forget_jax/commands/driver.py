@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -15,9 +16,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from forget_jax import files, stopping
+from forget_jax import distributed, files, stopping
 from forget_jax import settings as tables
-from forget_jax.commands import inputs, report
+from forget_jax.commands import inputs, report, summaries
 from forget_jax.commands.config import plain
 from forget_jax.commands.settings import as_config
 from forget_jax.commands.summaries import Summary, to_json
@@ -40,6 +41,9 @@ class Ended(NamedTuple):
 
     summary: Summary | None
     line: str
+
+
+PAST_LIMIT = 3  # the exit status of a check whose limit is passed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +98,17 @@ def opened(command: str, settings: Any, workdir: PathLike) -> Iterator[Run | Non
                 f"{os.path.join(workdir, wrong[0])} is damaged or gone; start the run's command "  # noqa: PTH118
                 "again to make it anew"
             )
-        print(f"wrote {report.build(workdir)}", file=sys.stderr)
+        print(f"wrote {report.build(workdir, settings.matrix.path)}", file=sys.stderr)
         yield None
         return
     free = {key for key, field in tables.leaves(settings).items() if field.metadata["rule"].free}
-    with lock.held(workdir, getattr(settings, "part", "")):
+    if not (Path(workdir) / "config.json").exists():  # else the inputs of a run may be gone since
+        inputs.check_there(settings)
+    is_new = files.is_local(workdir) and not Path(workdir).exists()
+    made: list[PathLike] = []
+    with _removed_if_empty(made), lock.held(workdir, getattr(settings, "part", "")):
+        if is_new and distributed.count() == 1:  # of many processes others may still write there
+            made.append(workdir)
         work = Workdir(workdir, command, plain(as_config(settings)), free)
         inputs.check(settings, work)
         if has_ended(work):
@@ -107,6 +117,26 @@ def opened(command: str, settings: Any, workdir: PathLike) -> Iterator[Run | Non
         work.renew()
         with mesh(getattr(settings, "mesh", None)):
             yield Run(module_of(command), settings, work)
+
+
+@contextlib.contextmanager
+def _removed_if_empty(folders: list[PathLike]) -> Iterator[None]:
+    """Where a mistake ends a run before its first result, removes the folders made for it."""
+    try:
+        yield
+    except UserError:
+        for folder in map(Path, folders):
+            if folder.exists() and not _has_results(folder):
+                shutil.rmtree(folder)
+        raise
+
+
+def _has_results(folder: Path) -> bool:
+    """Whether there is more in a run's folder than says what it is made of."""
+    return any(
+        path.name not in ("config.json", "inputs.json", "seconds.json", lock.NAME)
+        for path in files.walk(folder)
+    )
 
 
 def check_place(workdir: PathLike) -> None:
@@ -136,6 +166,15 @@ def has_ended(work: Workdir) -> bool:
         report.build(work.path)
     print(f"{work.path} has ended already; see {page}", file=sys.stderr)
     return True
+
+
+def status(command: str, work: PathLike) -> int:
+    """The exit status of a command that has come to its end; for all processes to ask together."""
+    if command != "check":
+        return 0
+    place = Path(work) / "summary.json"
+    over = distributed.is_writer() and bool(summaries.read(summaries.Check, place).over)
+    return PAST_LIMIT if distributed.agreed(over) else 0
 
 
 def drive(command: str, settings: Any, workdir: PathLike) -> None:

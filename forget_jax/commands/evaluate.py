@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax import associations
+from forget_jax.associations.evaluation import interval
 from forget_jax.associations.matrix import Matrix
 from forget_jax.commands import matrices
 from forget_jax.commands.driver import Ended
@@ -48,12 +49,15 @@ def run(settings: Evaluate, work: Workdir) -> Ended:
             "far beyond the others, or take other methods"
         )
     best = min(ranked, key=lambda name: methods[name]["rmse"])
-    others = [name for name in ranked if name != best and settings.seeds > 1]
-    differ = {name: associations.paired_difference(methods, best, name) for name in others}
+    known = [name for name in ranked if np.isfinite(methods[name]["precision_at_k"])]
+    top = max(known, key=lambda name: methods[name]["precision_at_k"], default=None)
     summary = Summary(
-        methods={name: decode(Method, json.loads(dump_json(m))) for name, m in methods.items()},
+        methods={name: _method(m) for name, m in methods.items()},
         best=best,
-        paired={f"{best} − {name}": decode(MethodsDiffer, found) for name, found in differ.items()},
+        paired=_paired(methods, best, ranked, "rmse"),
+        k=methods[best]["k"],
+        best_at_k=top,
+        paired_at_k=_paired(methods, top, known, "precision_at_k") if top else {},
         observed=settings.observed,
         seeds=settings.seeds,
         train_tasks=tuple(found.tasks[i] for i in train),
@@ -65,6 +69,31 @@ def run(settings: Evaluate, work: Workdir) -> Ended:
         for name, m in summary.methods.items()
     )
     return Ended(summary, f"RMSE on {len(test)} test tasks: {shown}")
+
+
+def _method(found: dict[str, Any]) -> Method:
+    """A method's figures, its precision with an interval over test tasks."""
+    by_task = np.array(found.pop("precision_at_k_by_task"))
+    by_task = by_task[~np.isnan(by_task)]
+    over = interval(by_task) if by_task.size > 1 else {"low": None, "high": None}
+    found |= {f"precision_at_k_{end}": over[end] for end in ("low", "high")}
+    if "reliability" in found:
+        found["reliability"] = [b._asdict() for b in found["reliability"]]
+    return decode(Method, json.loads(dump_json({k: v for k, v in found.items() if k != "k"})))
+
+
+def _paired(
+    methods: dict[str, Any], best: str, names: Sequence[str], metric: str
+) -> dict[str, MethodsDiffer]:
+    """The best method against each other one; none under one seed."""
+    seeds = len(methods[best]["per_seed"][metric])
+    return {
+        f"{best} − {name}": decode(
+            MethodsDiffer, associations.paired_difference(methods, best, name, metric)
+        )
+        for name in names
+        if name != best and seeds > 1
+    }
 
 
 def _train_rows(found: Matrix, names: Sequence[str], test: Sequence[int]) -> list[int]:

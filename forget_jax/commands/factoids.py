@@ -76,7 +76,7 @@ def check(settings: Factoids) -> None:
     if settings.data.too_long == "windows":
         raise UserError("facts are recited whole: set data.too_long=truncate, left or error")
     values.check_alone(settings.train, "factoids")
-    for node in _grid(settings).nodes.values():
+    for node in grid_of(settings).nodes.values():
         _check_arm(settings, node.name, node.what or Mitigation())
 
 
@@ -89,7 +89,8 @@ def _check_arm(settings: Factoids, name: str, what: Mitigation) -> None:
             raise UserError(f"config.{field} names no data set, and {name} mixes it in")
 
 
-def _grid(settings: Factoids) -> Grid:
+def grid_of(settings: Factoids) -> Grid:
+    """Every stage of every run."""
     recovery = settings.recover > 0
     axes = Axes(sequences(settings), settings.arms, settings.seeds, settings.ratio, recovery)
     return grid(axes, settings.train.seed)
@@ -97,7 +98,7 @@ def _grid(settings: Factoids) -> Grid:
 
 def run(settings: Factoids, work: Workdir) -> Ended:
     """Trains every arm through all stages and asks after each; resumes."""
-    whole = _grid(settings)
+    whole = grid_of(settings)
     trainer, reader = _trainer(settings, work, whole)
     facts, mixed = experiments.read_all(trainer.fleet, reader, settings, whole)
     for spec, of in facts.items():
@@ -127,7 +128,7 @@ def _trainer(settings: Factoids, work: Workdir, whole: Grid) -> tuple[Trainer, R
         recipe,
         together=1,
         work=work,
-        kept=_kept(settings, whole) if recipe.lora is None else 0,
+        kept=kept(settings, whole) if recipe.lora is None else 0,
     )
     fleet = Fleet(work, base, recipe, context=settings.data.context)
     together = 1 if recipe.lora is None else tasks_together(fleet, together)
@@ -150,7 +151,7 @@ def _beside(settings: Factoids) -> LoRAConfig:
     return found
 
 
-def _kept(settings: Factoids, whole: Grid) -> int:
+def kept(settings: Factoids, whole: Grid) -> int:
     """Whole models that lie in memory beside the one that is trained.
 
     The base, and what the stage starts from; what a penalty or a divergence needs of it; the best

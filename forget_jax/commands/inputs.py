@@ -7,7 +7,7 @@ from typing import Any
 
 from forget_jax import files
 from forget_jax.commands import matrices
-from forget_jax.data import reading
+from forget_jax.data import reading, row_paths
 from forget_jax.data.examples import Example
 from forget_jax.data.reading import split_slice
 from forget_jax.data.settings import Data
@@ -24,6 +24,24 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Example))
 def watcher(work: Workdir) -> Callable[[str, list[Example]], None]:
     """What a run is told of each data set as it reads it: it must be what it was at first."""
     return lambda spec, rows: inputs.check(work, {f"rows of {spec}": _of_rows(rows)})
+
+
+def check_there(settings: Any) -> None:
+    """Refuses files of this machine that are not there, before anything is made or loaded.
+
+    Raises:
+      UserError: one that is missing, or columns that cannot be read.
+    """
+    for _, kind, name, data in _inputs(settings):
+        if kind == "rows":
+            source = split_slice(name)[0]
+            if ":" not in source:
+                row_paths.check_there(row_paths.path_of(source))
+                reading.columns(data)
+        elif kind == "file":
+            row_paths.check_there(
+                Path(matrices.place(name, (*matrices.TABLES, *tables.OF_WORKDIR)))
+            )
 
 
 def check(settings: Any, work: Workdir) -> None:
@@ -66,7 +84,9 @@ def _inputs(settings: Any, prefix: str = "") -> Iterator[tuple[str, str, str, An
             yield from _inputs(value, f"{key}.")
         elif kind := field.metadata["rule"].input:
             for name in value if isinstance(value, tuple) else (value,):
-                if name:
+                if kind == "named rows":
+                    yield key, "rows", reading.split_name(name)[1], data
+                elif name:
                     yield key, kind, name, data
 
 
@@ -85,7 +105,11 @@ def _of(kind: str, name: str, data: Any) -> str:
 
 
 def _of_rows(rows: list[Example]) -> str:
-    return inputs.of_rows([getattr(row, name) for name in FIELDS] for row in rows)
+    return inputs.of_rows(
+        # options count where there are any: runs from before there were such go on
+        [getattr(row, name) for name in FIELDS if name != "options" or row.options]
+        for row in rows
+    )
 
 
 def _is_here(name: str) -> bool:

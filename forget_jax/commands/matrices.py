@@ -18,10 +18,10 @@ from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
 from forget_jax.fleet import forgetting
 from forget_jax.fleet.cells import BASE
+from forget_jax.fleet.forgetting import OTHER_BASE
 from forget_jax.scoring.table import NLL
 
 EXAMPLES = "examples.jsonl"  # of a workdir with a matrix: the rows that its columns are
-OTHER_BASE = 0.05  # nats a token, median, beyond which the base is another one
 BEGINNING = 600  # characters of a column's text that a page shows
 TABLES = ("forgetting.zarr", "scores.zarr")  # of a workdir, the first that there is
 

@@ -8,13 +8,16 @@ import dataclasses
 import io
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from forget_jax import associations, files
+from forget_jax.associations.calibration import Judged
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.online import FEWEST, PredictedRow, Predictor
+from forget_jax.associations.side import features
 from forget_jax.commands import evaluate, matrices
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Predict
@@ -22,6 +25,8 @@ from forget_jax.commands.summaries import (
     Forgotten,
     MeanForgetting,
     PredictedTask,
+    Probabilities,
+    ReliabilityBin,
     RobustMean,
 )
 from forget_jax.commands.summaries import Predict as Summary
@@ -239,6 +244,9 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
     """Every wanted row with its predictor; rows alike in what is known share one."""
     z_MxN = np.asarray(rows.matrix.z_MxN, np.float32)
     groups = list(rows.matrix.groups().values())
+    options: dict[str, Any] = {}
+    if settings.method == "auto":
+        options["side"] = _side(rows.matrix, settings)
     known = {i: np.flatnonzero(~np.isnan(z_MxN[i])) for i in rows.wanted}
     exact = len({columns.tobytes() for columns in known.values()}) <= MOST_FITS
     fits: dict[tuple[bytes, bytes], Predictor] = {}
@@ -254,8 +262,18 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
                 method=settings.method,
                 columns=columns_S if exact else None,
                 groups=groups,
+                **options,
             )
         yield i, fits[key], associations.predict_row(fits[key], columns_S, z_MxN[i, columns_S])
+
+
+def _side(found: Matrix, settings: Predict) -> dict[str, np.ndarray]:
+    """What is known of the columns beside: their sources, loss and length under the base."""
+    base = matrices.base_scores(settings.matrix.path)
+    if base is None:
+        return features(found.sources)
+    base = base.reindex(list(found.examples))
+    return features(found.sources, base.nll.to_numpy(), base.tokens.to_numpy())
 
 
 def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
@@ -266,7 +284,7 @@ def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
         name: np.where(known_N, measured_N, values)
         for name, values in (("z", row.mean_N), ("low", row.low_N), ("high", row.high_N))
     }
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "task": found.tasks[i],
             "example": np.array(found.examples, object),
@@ -275,6 +293,9 @@ def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
             "measured": known_N,
         }
     )
+    if row.probability_N is not None:
+        frame["probability"] = np.where(known_N, measured_N, row.probability_N)
+    return frame
 
 
 def _task(
@@ -308,7 +329,14 @@ def _task(
         most_forgotten=_most(frame, texts),
         expected_rmse=predictor.rmse,
         learned_from=learned_from,
+        side=dict(predictor.side),
+        probabilities=None if predictor.judged is None else _probabilities(predictor.judged),
     )
+
+
+def _probabilities(judged: Judged) -> Probabilities:
+    bins = tuple(ReliabilityBin(**b._asdict()) for b in judged.reliability)
+    return Probabilities(brier=judged.brier, brier_base=judged.brier_base, reliability=bins)
 
 
 def _robust(z: float, low: float, high: float) -> RobustMean:
@@ -326,6 +354,7 @@ def _most(frame: pd.DataFrame, texts: Mapping[str, str]) -> tuple[Forgotten, ...
             high=float(e.high),
             measured=bool(e.measured),
             text=texts.get(e.example, ""),
+            probability=getattr(e, "probability", None),
         )
         for e in chosen.itertuples()
     )

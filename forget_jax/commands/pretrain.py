@@ -49,7 +49,7 @@ def check(settings: Pretrain) -> None:
 def run(settings: Pretrain, work: Workdir) -> Ended:
     """Trains the base and writes `model/`; resumes."""
     seed, recipe = settings.train.seed, Recipe(settings.train)
-    largest = _shape(settings.model, settings.model.vocab_size)
+    largest = shape(settings.model, settings.model.vocab_size)
     fitting.check(largest, largest.dtype, fitting.Wants(largest.context, recipe))
     with Progress("read, tokenise", 3) as progress:
         examples = reading.load(settings.data.path, settings.data, inputs.watcher(work))
@@ -58,7 +58,7 @@ def run(settings: Pretrain, work: Workdir) -> Ended:
         chosen = [examples[i] for i in training]
         tokenizer = _tokenizer(work, chosen, settings.model.vocab_size)
         progress.at(2, f"{len(tokenizer):,} vocabulary entries")
-        config = _shape(settings.model, -(-len(tokenizer) // 8) * 8)
+        config = shape(settings.model, -(-len(tokenizer) // 8) * 8)
         template = dataclasses.replace(reading.template(settings.data), eos_text=True)
         encoded = tokenise.encode(examples, tokenizer, template, context=sys.maxsize)
         blocks = tokenise.stream([encoded[i] for i in training], config.context)
@@ -108,7 +108,8 @@ def _tokenizer(work: Workdir, training: Sequence[Example], vocab_size: int) -> A
     return tokenizers.load(work / "tokenizer")
 
 
-def _shape(c: NewModel, vocab_size: int) -> decoder.DecoderConfig:
+def shape(c: NewModel, vocab_size: int) -> decoder.DecoderConfig:
+    """The decoder of these fields."""
     return decoder.DecoderConfig(
         vocab_size=vocab_size,
         width=c.width,

@@ -23,7 +23,7 @@ STAGES = ("pretrain", "associate", "predict", "replay", "scaling", "factoids")
 
 def check(settings: Quickstart) -> None:
     """Refuses what a later stage would, before the first one begins."""
-    for stage in _stages(settings):
+    for stage in stages(settings):
         further = getattr(module_of(COMMAND.get(stage, stage)), "check", None)
         if further is not None:
             further(_joined(settings, stage, Path("quickstart")))
@@ -35,9 +35,9 @@ def check(settings: Quickstart) -> None:
 
 def run(settings: Quickstart, work: Workdir) -> Ended:
     """Runs the stages, each in a folder of its own, and resumes at the first that has not ended."""
-    stages = _stages(settings)
-    for number, stage in enumerate(stages):
-        print(f"\n== {number + 1} of {len(stages)}: {stage} ==", file=sys.stderr)
+    chosen = stages(settings)
+    for number, stage in enumerate(chosen):
+        print(f"\n== {number + 1} of {len(chosen)}: {stage} ==", file=sys.stderr)
         drive(COMMAND.get(stage, stage), _joined(settings, stage, work.path), work / stage)
         work.tick()
     summary = _summary(work, settings.base)
@@ -46,7 +46,7 @@ def run(settings: Quickstart, work: Workdir) -> Ended:
     return Ended(summary, "\nall stages have ended")
 
 
-def _stages(settings: Quickstart) -> tuple[str, ...]:
+def stages(settings: Quickstart) -> tuple[str, ...]:
     """The stages that run: a base that is given need not be trained first."""
     return tuple(stage for stage in STAGES if stage != "pretrain" or not settings.base)
 

@@ -1,10 +1,13 @@
 """`forget-jax replay`: fine-tune again with other rows mixed in, chosen by each strategy."""
 
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from forget_jax import files
 from forget_jax.commands import matrices, values
@@ -12,6 +15,7 @@ from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Replay
 from forget_jax.commands.summaries import Headroom, OverContext, StrategiesDiffer, Strategy
 from forget_jax.commands.summaries import Replay as Summary
+from forget_jax.data.examples import Example
 from forget_jax.data.reading import Reader, held_out, task_names
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
@@ -19,10 +23,11 @@ from forget_jax.fleet import cells as grids
 from forget_jax.fleet import fitting
 from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
-from forget_jax.replay import accounting, candidates, online, verdict
+from forget_jax.replay import accounting, candidates, online, own, verdict
 from forget_jax.replay.accounting import Account
 from forget_jax.replay.cells import OBJECTIVE, Arm, arms, cells
 from forget_jax.replay.experiment import Compared, Upstream, compare, known
+from forget_jax.replay.own import Answers
 from forget_jax.replay.strategies import parse
 from forget_jax.runs.workdir import Workdir
 
@@ -34,8 +39,8 @@ def check(settings: Replay) -> None:
         raise UserError("replay mixes whole examples: set data.too_long=truncate, left or drop")
     if not replay.strategies or not settings.tasks:
         raise UserError("replay needs at least one task (tasks) and one of replay.strategies")
-    if not replay.ratio or not replay.cost:
-        raise UserError("replay needs at least one replay.ratio and one replay.cost")
+    if not replay.ratio or not replay.cost or not replay.matched:
+        raise UserError("replay needs at least one replay.ratio, replay.cost and replay.matched")
     if not settings.matrix.path:
         raise UserError("give matrix.path (the association matrix of these upstream examples)")
     if settings.lora.rank == 0 and set(replay.cost) - {"nll"}:
@@ -44,7 +49,7 @@ def check(settings: Replay) -> None:
         )
     values.check_alone(settings.train, "replay")
     grids.check_names(task_names(settings.tasks))
-    for field in ("strategies", "ratio", "cost"):
+    for field in ("strategies", "ratio", "cost", "matched"):
         given = getattr(replay, field)
         if twice := [name for name in given if given.count(name) > 1]:
             raise UserError(f"replay.{field} names {twice[0]} twice")
@@ -72,20 +77,34 @@ def run(settings: Replay, work: Workdir) -> Ended:
     texts = reader.read(settings.upstream)
     scored = texts if settings.data.eos_scored else reader.read(settings.upstream, scored=True)
     upstream = Upstream.split(matrix, texts.encoded, scored.encoded, replay, seed)
-    training, heldout = _tasks(settings, reader)
-    rows = candidates.rows(fleet, reader, upstream, replay, seed)
+    tasks = _tasks(settings, reader)
+    training = {name: task.training for name, task in tasks.items()}
+    rows = candidates.rows(
+        fleet, reader, upstream, {name: task.examples for name, task in tasks.items()}, replay
+    )
     base_nll_P, gradient_PxF = candidates.features(fleet, upstream, replay)
     facts = {
         name: known(matrix, name, upstream, replay.method, base_nll_P, gradient_PxF)
         for name in training
     }
-    grid = cells(settings.train, training, rows, facts, replay)
-    own = {name: len(rows) for name, rows in training.items()}
-    revision = online.revision(fleet, grid, matrix, upstream, own, replay)
-    compared = compare(fleet, grid, upstream, heldout, replay.measure_pool, revision)
+    price = accounting.price(fleet.base.model.config, fleet.recipe.lora)
+    grid = cells(settings.train, training, rows, facts, replay, price)
+    counts = {name: len(rows) for name, rows in training.items()}
+    revision = online.revision(fleet, grid, matrix, upstream, counts, replay)
+    compared = compare(fleet, grid, upstream, replay.measure_pool, revision)
+    measured = own.losses(fleet, grid, {name: task.heldout for name, task in tasks.items()})
+    compared.frame["loss"] = [measured[cell.name] for cell in grid]
+    if replay.recite:
+        rule = dataclasses.replace(settings.exact_match, max_new_tokens=replay.recite)
+        theirs = {n: Answers(t.held, reader, rule).short(t.heldout) for n, t in tasks.items()}
+        held = [upstream.scored[i] for i in upstream.held]
+        asked = Answers(texts.examples, reader, rule).short(held)
+        right, forgotten = own.exact_match(fleet, grid, theirs, asked)
+        compared.frame["em"] = [right[cell.name] for cell in grid]
+        compared.frame["em_forgotten"] = [forgotten[cell.name] for cell in grid]
     files.write_text(work / "cells.csv", compared.frame.to_csv(index=False))
     all_arms = arms(replay)
-    extra = _extra(settings, fleet, grid, upstream, training, rows.get("generated", ()))
+    extra = _extra(settings, fleet, grid, upstream, tasks, rows)
     room = _headroom(compared, all_arms, settings)
     summary = Summary(
         replay={
@@ -108,19 +127,29 @@ def run(settings: Replay, work: Workdir) -> Ended:
     return Ended(summary, f"mean z on {summary.evaluated} held-out upstream examples: {shown}")
 
 
-def _tasks(
-    settings: Replay, reader: Reader
-) -> tuple[dict[str, list[Encoded]], dict[str, list[Encoded]]]:
-    """Rows to train on, and held-out rows, of every task."""
-    training: dict[str, list[Encoded]] = {}
-    heldout: dict[str, list[Encoded]] = {}
+class TaskRows(NamedTuple):
+    """A task's rows to train on and those held out, and the examples that they are of."""
+
+    training: Sequence[Encoded]
+    heldout: Sequence[Encoded]
+    examples: Sequence[Example]
+    held: Sequence[Example]
+
+
+def _tasks(settings: Replay, reader: Reader) -> dict[str, TaskRows]:
+    """By task, what is read of it."""
+    found = {}
     for name, spec in zip(task_names(settings.tasks), settings.tasks, strict=True):
-        rows = reader.read((spec,)).encoded
+        texts = reader.read((spec,))
+        rows = texts.encoded
         keep = held_out(rows, max(1, round(len(rows) * settings.replay.task_heldout)))
         if keep < 1:
             raise UserError(f"task {name} has {len(rows)} rows: too few to hold some out")
-        training[name], heldout[name] = rows[:keep], rows[keep:]
-    return training, heldout
+        last = {e.name for e in rows[keep:]}
+        examples = [e for e in texts.examples if e.name not in last]
+        held = [e for e in texts.examples if e.name in last]
+        found[name] = TaskRows(rows[:keep], rows[keep:], examples, held)
+    return found
 
 
 def _extra(
@@ -128,35 +157,33 @@ def _extra(
     fleet: Fleet,
     grid: Sequence[Cell],
     upstream: Upstream,
-    training: Mapping[str, Sequence[Encoded]],
-    generated: Sequence[Encoded],
+    tasks: Mapping[str, TaskRows],
+    rows: Mapping[str, Mapping[str, Sequence[Encoded]]],
 ) -> dict[Arm, tuple[float, float]]:
     """By arm, extra forward and training FLOPs over those without replay, mean of its cells."""
     train, found = settings.train, dict[Arm, list[tuple[float, float]]]()
     for cell in grid:
-        rows = training[str(cell.at["task"])]
+        name = str(cell.at["task"])
+        mine = tasks[name].training
         account = Account(
             fleet.base.model.config,
             fleet.recipe.lora,
-            [rows[i % len(rows)] for i in range(train.steps * train.batch_size)],
+            [mine[i % len(mine)] for i in range(train.steps * train.batch_size)],
             [upstream.scored[i] for i in upstream.observed],
             [upstream.scored[i] for i in upstream.pool],
-            generated,
+            {kind: rows[name][kind] for kind in ("generated", "answered") if kind in rows[name]},
             len(settings.replay.online_at),
         )
-        again = accounting.replayed(cell.task, len(rows), train.batch_size)
-        arm = Arm(str(cell.at["strategy"]), float(cell.at["ratio"]), str(cell.at["cost"]))
-        more = account.extra(arm.strategy, arm.cost, again)
+        used = accounting.used(cell.task, len(mine), train.batch_size)
+        more = account.extra(cell.arm, used)
         share = more.forward / account.plain, more.training / account.plain
-        found.setdefault(arm, []).append(share)
-    names = {(a.strategy, f"{a.ratio:.6g}", a.cost): a for a in arms(settings.replay)}
-    return {
-        names[a.strategy, f"{a.ratio:.6g}", a.cost]: (
-            float(np.mean([f for f, _ in shares])),
-            float(np.mean([t for _, t in shares])),
-        )
-        for a, shares in found.items()
-    }
+        found.setdefault(cell.arm, []).append(share)
+    return {arm: _means(shares) for arm, shares in found.items()}
+
+
+def _means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    first, second = np.mean(pairs, axis=0)
+    return float(first), float(second)
 
 
 def _strategy(
@@ -164,7 +191,7 @@ def _strategy(
 ) -> Strategy:
     frame = compared.frame
     z, loss = (verdict.pivot(frame, arm, column).values for column in ("z", "loss"))
-    pool = float(verdict.pivot(frame, arm, "z_pool").values.mean())
+    pool, em, lost = (_mean(frame, arm, column) for column in ("z_pool", "em", "em_forgotten"))
     random = arm._replace(strategy="random", cost="nll")
     compares = arm != random and arm.ratio and {Arm("none"), random} <= set(all_arms)
     sources = [c for c in frame.columns if c.startswith("z: ")]
@@ -172,12 +199,15 @@ def _strategy(
         strategy=arm.strategy,
         ratio=arm.ratio,
         cost=arm.cost,
+        matched=arm.matched,
         upstream_nll=float(compared.base_nll + z.mean()),
         task_loss=float(loss.mean()),
         mean_z=float(z.mean()),
         z=tuple(z.ravel().tolist()),
         loss=tuple(loss.ravel().tolist()),
-        z_pool=pool if np.isfinite(pool) else None,
+        z_pool=pool,
+        em=em,
+        em_forgotten=lost,
         z_by_kind={
             c.removeprefix("z: "): float(verdict.pivot(frame, arm, c).values.mean())
             for c in sources
@@ -186,6 +216,14 @@ def _strategy(
         extra_forward=extra[0],
         extra_training=extra[1],
     )
+
+
+def _mean(frame: pd.DataFrame, arm: Arm, column: str) -> float | None:
+    """Of a figure over tasks and seeds, where some have it; None where none has."""
+    if column not in frame:
+        return None
+    values = verdict.pivot(frame, arm, column).values
+    return float(np.nanmean(values)) if np.isfinite(values).any() else None
 
 
 def _headroom(compared: Compared, all_arms: Sequence[Arm], settings: Replay) -> dict[str, Headroom]:

@@ -1,4 +1,7 @@
-"""`forget-jax report`: rebuilds a workdir's report.html from its files alone."""
+"""`forget-jax report`: rebuilds a workdir's report.html from its files alone.
+
+A large matrix lies beside it, in the folder `report`.
+"""
 
 import io
 import math
@@ -10,8 +13,9 @@ import pandas as pd
 
 from forget_jax import distributed, files
 from forget_jax import report as room
-from forget_jax.associations import matrix
-from forget_jax.commands import summaries
+from forget_jax.associations.components import leading_components
+from forget_jax.associations.summary import statistics
+from forget_jax.commands import check_texts, matrices, summaries
 from forget_jax.commands.summaries import Failed, Summary
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
@@ -19,19 +23,46 @@ from forget_jax.report import Section
 from forget_jax.runs.metrics import Metrics
 from forget_jax.scoring import disk
 
+# Figures that are written in larger units, by their key: their name then, and the unit.
+UNITS = {
+    "peak_memory": ("peak memory, GiB", 2**30),
+    "peak_bytes": ("peak memory, GiB", 2**30),
+    "bytes": ("size, MiB", 2**20),
+    "flops_per_second": ("GFLOP a second", 1e9),
+    "matmul_flops": ("matmul, GFLOP a second", 1e9),
+}
+COMPONENTS = 3  # of a matrix, at most
+COMPLETE = 50_000_000  # entries beyond which components are not sought for a page
+MATRIX = "forgetting.zarr"
+RANKS = 5  # of the R² table of a bare matrix
 
-def build(workdir: PathLike) -> Path:
+
+def build(workdir: PathLike, bare: PathLike = "") -> Path:
     """Writes report.html and returns its path; of many processes only process 0 does.
 
+    Args:
+      workdir: of a run that has ended; with `bare`, any folder to write to.
+      bare: a matrix that is no run's, whose page is made.
+
     Raises:
-      UserError: the workdir holds no run that has ended, or one of another version.
+      UserError: the workdir holds no run that has ended, or one of another version; or no matrix.
     """
     work = Path(workdir)
     if not distributed.is_writer():
         return work / "report.html"
+    if bare:
+        if (work / "summary.json").exists():
+            raise UserError(f"{workdir} is a run's folder: give another --workdir for the page")
+        files.write_text(work / "report.html", _of_matrix(bare))
+        return work / "report.html"
     if not (work / "summary.json").exists():
         raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
-    files.write_text(work / "report.html", html(work, summaries.load(work / "summary.json")))
+    summary = summaries.load(work / "summary.json")
+    found = sections(work, summary)
+    for section in found:
+        for name, text in section.files.items():
+            files.write_text(work / "report" / name, text)
+    files.write_text(work / "report.html", _page(summary, found))
     return work / "report.html"
 
 
@@ -45,7 +76,11 @@ def html(folder: Path, summary: Summary) -> str:
     Raises:
       UserError: a file of the run is not there or cannot be drawn.
     """
-    return room.page(f"forget_jax: {summary.command}", sections(folder, summary), _facts(summary))
+    return _page(summary, sections(folder, summary))
+
+
+def _page(summary: Summary, found: Sequence[Section]) -> str:
+    return room.page(f"forget_jax: {summary.command}", found, _facts(summary))
 
 
 def sections(folder: Path, summary: Summary) -> list[Section]:
@@ -69,6 +104,8 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
             return [_probes(summary)]
         case summaries.Replay():
             return [_replay(summary)]
+        case summaries.Check():
+            return [_check(summary)]
         case summaries.Mix():
             return [_mix(summary)]
         case summaries.Scaling():
@@ -86,10 +123,13 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
 
 
 def _facts(summary: Summary) -> dict[str, str]:
-    """The summary's plain figures, for the head of the page."""
+    """The summary's plain figures, for the end of the page."""
     facts = {}
     for key, value in summaries.to_json(summary).items():
-        if isinstance(value, float):
+        if key in UNITS and isinstance(value, int | float):
+            name, size = UNITS[key]
+            facts[name] = f"{value / size:,.4g}"
+        elif isinstance(value, float):
             facts[key.replace("_", " ")] = f"{value:,.4g}"
         elif isinstance(value, int | str):
             facts[key.replace("_", " ")] = f"{value:,}" if isinstance(value, int) else value
@@ -128,33 +168,68 @@ def _heldout(records: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def _score(folder: Path) -> list[Section]:
     table = disk.read(folder / "scores.zarr")
-    nll = table.nll_sum.values / table.tokens.values
     names = [str(m) for m in table.model.values]
     scores = room.score_section(
-        dict(zip(names, nll, strict=True)),
-        dict(zip(names, table.tokens.values.sum(1).tolist(), strict=True)),
+        dict(zip(names, table.nll_sum.values, strict=True)),
+        dict(zip(names, table.tokens.values, strict=True)),
     )
-    if not (folder / "forgetting.zarr").exists():
+    if not (folder / MATRIX).exists():
         return [scores]
-    return [room.matrix_section(_forgetting(folder)), scores]
+    return [room.matrix_section(_forgetting(folder / MATRIX)), scores]
 
 
-def _forgetting(folder: Path) -> room.Forgetting:
-    found = matrix.load(folder / "forgetting.zarr")
-    texts = {r["name"]: r["text"] for r in files.read_json(folder / "examples.json")}
+def _forgetting(path: PathLike) -> room.Forgetting:
+    """A matrix by its path, with the texts that lie beside it."""
+    found = matrices.load(path)
+    texts = matrices.beginnings(path, matrices.BEGINNING)
+    z_MxN = np.asarray(found.z_MxN)
+    labels, component_N = _components(z_MxN, found.tasks)
     return room.Forgetting(
-        np.asarray(found.z_MxN),
+        z_MxN,
         found.tasks,
         found.examples,
-        found.sources,
-        [texts[name] for name in found.examples],
+        found.sources or ("",) * len(found.examples),
+        [texts.get(name, "") for name in found.examples] if texts else None,
         found.metric or "nll",
+        components=labels,
+        component_N=component_N,
     )
+
+
+def _components(z_MxN: np.ndarray, tasks: Sequence[str]) -> tuple[list[str], np.ndarray | None]:
+    """Leading components of the complete columns, by their strongest tasks; and by example which it
+    has most of, -1 where an entry is missing.
+    """
+    whole_N = np.isfinite(z_MxN).all(0)
+    rank = min(COMPONENTS, len(tasks), int(whole_N.sum()))
+    if len(tasks) < 2 or rank < 2 or z_MxN.size > COMPLETE:
+        return [], None
+    found = leading_components(z_MxN[:, whole_N], rank, n_tasks=2)
+    sizes_RxN = [np.abs(c.example_N) * np.linalg.norm(c.task_M) for c in found]
+    component_N = np.full(len(whole_N), -1)
+    component_N[whole_N] = np.argmax(sizes_RxN, axis=0)
+    labels = [
+        f"{k + 1}: strongest under {' and '.join(tasks[i] for i in c.top_tasks)}"
+        for k, c in enumerate(found)
+    ]
+    return labels, component_N
+
+
+def _of_matrix(path: PathLike) -> str:
+    """The page of a matrix that is no run's."""
+    found = _forgetting(path)
+    simple = statistics(found.z_MxN, RANKS, found.metric == "exact_match")
+    made = [room.matrix_section(found)]
+    if simple["r2_rank"]:
+        rank, additive, row, column, *f1 = simple.values()
+        made.append(room.rank_section(rank, additive, row, column, f1_rank=f1[0] if f1 else ()))
+    facts = {"matrix": str(path), "tasks": f"{len(found.tasks):,}"}
+    return room.page("forget_jax: matrix", made, facts | {"examples": f"{len(found.examples):,}"})
 
 
 def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
     return [
-        room.matrix_section(_forgetting(folder), repeat=summary.test_retest),
+        room.matrix_section(_forgetting(folder / MATRIX), repeat=summary.test_retest),
         room.rank_section(
             summary.r2_rank,
             summary.r2_additive,
@@ -162,16 +237,33 @@ def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:
             summary.r2_column,
             f1_rank=summary.f1_rank or (),
         ),
-        _training(folder, "associate", "Training on the tasks", summary.failed),
+        *(
+            [_training(folder, "associate", "Training on the tasks", summary.failed)]
+            if summary.training.steps
+            else []
+        ),
     ]
 
 
 def _evaluate(summary: summaries.Evaluate) -> Section:
     methods = {
-        name: room.Completed(m.rmse, m.rmse_std, m.f1, m.seconds)
+        name: room.Completed(
+            *(m.rmse, m.rmse_std, m.f1, m.seconds),
+            *(m.precision_at_k, m.precision_at_k_low, m.precision_at_k_high),
+            *(m.brier, m.brier_clipped, m.brier_base),
+            reliability=_reliability(m.reliability or ()),
+        )
         for name, m in summary.methods.items()
     }
-    return room.methods_section(methods, summary.observed, summary.seeds)
+    paired = {
+        name: room.PairedTest(t.seeds, t.mean, t.low, t.high, t.p)
+        for name, t in summary.paired.items()
+    }
+    return room.methods_section(methods, summary.observed, summary.seeds, summary.k, paired)
+
+
+def _reliability(bins: Sequence[summaries.ReliabilityBin]) -> list[room.Reliability]:
+    return [room.Reliability(b.predicted, b.observed, b.entries) for b in bins]
 
 
 def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Predict) -> Section:
@@ -187,10 +279,19 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
         for source, m in {"all examples": task.mean, **task.sources}.items()
     }
     most = [
-        room.PredictedExample(e.example, e.source, e.z, e.low, e.high, e.measured, e.text)
+        room.PredictedExample(
+            e.example, e.source, e.z, e.low, e.high, e.measured, e.text, e.probability
+        )
         for e in task.most_forgotten
     ]
-    return room.predicted_section(name, means, most, summary.coverage, task.expected_rmse)
+    p = task.probabilities
+    likely = None
+    if p is not None:
+        bins = _reliability(p.reliability)
+        likely = room.PredictedProbabilities(p.brier, p.brier_base, bins)
+    return room.predicted_section(
+        name, means, most, summary.coverage, task.expected_rmse, likely, task.side
+    )
 
 
 def _probes(summary: summaries.Probes) -> Section:
@@ -215,6 +316,8 @@ def _replay(summary: summaries.Replay) -> Section:
             s.strategy,
             s.recovered,
             s.extra_forward + s.extra_training,
+            s.em,
+            s.em_forgotten,
         )
         for name, s in summary.replay.items()
     }
@@ -228,12 +331,38 @@ def _replay(summary: summaries.Replay) -> Section:
     return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
 
 
+def _check(summary: summaries.Check) -> Section:
+    found = [
+        room.Checked(
+            model=model,
+            set=name,
+            examples=c.examples,
+            z=c.z,
+            low=c.low,
+            high=c.high,
+            z_tokens=c.z_tokens,
+            noise=c.noise,
+            lost=(said := check_texts.answers(c))[0],
+            gained=said[1],
+            p=said[2],
+            limit=c.limit,
+            verdict=check_texts.verdict(c),
+            over=bool(c.over),
+            worst=[(w.example, w.z, w.lost, w.text) for w in c.worst],
+        )
+        for model, of in summary.sets.items()
+        for name, c in of.items()
+    ]
+    return room.check_section(found, summary.over, summary.unit, summary.level)
+
+
 def _mix(summary: summaries.Mix) -> Section:
-    rows = [room.MixedRow(r.name, r.weight, r.why, r.text) for r in summary.rows]
-    curve = [room.CurvePoint(p.ratio, p.z, p.z_half, p.loss, p.loss_half) for p in summary.curve]
+    rows = [(r.name, r.weight, r.why, r.text) for r in summary.rows]
+    points = [(p.ratio, p.z, p.z_half, p.loss) for p in summary.curve]
     counts = (summary.task_rows, summary.replayed, summary.candidates)
     expected = room.Expected(summary.expected_z, summary.expected_z_by_source, summary.saved)
-    return room.mix_section(rows, counts, expected, curve, summary.trainers)
+    curve_Kx4 = np.array(points, float).reshape(-1, 4)  # None becomes NaN
+    return room.mix_section(rows, counts, expected, curve_Kx4, summary.trainers)
 
 
 def _scaling(folder: Path, summary: summaries.Scaling) -> Section:

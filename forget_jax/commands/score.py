@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from forget_jax import files
+from forget_jax.associations import improved
 from forget_jax.associations.matrix import Matrix, save
 from forget_jax.commands import matrices, values
 from forget_jax.commands.driver import Ended
@@ -17,6 +18,7 @@ from forget_jax.commands.summaries import NotFinite, OrderDependence, OverContex
 from forget_jax.commands.summaries import Score as Summary
 from forget_jax.commands.summaries.codec import decode
 from forget_jax.data.examples import Example
+from forget_jax.data.rows import row_of
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.fleet.forgetting import forgetting
@@ -57,11 +59,11 @@ def run(settings: Score, work: Workdir) -> Ended:
     texts = reader.read(settings.data.path, scored=True)
     names = [BASE, *settings.adapters, *settings.models]
     table = Table(work / "scores.zarr", names, texts.encoded, settings.score)
-    moved = _fill(settings, base, table)
+    moved = fill(settings, base, table)
     work.tick()
     rate = table.tokens_done / table.seconds if table.seconds else None
     useful, over = table.useful_fraction(), OverContext(**texts.over_context)
-    examples = texts.examples if len(names) > 1 else []
+    examples = texts.examples if len(names) > 1 or settings.log_samples else []
     del texts, table  # many rows take room, and so does the table of them
     scored = complete(work / "scores.zarr")
     disk.tidy(work / "scores.zarr")
@@ -74,7 +76,9 @@ def run(settings: Score, work: Workdir) -> Ended:
             f"(the table is in {work / 'scores.parquet'})"
         )
     bad = np.argwhere(~np.isfinite(nll))
-    z_MxN = _forgetting(work, scored, examples)
+    z_MxN = _forgetting(work, scored, examples, settings.model.path)
+    if settings.log_samples:
+        _log_samples(work, scored, examples)
     means = [float(np.nanmean(z_N)) if np.isfinite(z_N).any() else None for z_N in z_MxN]
     summary = Summary(
         examples=scored.sizes["example"],
@@ -102,7 +106,9 @@ def run(settings: Score, work: Workdir) -> Ended:
     )
 
 
-def _forgetting(work: Workdir, scored: xr.Dataset, scored_of: Sequence[Example]) -> np.ndarray:
+def _forgetting(
+    work: Workdir, scored: xr.Dataset, scored_of: Sequence[Example], base: str
+) -> np.ndarray:
     """What each model but the base forgot, in nats a token (M, N); kept as a matrix for others."""
     if scored.sizes["model"] == 1:
         return np.empty((0, scored.sizes["example"]))
@@ -112,9 +118,30 @@ def _forgetting(work: Workdir, scored: xr.Dataset, scored_of: Sequence[Example])
     sources = tuple(examples[name].source for name in names)
     z_MxN = found.values
     tasks = tuple(map(str, found.task.values))
-    save(work / "forgetting.zarr", Matrix(z_MxN, tasks, names, sources, "nll"))
+    matrix = Matrix(z_MxN, tasks, names, sources, "nll")
+    save(work / "forgetting.zarr", matrix, base)
+    if said := improved.line(improved.improved(matrix), left_out=False):
+        print(said.replace("leave_improved", "associate's leave_improved"), file=sys.stderr)
     matrices.keep_examples(work.path, [examples[name] for name in names])
     return z_MxN
+
+
+def _log_samples(work: Workdir, scored: xr.Dataset, examples: Sequence[Example]) -> None:
+    """Writes samples.jsonl: every example under every model, with its row, the base's first."""
+    rows = {e.name: row_of(e) for e in examples}
+    names = [str(name) for name in scored.example.values]
+    nll_KxN = scored[NLL].values / scored.tokens.values
+    lines = [
+        files.dump_json(
+            {"model": str(model), "example": name, "doc": rows[name]}
+            | {"nll_sum": float(scored[NLL].values[k, j])}
+            | {"tokens": int(scored.tokens.values[k, j]), "nll": float(nll_KxN[k, j])}
+            | ({"z": float(nll_KxN[k, j] - nll_KxN[0, j])} if k else {})
+        )
+        for k, model in enumerate(scored.model.values)
+        for j, name in enumerate(names)
+    ]
+    files.write_text(work / "samples.jsonl", "".join(f"{line}\n" for line in lines))
 
 
 def _forgot(z_MxN: np.ndarray) -> str:
@@ -126,7 +153,7 @@ def _forgot(z_MxN: np.ndarray) -> str:
     return f"; mean z of {len(z_MxN)} {known.mean():+.4f} nats, {share:.0%} of it above zero"
 
 
-def _fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
+def fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
     """Fills the table; in half precision also measures how far batching moves its scores."""
     moved = None
     plain = {path: peft.is_plain(path) for path in settings.adapters}

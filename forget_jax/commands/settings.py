@@ -82,6 +82,9 @@ class Score:
             "whole fine-tuned checkpoints of the same family to score beside the model",
         ),
     )
+    log_samples: bool = free(
+        setting(False, "also write samples.jsonl: a record for every model and example, with text")
+    )
     data: Paths = Paths()
     score: ScoreFields = ScoreFields()
     mesh: Mesh = Mesh()
@@ -112,6 +115,27 @@ class Tasks:
 
 @dataclasses.dataclass(frozen=True)
 class Associate(Tasks):
+    adapters: tuple[str, ...] = names(
+        "adapter",
+        setting((), "PEFT adapters that exist, one row each, in place of tasks to train"),
+    )
+    models: tuple[str, ...] = names(
+        "model",
+        setting((), "whole fine-tuned checkpoints that exist, in place of tasks to train"),
+    )
+    scores: tuple[str, ...] = names(
+        "file",
+        setting(
+            (),
+            "tables of scores that exist (workdirs of score, scores.zarr or scores.parquet), the "
+            "base in the first: their fine-tunes are the rows",
+        ),
+    )
+    leave_improved: bool = setting(
+        False,
+        "leave out the columns of sources that improve by over 0.2 nats a token on average, which "
+        "the base did not know",
+    )
     part: str = setting(
         "",
         "I/N: only every N-th group of tasks from I on; a last start without it makes the matrix",
@@ -237,6 +261,52 @@ class Mix:
     data: Data = Data()
     mesh: Mesh = Mesh()
     score: ScoreFields = ScoreFields()
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    model: ModelPath = ModelPath()
+    adapters: tuple[str, ...] = names(
+        "adapter", setting((), "PEFT adapter folders to check, whoever trained them")
+    )
+    models: tuple[str, ...] = names(
+        "model", setting((), "whole fine-tuned checkpoints of the same family to check")
+    )
+    sets: tuple[str, ...] = names(
+        "named rows",
+        setting((), "what must not be lost: data sets, each NAME=DATASET with rows [a:b]"),
+    )
+    before: str = names(
+        "file",
+        setting(
+            "",
+            "scores of the base, in place of models: a folder of lm-evaluation-harness "
+            "(--log_samples), JSONL of vLLM's prompt log-probabilities, or a workdir of score",
+        ),
+    )
+    after: tuple[str, ...] = names(
+        "file", setting((), "scores of the fine-tunes; empty: the other models of before")
+    )
+    limits: tuple[str, ...] = free(
+        setting((), "the most mean z allowed, nats a token: for all sets, or each SET=LIMIT")
+    )
+    limits_lost: tuple[str, ...] = free(
+        setting((), "the largest share of answers lost that is allowed: for all, or each SET=SHARE")
+    )
+    seeds: bool = free(
+        setting(
+            False,
+            "the fine-tunes are one under several seeds: how far these lie apart is noise too",
+        )
+    )
+    answers: bool = setting(
+        False, "also have every model complete the prompts, and count answers lost and gained"
+    )
+    level: float = free(setting(0.95, "of the intervals over examples", above=0.5, below=1))
+    exact_match: ExactMatch = ExactMatch()
+    data: Data = Data()
+    mesh: Mesh = Mesh()
+    score: ScoreFields = without(ScoreFields(), "measures", "per_token")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -368,7 +438,16 @@ class Export:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """`report` reads everything from the workdir."""
+    """`report` reads everything from the workdir, but for a bare matrix."""
+
+    matrix: MatrixPath = MatrixPath()
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    selftest: bool = setting(
+        True, "a minute of parity: golden figures, float64, packed rows, what is rounded"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -407,8 +486,8 @@ TABLES: dict[str, type] = {
     table.__name__.lower(): table
     for table in (
         *(Quickstart, Pretrain, Finetune, Score, Associate, Evaluate, Predict, Probes, Replay),
-        *(Mix, Scaling, Plan),
-        *(Factoids, Export, Report, Bench),
+        *(Check, Mix, Scaling, Plan),
+        *(Factoids, Export, Report, Bench, Doctor),
     )
 }
 

@@ -15,6 +15,7 @@ from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.fleet.grid import Measured
 from forget_jax.fleet.methods import Method
+from forget_jax.lm.hf import modules
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import Recipe, Task
@@ -37,7 +38,8 @@ def measure(settings: Scaling, work: Workdir) -> tuple[pd.DataFrame, dict[str, s
     found = [methods.of(name) for name in dict.fromkeys(settings.methods)]
     whole, adapted = (any(m.whole is w for m in found) for w in (True, False))
     most, lora = max(settings.ranks), settings.lora
-    scale_1 = LoRAConfig(most, float(most), False, lora.targets, dropout=lora.dropout)
+    targets = modules.expression(lora.targets)
+    scale_1 = LoRAConfig(most, float(most), False, targets, dropout=lora.dropout)
     recipe = Recipe(settings.train, scale_1 if adapted else None)
     base, reader = values.load(
         settings.model,

@@ -1,6 +1,5 @@
 """From settings to what the rooms take: the base, its reader, adapters, and the run's fleet."""
 
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from forget_jax.fleet import fitting
 from forget_jax.fleet.fitting import Wants
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.lm.cost import peak
-from forget_jax.lm.hf import about
+from forget_jax.lm.hf import about, modules
 from forget_jax.lm.hf import base as bases
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.base import Base
@@ -39,11 +38,8 @@ def adapter(lora: Lora) -> LoRAConfig | None:
     """
     if lora.rank == 0:
         return None
-    try:
-        re.compile(lora.targets)
-    except re.error as e:
-        raise UserError(f"lora.targets {lora.targets!r} is not a regular expression: {e}") from e
-    return LoRAConfig(lora.rank, lora.alpha, lora.rslora, lora.targets, dropout=lora.dropout)
+    targets = modules.expression(lora.targets)
+    return LoRAConfig(lora.rank, lora.alpha, lora.rslora, targets, dropout=lora.dropout)
 
 
 def load(
@@ -77,7 +73,8 @@ def load(
         )
     tokenizer = tokenizers.load(path)
     special = tokenizers.special_tokens(tokenizer)
-    print(special.line(bos=data.bos, eos=data.eos), file=sys.stderr)
+    puts = special.adds_bos if data.bos == "auto" else data.bos == "true"
+    print(special.line(bos=puts, eos=data.eos), file=sys.stderr)
     config = about.config_of(path)
     about.check_tokenizer(config, tokenizer, path)
     seen = None if work is None else inputs.watcher(work)

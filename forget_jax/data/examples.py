@@ -2,7 +2,7 @@
 
 import dataclasses
 
-Message = tuple[str, str]  # (role, text); roles are "system", "user" and "assistant"
+Message = tuple[str, str]  # (role, text); roles are "system", "user", "assistant", "tool"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Example:
       prompt, completion: the completion and the end-of-sequence token are the targets.
       messages: a conversation; every assistant turn is a target.
       answers: further accepted answers (aliases) for exact match, beside the completion.
+      options: what the completion is chosen from, itself among them (multiple choice).
     """
 
     name: str
@@ -25,3 +26,4 @@ class Example:
     completion: str | None = None
     messages: tuple[Message, ...] = ()
     answers: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()

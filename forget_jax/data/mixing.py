@@ -13,7 +13,7 @@ def inserted(n_task: int, total_task: int, mixed: np.ndarray, seed: int) -> np.n
     """A task's own stream with mixed examples inserted at random places.
 
     The stream of task examples is the one that training without mixing would see, then it is
-    shuffled together with the insertions (arXiv 2406.14026, lowrank.md §5).
+    shuffled together with the insertions (arXiv 2406.14026).
 
     Args:
       n_task: the task's examples, numbered from 0; mixed examples are numbered from n_task on.

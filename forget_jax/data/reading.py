@@ -34,6 +34,14 @@ def split_slice(spec: str) -> tuple[str, int, int | None]:
     return name, start, int(end) - start
 
 
+def split_name(named: str) -> tuple[str, str]:
+    """`facts=path.jsonl[:100]` as (facts, path.jsonl[:100]); without a name it is the task's."""
+    name, equals, spec = named.partition("=")
+    if equals and re.fullmatch(r"[\w. -]+", name):
+        return name, spec
+    return task_name(named), named
+
+
 def columns(data: Data) -> dict[str, str]:
     """`prompt=question` pairs as a mapping from our names to the file's."""
     pairs = [pair.partition("=") for pair in data.columns]
@@ -59,6 +67,11 @@ def load(specs: Sequence[str], data: Data, seen: Seen | None = None) -> list[Exa
         name, skip, limit = split_slice(spec)
         mapping = {} if name.startswith("builtin:") else columns(data)
         seed = data.shuffle if data.shuffle >= 0 else None
+        if seed is not None and (skip or limit is not None):
+            say(
+                f"rows [a:b] are taken after a shuffle with seed {seed}; data.shuffle=-1 takes "
+                "them in the order of the file"
+            )
         rows = sources.load(name, columns=mapping, limit=limit, seed=seed, skip=skip)
         if seen is not None:
             seen(spec, rows)
@@ -117,7 +130,7 @@ def template(data: Data, scored: bool = False) -> Template:
     """The template that settings name; where examples are `scored`, `data.eos_scored` holds."""
     return dataclasses.replace(
         TEMPLATES[data.template],
-        bos=data.bos,
+        bos={"true": True, "false": False}.get(data.bos),
         eos=data.eos,
         eos_target=data.eos_scored or not scored,
         literal=data.special_tokens == "text",

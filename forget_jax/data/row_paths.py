@@ -31,6 +31,16 @@ def path_of(text: str) -> Path:
         raise _unreadable(text, e) from e
 
 
+def check_there(path: Path) -> None:
+    """Refuses a file of this machine that is not there.
+
+    Raises:
+      UserError: naming one of a similar name.
+    """
+    if is_local(path) and not path.exists():
+        raise UserError(f"{path} does not exist{_nearest_file(path)}")
+
+
 def read_bytes(path: Path) -> bytes:
     """What a file holds, of this machine or of an object store.
 

@@ -7,12 +7,13 @@ from typing import Any
 from forget_jax.data.examples import Example
 from forget_jax.data.notes import Notes
 from forget_jax.data.row_values import as_list, label, text_of, texts_of
-from forget_jax.data.turns import turns_of
+from forget_jax.data.turns import is_talk, joined, turns_of
 from forget_jax.errors import UserError, nearest
 from forget_jax.foreign import in_words
 
-FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers")
-OPTIONAL = ("name", "source", "answers")  # a column of such a name may mean something else
+FIELDS = ("text", "prompt", "completion", "messages", "name", "source", "answers", "options")
+# A column of such a name may mean something else.
+OPTIONAL = ("name", "source", "answers", "options")
 SHAREGPT = "conversations"
 _FORMS = {
     "text": ("text",),
@@ -61,7 +62,9 @@ def to_example(
       name, source: used where the row has no such column.
       notes: takes what was read in another way, or left out.
 
-    A completion may be a list of accepted answers: the first is the target. An empty completion is
+    Prompt and completion may be lists of turns (TRL's conversational sets), `instruction`, `input`
+    and `output` are read as both (Alpaca's). A completion may be a list of accepted answers: the
+    first is the target. An empty completion is
     legal (the end-of-sequence token is its target). Lists may also be given as JSON text, as CSV
     files do.
     """
@@ -71,17 +74,23 @@ def to_example(
     name = label(values["name"], "name", where) or name
     source = sys.intern(label(values["source"], "source", where) or source)
     answers = texts_of(values["answers"], "answers", where)
+    options = texts_of(values["options"], "options", where)
     if form == "text":
         text = text_of(values["text"], "text", where)
         return Example(name, source, text=text, answers=answers) if text.strip() else None
     if form == "messages":
         messages = turns_of(values["messages"], where, notes)
         return Example(name, source, messages=messages, answers=answers)
+    if is_talk(values["prompt"]) or is_talk(values["completion"]):
+        messages = joined(values["prompt"], values["completion"], where, notes)
+        return Example(name, source, messages=messages, answers=answers)
     prompt = text_of(values["prompt"], "prompt", where)
     completion, accepted = _completion(values["completion"], where, notes)
     if accepted:
         answers = tuple(filter(None, dict.fromkeys((*accepted, *answers))))
-    return Example(name, source, prompt=prompt, completion=completion, answers=answers)
+    return Example(
+        name, source, prompt=prompt, completion=completion, answers=answers, options=options
+    )
 
 
 def row_of(example: Example) -> dict[str, Any]:
@@ -95,7 +104,10 @@ def row_of(example: Example) -> dict[str, Any]:
         target = example.completion or ""
         # a text that is itself a list in JSON would be read as one
         row |= {"prompt": example.prompt, "completion": [target] if as_list(target) else target}
-    return row | ({"answers": list(example.answers)} if example.answers else {})
+    for field in ("answers", "options"):
+        if texts := getattr(example, field):
+            row[field] = list(texts)
+    return row
 
 
 def _completion(value: Any, where: str, notes: Notes) -> tuple[str, Sequence[str]]:
@@ -143,7 +155,7 @@ def _is_of(field: str, value: Any) -> bool:
     """Whether a value can be what an optional field holds."""
     if value is None or isinstance(value, str):
         return True
-    if field == "answers":
+    if field in ("answers", "options"):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -203,6 +215,10 @@ def _form(
         notes.read_as[SHAREGPT] = "messages"
         values["messages"] = row[SHAREGPT]
         return "messages"
+    if not asked and row.get("instruction") is not None and row.get("output") is not None:
+        notes.read_as |= {"instruction and input": "prompt", "output": "completion"}
+        values["prompt"], values["completion"] = _alpaca(row, where), row["output"]
+        return "prompt and completion"
     wanted = [field for form in asked for field in _FORMS[form]]
     if not asked and (values["prompt"] is not None or values["completion"] is not None):
         wanted = ["prompt", "completion"]
@@ -218,6 +234,14 @@ def _form(
         f"{where}: holds neither text, nor prompt and completion, nor messages; the columns are "
         f"{_listed(row)} (data.columns=FIELD=NAME says which of them to use)"
     )
+
+
+def _alpaca(row: Mapping[str, Any], where: str) -> str:
+    """The prompt of a row as Stanford Alpaca has it: the instruction, and what it is about."""
+    parts = [text_of(row["instruction"], "instruction", where)]
+    if row.get("input") is not None:
+        parts.append(text_of(row["input"], "input", where))
+    return "\n\n".join(part for part in parts if part.strip())
 
 
 def _listed(row: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from forget_jax.data.special_tokens import READINGS
-from forget_jax.data.tokenise import TARGETS, TEMPLATES, TOO_LONG
+from forget_jax.data.tokenise import BOS, TARGETS, TEMPLATES, TOO_LONG
 from forget_jax.settings import names, setting
 
 
@@ -16,17 +16,22 @@ class Data:
     )
     shuffle: int = setting(
         0,
-        "seed that shuffles each data set before its rows [a:b] are taken; -1: no",
+        "seed that shuffles each data set before its rows [a:b] are taken; -1: no, [a:b] are those "
+        "rows of the file",
         least=-1,
     )
     template: str = setting(
         "plain",
-        "how prompt and completion become text: plain, answer, tulu or tulu_answer, or chat (two "
-        "turns of the tokenizer's own chat template: for instruct models)",
+        "how prompt and completion become text: plain, raw (one after the other as they stand), "
+        "answer, tulu or tulu_answer, or chat (two turns of the tokenizer's own chat template: for "
+        "instruct models)",
         choices=TEMPLATES,
     )
-    bos: bool = setting(
-        True, "put the beginning-of-sequence token first, where the tokenizer has one"
+    bos: str = setting(
+        "auto",
+        "put the beginning-of-sequence token first, where the tokenizer has one: true, false, or "
+        "auto (where the tokenizer by itself puts it)",
+        choices=BOS,
     )
     eos: bool = setting(
         True, "end completions with the end-of-sequence token, as a target (all three papers)"

@@ -22,6 +22,7 @@ from forget_jax.data.examples import Example, Message
 from forget_jax.data.marking import Marked, Marker, Piece, adds_prefix
 from forget_jax.errors import UserError
 from forget_jax.lm.hf.tokenizer import Unreadable
+from forget_jax.lm.hf.tokenizer import special_tokens as special_tokens_of
 
 __all__ = ["TEMPLATES", "Encoded", "Template", "encode", "prompts", "stream"]
 
@@ -32,27 +33,34 @@ class Template:
 
     Attributes:
       prompt, completion: format strings over the stripped prompt and completion.
-      bos: put the beginning-of-sequence token first.
+      bos: put the beginning-of-sequence token first; None: where the tokenizer by itself does.
       eos: end completions and assistant turns with the end-of-sequence token.
       eos_target: whether that token is a target.
       eos_text: end plain texts with it too, as a target (for pretraining; scores leave it out,
-        lowrank.md §1).
+        arXiv 2406.14026).
       literal: special tokens that stand in a text are text; else they become special tokens.
       chat: a prompt and its completion are two turns of the tokenizer's own chat template.
+      strip: spaces and line ends around prompt, completion and answer are taken off first.
     """
 
     prompt: str = "{prompt}\n"
     completion: str = "{completion}"
-    bos: bool = True
+    bos: bool | None = True
     eos: bool = True
     eos_target: bool = True
     eos_text: bool = False
     literal: bool = False
     chat: bool = False
+    strip: bool = True
+
+    def stripped(self, text: str) -> str:
+        """A prompt or completion without what is around it, where the template takes that off."""
+        return text.strip() if self.strip else text
 
 
 TEMPLATES = {
     "plain": Template(),
+    "raw": Template(prompt="{prompt}", strip=False),
     "answer": Template(prompt="{prompt}\nThe answer is: "),
     "tulu": Template(prompt="<|user|>\n{prompt}\n<|assistant|>\n"),
     "tulu_answer": Template(prompt="<|user|>\n{prompt}\nThe answer is:\n<|assistant|>\n"),
@@ -61,6 +69,7 @@ TEMPLATES = {
 
 
 AT_A_TIME = 1024  # examples that are tokenised together
+BOS = ("auto", "true", "false")
 TOO_LONG = ("truncate", "left", "drop", "error", "windows")
 TARGETS = ("completion", "last", "all")
 
@@ -71,10 +80,10 @@ def _pieces(example: Example, template: Template) -> list[Piece]:
         return [(example.text, True), *([(None, True)] if template.eos_text else [])]
     eos: list[Piece] = [(None, template.eos_target)] if template.eos else []
     if example.completion is not None:
-        completion = template.completion.format(completion=example.completion.strip())
+        completion = template.completion.format(completion=template.stripped(example.completion))
         return [(_prompt(example, template), False), (completion, True), *eos]
     pieces: list[Piece] = []
-    for role, text in example.messages:  # as remix.md §1 has it, the newline after a turn included
+    for role, text in example.messages:  # arXiv 2411.07175: the newline after a turn too
         if role == "assistant":
             pieces += [(f"<|{role}|>\n", False), (text.strip(), True), *eos, ("\n", True)]
         else:
@@ -98,7 +107,7 @@ def _question(example: Example) -> tuple[Message, ...]:
 
 
 def _prompt(example: Example, template: Template) -> str:
-    return template.prompt.format(prompt=(example.prompt or "").strip())
+    return template.prompt.format(prompt=template.stripped(example.prompt or ""))
 
 
 def encode(
@@ -115,9 +124,10 @@ def encode(
     Args:
       context: the most tokens a row may have.
       too_long: what becomes of longer examples. `truncate` (counted in `Encoded.cut`): a text keeps
-        its beginning, a prompt with completion its end (lowrank.md §2); `left`: every example keeps
-        its end; `drop`: left out of the result; `windows`: several rows of its name, one after the
-        other, that hold each of its targets once (those without any are left out); `error`.
+        its beginning, a prompt with completion its end (arXiv 2406.14026); `left`: every example
+        keeps its end; `drop`: left out of the result; `windows`: several rows of its name, one
+        after the other, that hold each of its targets once (those without any are left out); or
+        `error`.
       targets: `completion`: the tokens of completions, assistant turns and texts; `last`: of the
         last assistant turn only; `all`: every token but the first.
       stride: tokens that each further window adds; 0 is half the context.
@@ -127,7 +137,7 @@ def encode(
         lacks, or an example over the context where `too_long` is `error`.
     """
     _check(tokenizer, template, context, too_long, targets, stride)
-    bos = tokenizer.bos_token_id if template.bos else None
+    bos = _bos(tokenizer, template)
     marker, apart = Marker(tokenizer, template.literal), not adds_prefix(tokenizer)
     fit = _Fit(context, too_long, stride or context // 2)
     has_chat = bool(getattr(tokenizer, "chat_template", None))
@@ -245,10 +255,11 @@ def prompts(
       most: tokens of a prompt; a longer one keeps its end.
 
     Raises:
-      UserError: the template is the tokenizer's own, and it has none or it fails.
+      UserError: the template is the tokenizer's own, and it has none or it fails; or nothing stands
+        before a completion.
     """
-    has_bos = template.bos and tokenizer.bos_token_id is not None and not template.chat
-    bos = [tokenizer.bos_token_id] if has_bos else []
+    first = None if template.chat else _bos(tokenizer, template)
+    bos = [] if first is None else [first]
     if template.chat:
         _check_chat(tokenizer)
     marker = Marker(tokenizer, template.literal)
@@ -262,7 +273,20 @@ def prompts(
         long = {i: marker.kept([(t, False)], True, most, end=True) for i, t in enumerate(texts)}
         short = iter(marker.tokens([t for i, t in enumerate(texts) if long[i] is None]))
         found += [bos + (part[0] if (part := long[i]) else next(short)) for i in range(len(texts))]
+    for example, ids in zip(examples, found, strict=True):
+        if not ids:
+            raise UserError(
+                f"{example.name} has an empty prompt, and nothing stands before the answer; set "
+                "data.bos=true or another data.template"
+            )
     return [ids[-most:] for ids in found], sum(len(ids) > most for ids in found)
+
+
+def _bos(tokenizer: Any, template: Template) -> int | None:
+    """The token that is put first, or None."""
+    wanted = special_tokens_of(tokenizer).adds_bos if template.bos is None else template.bos
+    found: int | None = tokenizer.bos_token_id if wanted else None
+    return found
 
 
 def _targeted(pieces: list[Piece], targets: str) -> list[Piece]:

@@ -9,10 +9,23 @@ from forget_jax.data.row_values import from_json, text_of
 from forget_jax.errors import UserError
 from forget_jax.foreign import in_words
 
-ROLES = {role: role for role in ("system", "user", "assistant")}
-CALLED = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
+ROLES = {role: role for role in ("system", "user", "assistant", "tool")}
+CALLED = {
+    "human": "user",
+    "gpt": "assistant",
+    "model": "assistant",
+    "developer": "system",
+    "function": "tool",
+    "observation": "tool",
+}
+_CALLS = "tool_calls"  # of an assistant, in place of a content or beside it
+_CALLS_LEFT = ("messages hold tool_calls", ", which are not read: write them into the content")
 # The columns of a turn, here and in ShareGPT's files.
 _KEYS = (("role", "content"), ("from", "value"))
+_EARLIER = (
+    "a prompt of several turns",
+    " has answers in it, which are targets too; data.targets=last learns the last one only",
+)
 
 
 def turns_of(value: Any, where: str, notes: Notes) -> tuple[Message, ...]:
@@ -41,6 +54,26 @@ def turns_of(value: Any, where: str, notes: Notes) -> tuple[Message, ...]:
     return turns
 
 
+def is_talk(value: Any) -> bool:
+    """Whether a prompt or completion is a list of turns, as TRL's conversational sets have it."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+
+
+def joined(prompt: Any, completion: Any, where: str, notes: Notes) -> tuple[Message, ...]:
+    """The conversation of a prompt and a completion of which one, or both, are lists of turns.
+
+    Raises:
+      UserError: as `turns_of` does.
+    """
+    before = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    after = completion
+    if not isinstance(completion, list):
+        after = [{"role": "assistant", "content": completion}]
+    if any(isinstance(t, Mapping) and t.get("role") == "assistant" for t in before):
+        notes.rows[_EARLIER] += 1
+    return turns_of([*before, *after], where, notes)
+
+
 def _by_columns(value: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """The turns of a conversation that is stored column by column."""
     for keys in _KEYS:
@@ -63,6 +96,13 @@ def _turn(turn: Any, here: str, notes: Notes) -> Message:
     if keys != _KEYS[0]:
         notes.read_as |= dict(zip(keys, _KEYS[0], strict=True))
     role, content = (held[key] for key in keys)
+    if held.get(_CALLS):
+        if content is None:
+            raise UserError(
+                f"{here}: has tool_calls and no content; calls are not read: write them into the "
+                "content, as the model is to write them"
+            )
+        notes.rows[_CALLS_LEFT] += 1
     name = role if isinstance(role, str) else ""
     if name not in ROLES | CALLED:
         known = ", ".join((*ROLES, *CALLED))

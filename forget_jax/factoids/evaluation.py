@@ -60,7 +60,7 @@ def ask(base: Base, loaded: Loaded, facts: Facts, max_new_tokens: int, paper: bo
 def rule(own: str, paper: bool) -> str:
     """By which rule a set is judged: of `clean` its own; the authors ask for the trained answer.
 
-    Of WebQA they take any part of it, even nothing (remix.md §4); `clean` takes its aliases.
+    Of WebQA they take any part of it, even nothing (arXiv 2411.07175); `clean` takes its aliases.
     """
     if paper:
         return "within" if own == "within" else "strict"

@@ -1,4 +1,4 @@
-"""Which facts the base knows already, by asking it (remix.md §1): only the others are memorised.
+"""Which facts the base knows: only the others are memorised (arXiv 2411.07175).
 
 The authors' script is not public. Here a question stands behind some facts of the same set with
 their answers, the base completes it greedily to the end of the line, and knows it where that equals

@@ -16,7 +16,7 @@ RANDOM = "builtin:random_words"
 
 
 def generic(texts: Sequence[Example], words: int, seed: int) -> list[Example]:
-    """Passages in two parts of so many words, in random order (remix.md §3).
+    """Passages in two parts of so many words, in random order (arXiv 2411.07175).
 
     A text of less than twice as many is left out; of a longer one only its beginning is used.
     """

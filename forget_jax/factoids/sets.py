@@ -2,7 +2,7 @@
 
 A set is a data set as everywhere (`forget_jax.data.sources`), or NAME=DATASET, or NAME alone for
 its place on the hub. A name says which columns hold question, answer and aliases, how both become
-text (remix.md §1), and how an answer is judged.
+text (arXiv 2411.07175), and how an answer is judged.
 """
 
 import dataclasses

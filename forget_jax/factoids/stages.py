@@ -1,4 +1,4 @@
-"""The rows of a stage and the order in which they are trained on (remix.md §1-3, §7).
+"""The rows of a stage and the order in which they are trained on (arXiv 2411.07175).
 
 Every epoch is one shuffled pool: all facts of the stage, what is replayed of earlier ones, and what
 is mixed in, all with the same loss.
@@ -15,7 +15,7 @@ from forget_jax.data.tokenise import Encoded
 from forget_jax.randomness import generator, seed_of
 from forget_jax.training.loop import Task
 
-PAPER_CAP = 6020  # rows that the authors' loader keeps of a set and its mix (remix.md §7, 1)
+PAPER_CAP = 6020  # rows that the authors' loader keeps of a set and its mix (arXiv 2411.07175)
 
 
 @dataclasses.dataclass(frozen=True)

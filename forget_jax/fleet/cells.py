@@ -33,10 +33,12 @@ class Cell:
     Attributes:
       at: its coordinates; all cells of an experiment have the same keys.
       task: what is trained, under the cell's name.
+      arm: what the experiment itself compares, where its coordinates are only the words for that.
     """
 
     at: Coordinates
     task: Task
+    arm: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", dataclasses.replace(self.task, name=self.name))

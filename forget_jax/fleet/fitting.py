@@ -70,13 +70,27 @@ def check(config: DecoderConfig, dtype: str, wants: Wants, together: int = 1) ->
     Raises:
       UserError: more than a device has; names the numbers that fit.
     """
+    print(plan(config, dtype, wants, together).line(), file=sys.stderr)
+    refuse(config, dtype, wants, together)
+
+
+def refuse(
+    config: DecoderConfig, dtype: str, wants: Wants, together: int, has: int | None = None
+) -> None:
+    """Refuses a run that does not fit; arguments and errors as for `check`.
+
+    Args:
+      has: bytes of a device; None asks `memory.available`.
+    """
     wanted = plan(config, dtype, wants, together)
-    print(wanted.line(), file=sys.stderr)
-    if not memory.fits(wanted):
-        memory.check(wanted, config, fit=_that_fit(config, dtype, wants, together))
+    if not memory.fits(wanted, has):
+        fit = _that_fit(config, dtype, wants, together, has)
+        memory.check(wanted, config, has, fit)
 
 
-def _that_fit(config: DecoderConfig, dtype: str, wants: Wants, together: int) -> list[str]:
+def _that_fit(
+    config: DecoderConfig, dtype: str, wants: Wants, together: int, has: int | None
+) -> list[str]:
     """The largest value of each field with which the run fits, while the others stay."""
     tried: dict[str, tuple[int, Callable[[int], memory.Plan]]] = {}
     if (recipe := wants.recipe) is not None:
@@ -108,16 +122,16 @@ def _that_fit(config: DecoderConfig, dtype: str, wants: Wants, together: int) ->
         wants.context,
         lambda n: plan(config, dtype, dataclasses.replace(wants, context=n), together),
     )
-    found = {name: _largest(now, make) for name, (now, make) in tried.items()}
+    found = {name: _largest(now, make, has) for name, (now, make) in tried.items()}
     return [f"{name} of {n} or less" for name, n in found.items() if n]
 
 
-def _largest(below: int, make: Callable[[int], memory.Plan]) -> int:
+def _largest(below: int, make: Callable[[int], memory.Plan], has: int | None) -> int:
     """The largest number below one that does not fit with which a plan fits; 0 for none."""
     low, high = 0, below
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if memory.fits(make(middle)) else (low, middle)
+        low, high = (middle, high) if memory.fits(make(middle), has) else (low, middle)
     return low
 
 
@@ -139,13 +153,16 @@ def check_order(rows: int, fine_tunes: int, fields: str) -> None:
         )
 
 
-def most_together(config: DecoderConfig, dtype: str, wants: Wants, count: int) -> int:
+def most_together(
+    config: DecoderConfig, dtype: str, wants: Wants, count: int, has: int | None = None
+) -> int:
     """How many of `count` tasks train together within memory: all, or half of them, and so on.
 
     Args:
       config: the model's shape.
       dtype: of the base's parameters.
+      has: bytes of a device; None asks `memory.available`.
     """
-    while count > 1 and not memory.fits(plan(config, dtype, wants, count)):
+    while count > 1 and not memory.fits(plan(config, dtype, wants, count), has):
         count = -(-count // 2)
     return count

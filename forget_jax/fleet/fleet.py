@@ -122,6 +122,7 @@ def journal(
         trace=settings.trace,
         trace_steps=settings.trace_steps,
         tensorboard=settings.tensorboard,
+        wandb=settings.wandb,
     ) as watch:
 
         def log(record: dict[str, Any]) -> None:

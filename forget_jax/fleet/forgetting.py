@@ -17,6 +17,7 @@ from forget_jax.scoring import disk
 from forget_jax.scoring.table import NLL, check_complete
 
 Scores = xr.Dataset | PathLike
+OTHER_BASE = 0.05  # nats a token, median, beyond which a base is another one
 
 
 def forgetting(

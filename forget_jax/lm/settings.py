@@ -55,7 +55,9 @@ class Lora:
     rslora: bool = setting(False, "scale by alpha/sqrt(rank) instead (rsLoRA)")
     dropout: float = setting(0.0, "dropout on the adapters' input while training", least=0, below=1)
     targets: str = setting(
-        r"layers/(attn|mlp)/\w+", "regular expression over kernel paths such as layers/attn/q"
+        r"layers/(attn|mlp)/\w+",
+        "regular expression over kernel paths such as layers/attn/q; or PEFT's names, "
+        "q_proj,v_proj or all-linear",
     )
 
 

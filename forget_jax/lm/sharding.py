@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from forget_jax.errors import UserError
@@ -64,19 +64,35 @@ def make(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh | None:
       UserError: the axes do not make up the devices there are.
     """
     devices = jax.devices() if devices is None else devices
-    others = shape.task * shape.fsdp * shape.tensor
-    data = shape.data or max(1, len(devices) // others)
-    if data * others != len(devices):
-        raise UserError(
-            f"mesh.task={shape.task}, mesh.data={shape.data}, mesh.fsdp={shape.fsdp} and "
-            f"mesh.tensor={shape.tensor} make {data * others} devices, but there are "
-            f"{len(devices)}; "
-            "their product must be that number (mesh.data=0 takes what the others leave)"
-        )
+    sizes = _along(shape, len(devices))
     if len(devices) == 1:
         return None
-    sizes = (shape.task, data, shape.fsdp, shape.tensor)
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def planned(shape: MeshShape, devices: int = 0) -> contextlib.AbstractContextManager[Any]:
+    """Enters a mesh of devices that need not be here, for plans; errors as for `make`.
+
+    Args:
+      devices: how many; 0 for as many as the shape asks for.
+    """
+    wanted = shape.task * max(1, shape.data) * shape.fsdp * shape.tensor
+    sizes = _along(shape, devices or wanted)
+    abstract = AbstractMesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.sharding.use_abstract_mesh(abstract)
+
+
+def _along(shape: MeshShape, devices: int) -> tuple[int, ...]:
+    """Devices along each of AXES; errors as for `make`."""
+    others = shape.task * shape.fsdp * shape.tensor
+    data = shape.data or max(1, devices // others)
+    if data * others != devices:
+        raise UserError(
+            f"mesh.task={shape.task}, mesh.data={shape.data}, mesh.fsdp={shape.fsdp} and "
+            f"mesh.tensor={shape.tensor} make {data * others} devices, but there are {devices}; "
+            "their product must be that number (mesh.data=0 takes what the others leave)"
+        )
+    return shape.task, data, shape.fsdp, shape.tensor
 
 
 def current() -> Mesh | None:

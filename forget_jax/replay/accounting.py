@@ -5,7 +5,7 @@ Choosing by probes offline needs a fine-tune of the task first, whose probes are
 given, since it serves every further task.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from forget_jax.data.tokenise import Encoded
 from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.cost import flops
 from forget_jax.lm.lora import LoRAConfig
+from forget_jax.replay.cells import Arm, Price
 from forget_jax.replay.strategies import parse
 from forget_jax.training.loop import Task
 
@@ -39,6 +40,16 @@ def training(config: DecoderConfig, lora: LoRAConfig | None, rows: Iterable[Enco
     return flops.training(config, _work(config, list(rows)), lora)
 
 
+def price(config: DecoderConfig, lora: LoRAConfig | None) -> Price:
+    """What training on rows costs, with the base's forward pass where a cost needs it."""
+
+    def of(rows: Sequence[Encoded], cost: str) -> float:
+        beside = 0.0 if cost == "nll" else forward(config, rows)
+        return training(config, lora, rows) + beside
+
+    return of
+
+
 def _work(config: DecoderConfig, rows: Sequence[Encoded]) -> flops.Work:
     return flops.work(config, [len(e.ids) for e in rows], sum(e.tokens for e in rows))
 
@@ -48,9 +59,9 @@ class Account:
     """What one task's arms are reckoned with.
 
     Attributes:
-      own: the task's rows that a fine-tune consumes, again where it does so again.
+      own: the task's rows that a fine-tune without replay consumes, again where it does so again.
       probes, pool: as they are scored.
-      generated: what the base wrote.
+      generated: what the base wrote, by the strategies' kind of rows.
       refreshes: of the strategy `online`.
     """
 
@@ -59,7 +70,7 @@ class Account:
     own: Sequence[Encoded]
     probes: Sequence[Encoded]
     pool: Sequence[Encoded]
-    generated: Sequence[Encoded]
+    generated: Mapping[str, Sequence[Encoded]]
     refreshes: int
 
     @property
@@ -67,17 +78,19 @@ class Account:
         """FLOPs of the fine-tune without replay."""
         return training(self.config, self.lora, self.own)
 
-    def extra(self, spec: str, cost: str, replayed: Sequence[Encoded]) -> Extra:
-        """FLOPs beyond `plain` of a fine-tune under a strategy.
+    def extra(self, arm: Arm, used: "Used") -> Extra:
+        """FLOPs beyond `plain` of a fine-tune under an arm; training below zero where it is less.
 
         Args:
-          spec, cost: of its arm.
-          replayed: the rows that it replays, as often as it does.
+          used: the rows that it trains on.
         """
-        strategy, _ = parse(spec)
-        name = spec.partition(":")[0]
+        strategy, _ = parse(arm.strategy)
+        name = arm.strategy.partition(":")[0]
+        displaced = 0.0
+        if arm.matched == "compute":
+            displaced = self.plain - training(self.config, self.lora, used.own)
         forwards: list[Sequence[Encoded]] = []
-        trainings: list[Sequence[Encoded]] = [replayed]
+        trainings: list[Sequence[Encoded]] = [used.replayed]
         if name == "online":
             forwards += [self.probes, self.probes] * self.refreshes
         elif strategy.knows == "probes":
@@ -90,19 +103,27 @@ class Account:
             forwards += [self.pool]
         if name == "influence":
             trainings += [self.pool]
-        if strategy.rows == "generated":
-            forwards += [self.generated]
-        if cost != "nll":
-            forwards += [replayed]
+        if strategy.rows in self.generated:
+            forwards += [self.generated[strategy.rows]]
+        if arm.cost != "nll":
+            forwards += [used.replayed]
         return Extra(
             sum(forward(self.config, rows) for rows in forwards),
-            sum(training(self.config, self.lora, rows) for rows in trainings),
+            sum(training(self.config, self.lora, rows) for rows in trainings) - displaced,
         )
 
 
-def replayed(task: Task, own_rows: int, batch_size: int) -> list[Encoded]:
-    """The rows that a fine-tune replays, in order; none without an order."""
+class Used(NamedTuple):
+    """The rows that a fine-tune trains on, in order: the task's own, and those replayed."""
+
+    own: Sequence[Encoded]
+    replayed: Sequence[Encoded]
+
+
+def used(task: Task, own_rows: int, batch_size: int) -> Used:
+    """What a fine-tune with replay trains on; nothing without an order, for then it is `own`."""
     if task.order is None:
-        return []
+        return Used((), ())
     order = task.order[: task.steps * batch_size]
-    return [task.examples[i] for i in order[order >= own_rows]]
+    own, again = order[order < own_rows], order[order >= own_rows]
+    return Used([task.examples[i] for i in own], [task.examples[i] for i in again])

@@ -5,14 +5,16 @@ replayed differs.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from forget_jax.data import mixing, reading
 from forget_jax.data.tokenise import Encoded
+from forget_jax.errors import UserError
 from forget_jax.fleet import cells as grids
 from forget_jax.fleet.cells import Cell
 from forget_jax.replay.settings import COSTS, Replay
@@ -32,11 +34,13 @@ class Arm(NamedTuple):
       strategy: a name of STRATEGIES, or one and a sampling.
       ratio: replayed rows per task row; 0 for none.
       cost: one of COSTS.
+      matched: one of MATCHED.
     """
 
     strategy: str
     ratio: float = 0.0
     cost: str = "nll"
+    matched: str = "steps"
 
     def label(self, replay: Replay) -> str:
         """For people: what differs between the arms of a comparison."""
@@ -45,18 +49,25 @@ class Arm(NamedTuple):
             said.append(f"1/{1 / self.ratio:g}" if (1 / self.ratio) % 1 == 0 else f"{self.ratio:g}")
         if self.ratio and len(replay.cost) > 1:
             said.append(self.cost)
+        if self.ratio and len(replay.matched) > 1:
+            said.append(f"at equal {self.matched}")
         return " ".join(said)
 
 
 def arms(replay: Replay) -> list[Arm]:
-    """Every strategy at every ratio and cost; `none` once."""
+    """Every strategy at every ratio, cost and match; `none` once."""
     found = []
     for spec in replay.strategies:
         if not parse(spec)[0].rows:
             found.append(Arm(spec))
             continue
-        found += [Arm(spec, ratio, cost) for ratio in replay.ratio for cost in replay.cost]
+        ways = itertools.product(replay.ratio, replay.cost, replay.matched)
+        found += [Arm(spec, *way) for way in ways]
     return found
+
+
+# FLOPs of training on rows under a cost.
+Price = Callable[[Sequence[Encoded], str], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +91,38 @@ class Stream:
         """How many rows are replayed at a ratio."""
         return max(1, round(self.steps * self.batch_size * ratio))
 
-    def task(self, arm: Arm, drawn: np.ndarray | None) -> Task:
-        """What is trained; `drawn` None replays nothing."""
+    def task(self, arm: Arm, drawn: np.ndarray | None, price: Price) -> Task:
+        """What is trained; `drawn` None replays nothing.
+
+        Raises:
+          UserError: replay leaves no room for the task within its compute.
+        """
         if drawn is None:
             return Task("", self.rows, self.seed, self.steps)
         costs = np.repeat([0, COSTS.index(arm.cost)], [len(self.rows), len(self.candidates)])
         # Steps are whole: the last may hold more of the task's own rows.
         steps = self.steps + math.ceil(len(drawn) / self.batch_size)
+        if arm.matched == "compute":
+            steps = self._steps_within(arm, drawn, price)
         own = steps * self.batch_size - len(drawn)
         order = mixing.inserted(len(self.rows), own, drawn, self.seed)
         return Task("", [*self.rows, *self.candidates], self.seed, steps, order, costs)
+
+    def _steps_within(self, arm: Arm, drawn: np.ndarray, price: Price) -> int:
+        """Whole steps of own and drawn rows that take no more FLOPs than the task without replay.
+
+        By the task's mean row: which of its rows come, and how often, is drawn later.
+        """
+        n, B = len(self.rows), self.batch_size
+        row = price(self.rows, "nll") / n
+        left = self.steps * B - price([self.candidates[i] for i in drawn], arm.cost) / row
+        steps = math.floor((left + len(drawn)) / B)
+        if steps * B - len(drawn) < 1:
+            raise UserError(
+                f"{len(drawn)} replayed rows take as many FLOPs as the {self.steps} steps of a "
+                "task without replay: lower replay.ratio, or leave compute out of replay.matched"
+            )
+        return steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,20 +161,22 @@ def choice(spec: str, known: Known, candidates: int, replay: Replay) -> Choice:
 def cells(
     train: Train,
     tasks: Mapping[str, Sequence[Encoded]],
-    candidates: Mapping[str, Sequence[Encoded]],
+    candidates: Mapping[str, Mapping[str, Sequence[Encoded]]],
     known: Mapping[str, Known],
     replay: Replay,
+    price: Price,
 ) -> list[Cell]:
-    """One fine-tune for each task, arm and seed.
+    """One fine-tune for each task, arm and seed; each cell carries its arm.
 
     Args:
       tasks: the rows to train on, by task.
-      candidates: rows to replay, by their kind (`Strategy.rows`).
+      candidates: rows to replay, by task and their kind (`Strategy.rows`).
       known: of the upstream candidates, by task.
+      price: by which arms of equal compute are matched.
     """
     found = []
     for name, rows, arm, seed in _grid(tasks, replay):
-        stream = _stream(train, name, rows, seed, candidates[parse(arm.strategy)[0].rows])
+        stream = _stream(train, name, rows, seed, candidates[name][parse(arm.strategy)[0].rows])
         one = choice(arm.strategy, known[name], len(stream.candidates), replay)
         drawn = one.draw(stream.replayed(arm.ratio), stream.seed)
         at: dict[str, str | int] = {
@@ -149,9 +184,10 @@ def cells(
             "strategy": arm.strategy,
             "ratio": f"{arm.ratio:.6g}",
             "cost": arm.cost,
+            "matched": arm.matched,
             "seed": seed,
         }
-        found.append(Cell(at, stream.task(arm, drawn)))
+        found.append(Cell(at, stream.task(arm, drawn, price), arm))
     grids.check(found)
     return found
 

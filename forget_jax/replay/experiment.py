@@ -5,7 +5,7 @@ replayed. All fine-tunes train together.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,6 @@ from forget_jax.fleet.fleet import ADVICE, NOTHING, Fleet, Revision, Scored, tra
 from forget_jax.randomness import generator
 from forget_jax.replay.settings import Replay
 from forget_jax.replay.strategies import Known
-from forget_jax.scoring.likelihood import nll_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Compared:
     Attributes:
       frame: a row a fine-tune: its coordinates, and `z`, `z_pool` (NaN where it was not measured)
         and one `z: KIND` for each kind of held-out examples (the source up to its first slash),
-        means of examples in nats a token; and `loss`, of the task's held-out rows.
+        means of examples in nats a token.
       base_nll: mean NLL of the base on the examples that measure forgetting, nats a token.
       scored: what the fleet left.
     """
@@ -150,14 +149,12 @@ def compare(
     fleet: Fleet,
     grid: Sequence[Cell],
     upstream: Upstream,
-    heldout: Mapping[str, Sequence[Encoded]],
     measure_pool: bool = False,
     revision: Revision = NOTHING,
 ) -> Compared:
-    """Trains every cell, and measures forgetting and the task itself under each.
+    """Trains every cell, and measures forgetting under each.
 
     Args:
-      heldout: rows of each task that none of its fine-tunes saw.
       measure_pool: measure the candidates too.
       revision: of cells whose replayed rows are chosen while they train.
 
@@ -166,9 +163,8 @@ def compare(
     """
     held = [upstream.scored[i] for i in upstream.held]
     pool = [upstream.scored[i] for i in upstream.pool] if measure_pool else []
-    evaluated = [*held, *pool, *(e for rows in heldout.values() for e in rows)]
     tasks = [cell.task for cell in grid]
-    done = train_and_score(fleet, "replay", tasks, evaluated, revision)
+    done = train_and_score(fleet, "replay", tasks, [*held, *pool], revision)
     if done.failed:
         raise UserError(
             f"strategies cannot be compared without {grids.failed(grid, done.failed)}; {ADVICE}"
@@ -176,21 +172,16 @@ def compare(
     assert done.table is not None
     tokens = done.table.tokens.values[0]
     nll = dict(zip(done.table.model.values.tolist(), done.table.nll_sum.values, strict=True))
-    H, P = len(held), len(pool)
-    base_N = nll[BASE][: H + P] / tokens[: H + P]
-    ends = H + P + np.cumsum([0, *map(len, heldout.values())])
-    rows = {name: slice(*ends[m : m + 2]) for m, name in enumerate(heldout)}
+    H = len(held)
+    base_N = nll[BASE] / tokens
     kinds = np.array([e.source.partition("/")[0] for e in held])
 
     def figures(cell: Cell) -> dict[str, float]:
-        z_N = nll[cell.name][: H + P] / tokens[: H + P] - base_N
-        own = rows[str(cell.at["task"])]
+        z_N = nll[cell.name] / tokens - base_N
         by_kind = {f"z: {k}": _mean(z_N[:H][kinds == k]) for k in dict.fromkeys(kinds)}
-        loss = nll_mean(nll[cell.name][own], tokens[own])
-        return {"z": _mean(z_N[:H]), "z_pool": _mean(z_N[H:]), "loss": loss, **by_kind}
+        return {"z": _mean(z_N[:H]), "z_pool": _mean(z_N[H:]), **by_kind}
 
-    frame = pd.DataFrame([{**cell.at, **figures(cell)} for cell in grid])
-    frame["ratio"] = frame.ratio.astype(float)
+    frame = pd.DataFrame([{**cell.at, "ratio": cell.arm.ratio, **figures(cell)} for cell in grid])
     if not np.isfinite(frame.z).any():
         raise UserError("no forgetting is finite: the base or every fine-tune gives no numbers")
     return Compared(frame, _mean(base_N[:H]), done)

@@ -74,6 +74,8 @@ def curve(cells: pd.DataFrame) -> list[Ratio]:
     if missing := wanted - set(cells.columns):
         raise UserError(f"the curve's cells.csv has no column {min(missing)}")
     nll = cells[cells.cost == "nll"]
+    if "matched" in nll:
+        nll = nll[nll.matched == "steps"]
     replayed = nll[nll.ratio > 0]
     if replayed.empty or not (nll.strategy == "none").any():
         raise UserError(

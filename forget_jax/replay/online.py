@@ -27,7 +27,7 @@ NAME = "online"
 
 def is_online(cell: Cell) -> bool:
     """Whether a cell's replayed rows are chosen while it trains."""
-    return str(cell.at["strategy"]).partition(":")[0] == NAME
+    return str(cell.arm.strategy).partition(":")[0] == NAME
 
 
 def revision(
@@ -80,7 +80,7 @@ def revision(
     def _again(cell: Cell, task: Task, mark: int, seen_S: np.ndarray) -> Task:
         name = str(cell.at["task"])
         _, row_J = completed(matrix, name, upstream, seen_S, replay.method)
-        _, sampling = parse(str(cell.at["strategy"]))
+        _, sampling = parse(cell.arm.strategy)
         how = Sampling(sampling, replay.temperature, replay.best_of)
         assert task.order is not None
         left = int((task.order[mark * train.batch_size :] >= own_rows[name]).sum())

@@ -7,6 +7,7 @@ from forget_jax.replay.strategies import SAMPLINGS, STRATEGIES
 from forget_jax.settings import names, setting
 
 COSTS = ("nll", "kl", "both")
+MATCHED = ("steps", "compute")
 CHOSEN_BY = ("random", "column_mean", "predicted", "coverage", "measured")  # of `mix`
 
 
@@ -54,6 +55,12 @@ class Mix:
         256, "texts that the base writes where there are no candidates", least=1, most=100_000
     )
     generated_tokens: int = setting(128, "most tokens of such a text", least=1, most=2**16)
+    generated_from: str = setting(
+        "start",
+        "what the base goes on from: the start of a text, or prompts (those of the task, without "
+        "their answers)",
+        choices=("start", "prompts"),
+    )
     seed: int = setting(0, "of all that is drawn", least=0)
 
 
@@ -74,6 +81,12 @@ class Replay:
         "what a replayed row costs: its nll, the kl to the base (adapters only), or both; each is "
         "compared",
         choices=COSTS,
+    )
+    matched: tuple[str, ...] = setting(
+        ("steps",),
+        "what replay may take: steps (added for the replayed rows) or compute (they displace rows "
+        "of the task, so that training takes no more FLOPs than without); each is compared",
+        choices=MATCHED,
     )
     temperature: float = setting(
         1.0, "softmax temperature in standard deviations of the row", least=1e-6, most=1e6
@@ -97,9 +110,20 @@ class Replay:
         setting("builtin:random_words/24", "rows that strategy `pad` replays: other text"),
     )
     generated: int = setting(
-        64, "texts that the base writes for the strategy `generated`", least=1, most=100_000
+        64,
+        "texts that the base writes for the strategy `generated`, and for each task its answers to "
+        "so many of the prompts for `answered`",
+        least=1,
+        most=100_000,
     )
     generated_tokens: int = setting(64, "most tokens of such a text", least=1, most=2**16)
+    recite: int = setting(
+        0,
+        "also exact match, of rows whose answers have at most so many tokens: the tasks' own "
+        "held-out rows, and upstream examples that measure forgetting; 0: none",
+        least=0,
+        most=2**16,
+    )
     online_at: tuple[float, ...] = setting(
         (0.1,),
         "strategy `online`: after these shares of its steps, probes are scored and the rest of the "

@@ -1,7 +1,7 @@
 """Which rows to replay, given what is known of a task's forgetting.
 
 A strategy says how much each candidate should be replayed, from what is known; a sampling makes a
-choice of rows of that (arXiv 2406.14026 §5, lowrank.md §5). No jax here: settings name both.
+choice of rows of that (arXiv 2406.14026 §5). No jax here: settings name both.
 """
 
 import dataclasses
@@ -43,8 +43,8 @@ class Strategy:
         are alike.
       knows: what it has to know: nothing, the `base`'s scores, a `matrix` of other tasks, `probes`
         of the task, or the task's whole `row`, which nobody has before the task is trained.
-      rows: what is replayed: `upstream` examples, `other` text, text `generated` by the base, or
-        nothing.
+      rows: what is replayed: `upstream` examples, `other` text, text `generated` by the base, what
+        the base `answered` to the task's prompts, or nothing.
       sampling: where the strategy's name says none.
     """
 
@@ -90,6 +90,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "pad": Strategy(rows="other"),
     "random": Strategy(),
     "generated": Strategy(rows="generated"),
+    "answered": Strategy(rows="answered"),
     "surprise": Strategy(_surprise, "base"),
     "column_mean": Strategy(lambda known: _mean(known.others_MxJ), "matrix"),
     "predicted": Strategy(lambda known: known.predicted_J, "probes"),

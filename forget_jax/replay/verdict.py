@@ -51,6 +51,8 @@ def pivot(frame: pd.DataFrame, arm: Arm, column: str) -> pd.DataFrame:
     """A figure of one arm, task x seed."""
     is_arm = (frame.strategy == arm.strategy) & (frame.cost == arm.cost)
     is_arm &= np.isclose(frame.ratio, arm.ratio)
+    if "matched" in frame:  # not in tables of earlier versions
+        is_arm &= frame.matched == arm.matched
     return frame[is_arm].pivot(index="task", columns="seed", values=column)
 
 
@@ -81,7 +83,7 @@ def comparisons(arms: Sequence[Arm]) -> dict[str, list[tuple[Arm, Arm]]]:
     """Which arms are compared, by family; within one, p is corrected.
 
     Every strategy with random replay, and with column means, at its ratio and cost; random replay
-    with none and with other text; and a cost other than the NLL with the NLL.
+    with none; a cost other than the NLL with the NLL; and equal compute with added steps.
     """
     there = set(arms)
 
@@ -89,14 +91,16 @@ def comparisons(arms: Sequence[Arm]) -> dict[str, list[tuple[Arm, Arm]]]:
         return [(a, other(a)) for a in arms if a.strategy not in but and other(a) in there]
 
     kl = [a for a in arms if a.cost != "nll"]
+    less = [a for a in arms if a.matched == "compute"]
     return {
         "random": pairs(lambda a: a._replace(strategy="random"), ("none", "random")),
         "column_mean": pairs(
             lambda a: a._replace(strategy="column_mean"),
-            ("none", "random", "pad", "generated", "column_mean"),
+            ("none", "random", "pad", "generated", "answered", "column_mean"),
         ),
         "none": [(a, Arm("none")) for a in arms if a.strategy == "random" and Arm("none") in there],
         "nll": [(a, a._replace(cost="nll")) for a in kl if a._replace(cost="nll") in there],
+        "steps": [(a, b) for a in less if (b := a._replace(matched="steps")) in there],
     }
 
 

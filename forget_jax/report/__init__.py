@@ -2,21 +2,24 @@
 
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
 from forget_jax.report.bench_section import bench_section
+from forget_jax.report.check_section import Checked, check_section
 from forget_jax.report.factoids_section import FactsCompared, FactsKept, factoids_section
 from forget_jax.report.law_checks import Extrapolated, LawChecks
 from forget_jax.report.law_section import FittedLaw, LawSurface, Part, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
-from forget_jax.report.mix_section import CurvePoint, Expected, MixedRow, mix_section
+from forget_jax.report.mix_section import Expected, mix_section
 from forget_jax.report.page import page
+from forget_jax.report.paired import PairedTest
 from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
     PredictedMean,
+    PredictedProbabilities,
     predicted_section,
 )
 from forget_jax.report.probes_section import probes_section
+from forget_jax.report.reliability import Reliability
 from forget_jax.report.replay_section import (
-    PairedTest,
     Replayed,
     Replays,
     Room,
@@ -26,8 +29,8 @@ from forget_jax.report.run_sections import score_section, timing_section, traini
 from forget_jax.report.section import Figure, Section, Table, Text
 
 __all__ = [
+    "Checked",
     "Completed",
-    "CurvePoint",
     "Expected",
     "Extrapolated",
     "FactsCompared",
@@ -37,13 +40,14 @@ __all__ = [
     "Forgetting",
     "LawChecks",
     "LawSurface",
-    "MixedRow",
     "PairedTest",
     "Part",
     "PlanBasis",
     "Planned",
     "PredictedExample",
     "PredictedMean",
+    "PredictedProbabilities",
+    "Reliability",
     "Replayed",
     "Replays",
     "Room",
@@ -52,6 +56,7 @@ __all__ = [
     "Text",
     "UnseenRow",
     "bench_section",
+    "check_section",
     "factoids_section",
     "matrix_section",
     "methods_section",

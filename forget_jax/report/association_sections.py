@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forget_jax.report.paired import PairedTest, paired_table
 from forget_jax.report.plots import SERIES, Line, Row, legend, row_plot, xy_plot
+from forget_jax.report.reliability import Reliability, reliability_figure, reliability_table
 from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
 
 
@@ -92,21 +94,40 @@ class Completed:
         over seeds.
       f1: of predicting which entries are forgotten.
       seconds: wall time.
+      top, top_low, top_high: precision at k, with its 95 % interval over test tasks.
+      brier, brier_clipped, brier_base: of calibrated probabilities, of the estimates themselves,
+        and of the share of ones; in a matrix of zeros and ones.
+      reliability: of the probabilities.
     """
 
     rmse: float | None
     rmse_std: float | None = None
     f1: float | None = None
     seconds: float | None = None
+    top: float | None = None
+    top_low: float | None = None
+    top_high: float | None = None
+    brier: float | None = None
+    brier_clipped: float | None = None
+    brier_base: float | None = None
+    reliability: Sequence[Reliability] = ()
 
 
-def methods_section(methods: Mapping[str, Completed], observed: int, seeds: int) -> Section:
+def methods_section(
+    methods: Mapping[str, Completed],
+    observed: int,
+    seeds: int,
+    k: int = 50,
+    paired: Mapping[str, PairedTest] | None = None,
+) -> Section:
     """Completion methods side by side, best first.
 
     Args:
       methods: by name.
       observed: entries known of each new row.
       seeds: draws of these entries.
+      k: of the precision.
+      paired: the best method's RMSE less each other one's, by `best − other`.
     """
     rmse = dict(zip(methods, floats(m.rmse for m in methods.values()), strict=True))
     spread = dict(zip(methods, floats(m.rmse_std for m in methods.values()), strict=True))
@@ -126,11 +147,14 @@ def methods_section(methods: Mapping[str, Completed], observed: int, seeds: int)
     )
     table = Table(
         "All figures",
-        ("method", "RMSE", "± sd", "F1", "seconds"),
+        ("method", "RMSE", "± sd", "F1", f"precision at {k}", "95 % from", "to", "seconds"),
         tuple(
-            (n, m.rmse, m.rmse_std, m.f1, m.seconds) for n, m in ((n, methods[n]) for n in order)
+            (n, m.rmse, m.rmse_std, m.f1, m.top, m.top_low, m.top_high, m.seconds)
+            for n, m in ((n, methods[n]) for n in order)
         ),
-        note="F1 is that of predicting which entries are forgotten; seconds are of one run here.",
+        note="F1 is that of predicting which entries are forgotten; precision the share of a "
+        f"task's {k} highest predictions that are among its {k} most forgotten (of zeros and ones: "
+        "that are ones), its interval over test tasks; seconds are of one run here.",
     )
     lead = f"From {drawn}, each method fills in the rest. "
     if len(order) > 1:
@@ -149,4 +173,34 @@ def methods_section(methods: Mapping[str, Completed], observed: int, seeds: int)
             )
         else:
             lead += "; with one seed the order of close methods is not settled."
-    return Section("methods", "What was predicted", lead, (figure,) if rows else (), (table,))
+    tables = [table]
+    if paired:
+        note = "Paired t tests over seeds, which draw what is observed; tasks are the same."
+        tables.append(paired_table(paired, "RMSE", note))
+    likely = {n: methods[n] for n in order if methods[n].brier is not None}
+    if not likely:
+        return Section(
+            "methods", "What was predicted", lead, (figure,) if rows else (), tuple(tables)
+        )
+    sharpest = min(likely, key=lambda n: floats([likely[n].brier])[0])
+    m = likely[sharpest]
+    lead += (
+        f" Entries are zeros and ones: as probabilities, those of {sharpest} are off by "
+        f"{number(m.brier)} (Brier score); one probability for all would be by "
+        f"{number(m.brier_base)}."
+    )
+    scores = Table(
+        "Probabilities",
+        ("method", "Brier score", "uncalibrated", "one for all"),
+        tuple((n, m.brier, m.brier_clipped, m.brier_base) for n, m in likely.items()),
+        note="The mean squared difference of probability and outcome. Probabilities are calibrated "
+        "on train tasks, each left out in turn.",
+    )
+    came_true = reliability_figure(
+        "reliability",
+        {sharpest: m.reliability},
+        f"Entries not observed of the test tasks over {count(seeds, 'seed')}, in parts of equal "
+        "size from the least probable to the most. On the dashed line probabilities are right.",
+    )
+    tables += [scores, reliability_table(m.reliability, sharpest)]
+    return Section("methods", "What was predicted", lead, (figure, came_true), tuple(tables))

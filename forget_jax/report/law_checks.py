@@ -74,12 +74,12 @@ def check_figures(
 
 
 def _residual_map(checks: LawChecks) -> Figure:
-    P, steps, residual = np.asarray(checks.residuals, float).T
+    sizes, steps, residual = np.asarray(checks.residuals, float).T
     most = float(np.abs(residual).max()) or 1.0
     lines = [
-        Line([n], [np.log10(size)], SERIES[1] if r > 0 else SERIES[0], "", "dot", 1, strength)
-        for size, n, r, strength in zip(
-            P, steps, residual, np.maximum(np.abs(residual) / most, 0.08), strict=True
+        Line([n], [np.log10(P)], SERIES[1] if r > 0 else SERIES[0], "", "dot", size=size)
+        for P, n, r, size in zip(
+            sizes, steps, residual, 1.5 * np.sqrt(np.abs(residual) / most).clip(0.2), strict=True
         )
     ]
     named = [
@@ -89,8 +89,8 @@ def _residual_map(checks: LawChecks) -> Figure:
     alt = f"Residuals of the law {checks.best} over steps and trained parameters."
     return Figure(
         "Where the law errs",
-        f"Residuals of “{checks.best}”; the strongest colour is {number(most)} nats. A side of one "
-        "colour is what the law does not describe.",
+        f"Residuals of “{checks.best}”; the larger the dot, the larger, up to {number(most)} nats. "
+        "A side of one colour is what the law does not describe.",
         alt,
         xy_plot("scaling-residuals", lines, "steps", "trained parameters, log10", alt),
         legend(named),
@@ -104,8 +104,8 @@ def _fan(fan: Sequence[Extrapolated], p: np.ndarray, steps: np.ndarray, l_f: np.
         lines += [
             Line(steps[own], l_f[own], colour, f"P = {number(int(one.P))}", "dot"),
             Line(one.steps, one.predicted, colour),
-            Line(one.steps, one.low, colour, "", "dash", 1.0, 0.6),
-            Line(one.steps, one.high, colour, "", "dash", 1.0, 0.6),
+            Line(one.steps, one.low, colour, "", "dash", 0.9),
+            Line(one.steps, one.high, colour, "", "dash", 0.9),
         ]
     seen = np.concatenate([l_f, *(one.predicted for one in fan)])
     ends = [float(np.nanmin(seen)), float(np.nanmax(seen))]

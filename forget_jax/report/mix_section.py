@@ -4,29 +4,10 @@ import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from forget_jax.report.plots import SERIES, Line, legend, xy_plot
 from forget_jax.report.section import Figure, Section, Table, number, percent
-
-
-@dataclass(frozen=True)
-class MixedRow:
-    """A row that is replayed: what it is, how likely it was drawn, why, and how it begins."""
-
-    name: str
-    weight: float
-    why: str
-    text: str
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One ratio of a measured curve: means over tasks and half their intervals, nats a token."""
-
-    ratio: float
-    z: float
-    z_half: float | None
-    loss: float
-    loss_half: float | None
 
 
 @dataclass(frozen=True)
@@ -45,17 +26,19 @@ class Expected:
 
 
 def mix_section(
-    rows: Sequence[MixedRow],
+    rows: Sequence[tuple[str, float, str, str]],
     counts: tuple[int, int, int],
     expected: Expected,
-    curve: Sequence[CurvePoint],
+    curve_Kx4: np.ndarray,
     trainers: Mapping[str, str],
 ) -> Section:
     """What to replay for one task.
 
     Args:
-      rows: the first of those that are replayed.
+      rows: the first of those that are replayed: name, weight, why, and how the text begins.
       counts: rows of the task, replayed rows, candidates.
+      curve_Kx4: of a measured curve by row ratio, mean z, half its interval (NaN for none) and task
+        loss; nats a token.
       trainers: by trainer, what to paste.
     """
     task, replayed, candidates = counts
@@ -74,13 +57,13 @@ def mix_section(
             f" At this ratio replay took away {percent(expected.saved)} of forgetting where the "
             "curve was measured."
         )
-    elif not curve:
+    elif not len(curve_Kx4):
         lead += " How much this ratio saves was not measured on this model."
     tables = [
         Table(
             "What is replayed",
             ("example", "weight", "why", "text"),
-            tuple((r.name, r.weight, r.why, r.text) for r in rows),
+            tuple(rows),
             note=f"The first {len(rows)} of {replayed:,}; all stand in train.jsonl.",
         )
     ]
@@ -93,24 +76,22 @@ def mix_section(
             )
         )
     tables.append(Table("Training on it", ("trainer", "what to paste"), tuple(trainers.items())))
-    figures = (_curve(curve),) if len(curve) > 1 else ()
+    figures = (_curve(*curve_Kx4.T),) if len(curve_Kx4) > 1 else ()
     return Section("mix", "What to replay", lead, figures, tuple(tables))
 
 
-def _curve(curve: Sequence[CurvePoint]) -> Figure:
+def _curve(x_K: np.ndarray, z_K: np.ndarray, half_K: np.ndarray, loss_K: np.ndarray) -> Figure:
     """Forgetting and task loss against the ratio."""
-    x = [p.ratio for p in curve]
-    forgetting = Line(x, [p.z for p in curve], SERIES[0], "mean z", "line+dot")
-    loss = Line(
-        x, [p.loss - curve[0].loss for p in curve], SERIES[1], "task loss, change", "line+dot"
-    )
+    x = x_K.tolist()
+    forgetting = Line(x, z_K.tolist(), SERIES[0], "mean z", "line+dot")
+    loss = Line(x, (loss_K - loss_K[0]).tolist(), SERIES[1], "task loss, change", "line+dot")
     bars = [
-        Line([p.ratio] * 2, [p.z - p.z_half, p.z + p.z_half], SERIES[0], "", "line", 1.0)
-        for p in curve
-        if p.z_half is not None
+        Line([ratio] * 2, [z - half, z + half], SERIES[0], "", "line", 1.0)
+        for ratio, z, half in zip(x, z_K.tolist(), half_K.tolist(), strict=True)
+        if np.isfinite(half)
     ]
     lines = [forgetting, loss, *bars]
-    said = ", ".join(f"{p.ratio:.3g} {number(p.z, sign=True)}" for p in curve)
+    said = ", ".join(f"{r:.3g} {number(z, sign=True)}" for r, z in zip(x, z_K, strict=True))
     alt = f"Mean z by ratio: {said}."
     return Figure(
         "Forgetting and task loss against the ratio",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from forget_jax.report.plots import MUTED, RAMP, SERIES, Line, legend, xy_plot
+from forget_jax.report.plots import FAINT, RAMP, SERIES, Line, legend, xy_plot
 from forget_jax.report.section import Cell, Figure, Section, Table, number, percent
 
 
@@ -100,7 +100,9 @@ def plan_section(
     mine = np.isclose(np.asarray(measured["P"], float), best.P, rtol=1e-6)
     dots = {k: np.asarray(measured[k], float) for k in ("steps", "forgetting")}
     lines = [
-        Line(dots["steps"][~mine], dots["forgetting"][~mine], MUTED, "other sizes", "dot", 1, 0.35),
+        Line(
+            dots["steps"][~mine], dots["forgetting"][~mine], FAINT, "other sizes", "dot", size=0.7
+        ),
         Line(dots["steps"][mine], dots["forgetting"][mine], SERIES[0], "this size", "dot"),
         Line(steps, curve["forgetting"], RAMP[-1], f"the law “{basis.law}”"),
         Line(steps, curve["low"], RAMP[2], f"{percent(basis.level)} interval", "dash", 1.2),

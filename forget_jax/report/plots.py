@@ -17,15 +17,17 @@ from markupsafe import Markup
 from forget_jax.report.section import number, short_names
 
 WIDTH = 430  # units of the SVG; shown at about one pixel each
-INK, MUTED, GRID = "#1f2429", "#5f6771", "#dfe3e8"
+INK, MUTED, GRID, FAINT = "#1f2429", "#5f6771", "#dfe3e8", "#868e98"
+# Every mark has a contrast of 3:1 with the page, light and dark: page.css holds the dark ones.
 # Okabe and Ito's colour-blind-safe set, in an order where neighbours differ in lightness too.
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#b4518c", "#c98a00", "#3fa7dc", "#77797c")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b4518c", "#b97a00", "#2f93c8", "#77797c")
 # One hue from weak to strong, for ordered series such as ranks.
-RAMP = ("#9cc3e6", "#6ea8dc", "#4189c7", "#2b6ba6", "#1c4f80", "#10365c")
+RAMP = ("#5b98d2", "#4285c4", "#3272b0", "#245d95", "#1a4877", "#10345a")
 _VARIABLES = {
     INK: "ink",
     MUTED: "muted",
     GRID: "grid",
+    FAINT: "faint",
     **{c: f"c{k}" for k, c in enumerate(SERIES)},
     **{c: f"r{k}" for k, c in enumerate(RAMP)},
 }
@@ -48,7 +50,7 @@ class Line:
     label: str = ""
     style: str = "line"
     width: float = 1.8
-    opacity: float = 1.0
+    size: float = 1.0  # of dots, a factor
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ def xy_plot(
         for s in lines:
             x, y = np.asarray(s.x, float), np.asarray(s.y, float)
             keep = np.isfinite(x)
-            axes.plot(
-                x[keep], y[keep], color=s.colour, alpha=s.opacity, lw=s.width, **_SHAPES[s.style]
-            )
+            shape = dict(_SHAPES[s.style])
+            if "markersize" in shape:
+                shape["markersize"] *= s.size
+            axes.plot(x[keep], y[keep], color=s.colour, lw=s.width, **shape)
         if x_ticks is not None:
             axes.xaxis.set_major_locator(_ticker().FixedLocator(list(x_ticks)))
         if y_limits:
@@ -134,12 +137,10 @@ def row_plot(key: str, rows: Sequence[Row], x_label: str, alt: str, zero: bool =
         for k, row in enumerate(rows):
             y = -float(k)
             if np.isfinite(row.low) and np.isfinite(row.high):
-                axes.plot([row.low, row.high], [y, y], color=row.colour, lw=2.2, alpha=0.55)
+                axes.plot([row.low, row.high], [y, y], color=row.colour, lw=1.6)
             if row.points:
                 spread = np.linspace(-0.22, 0.22, len(row.points)) if len(row.points) > 1 else [0.0]
-                axes.plot(
-                    row.points, y + np.asarray(spread), "o", ms=3, alpha=0.4, mew=0, color=MUTED
-                )
+                axes.plot(row.points, y + np.asarray(spread), "o", ms=3, mew=0, color=FAINT)
             axes.plot([row.value], [y], "o", ms=7, color=row.colour, mec="none")
         if zero:
             axes.axvline(0, color=MUTED, lw=1)

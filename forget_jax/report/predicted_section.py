@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forget_jax.report.plots import Row, row_plot
+from forget_jax.report.reliability import Reliability, reliability_figure, reliability_table
 from forget_jax.report.section import Figure, Section, Table, Text, count, number, percent, shorten
 
 _ROWS = 40  # of the picture
@@ -29,7 +30,10 @@ class PredictedMean:
 
 @dataclass(frozen=True)
 class PredictedExample:
-    """One example of a row: its z with the interval, or as it was measured; and its beginning."""
+    """One example of a row: its z with the interval, or as it was measured; and its beginning.
+
+    In a matrix of zeros and ones, `probability` is that of being 1.
+    """
 
     name: str
     source: str
@@ -38,6 +42,16 @@ class PredictedExample:
     high: float
     measured: bool
     text: str
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class PredictedProbabilities:
+    """How probabilities of held-out tasks came true: Brier score, that of one for all, by parts."""
+
+    brier: float
+    brier_base: float
+    reliability: Sequence[Reliability]
 
 
 def predicted_section(
@@ -46,6 +60,8 @@ def predicted_section(
     most: Sequence[PredictedExample],
     coverage: float,
     expected_rmse: float,
+    likely: PredictedProbabilities | None = None,
+    side: Mapping[str, float] | None = None,
 ) -> Section:
     """What will be forgotten: means by source, and the examples of the largest z.
 
@@ -55,6 +71,8 @@ def predicted_section(
       most: the most forgotten first.
       coverage: share of the entries that intervals are to hold.
       expected_rmse: of an entry, from held-out tasks.
+      likely: of a matrix of zeros and ones, how good its probabilities are.
+      side: by what is known of the examples beside, its share of the weight.
     """
     (_, whole), *_ = means.items()
     key = f"predicted-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
@@ -94,12 +112,31 @@ def predicted_section(
     if len(sources) > 1:
         worst = sources[int(np.argmax([means[n].z for n in sources]))]
         lead += f" Forgotten most is {shorten(worst, 60)}."
+    if side:
+        shares = ", ".join(f"{percent(share)} by {kind}" for kind, share in side.items())
+        lead += f" What is known of the examples beside was weighed on held-out tasks: {shares}."
+    figures, tables = [figure], [table]
+    if likely is not None:
+        lead += (
+            " Entries are zeros and ones (1: lost). predicted.parquet has the probability of each; "
+            f"over held-out tasks their Brier score was {number(likely.brier)}, against "
+            f"{number(likely.brier_base)} of one probability for all."
+        )
+        figures.append(
+            reliability_figure(
+                f"{key}-likely",
+                {"held-out tasks": likely.reliability},
+                "Entries of other tasks, each task held out and predicted from as many of its own, "
+                "in parts of equal size; on the dashed line probabilities are right. One seed.",
+            )
+        )
+        tables.append(reliability_table(likely.reliability, "held-out tasks"))
     return Section(
         key=key,
         title=f"What {shorten(task, 60)} makes the model forget",
         lead=lead,
-        figures=(figure,),
-        tables=(table,),
+        figures=tuple(figures),
+        tables=tuple(tables),
         texts=tuple(_text(e) for e in most),
         texts_title="What will be forgotten most",
     )
@@ -109,6 +146,8 @@ def _text(found: PredictedExample) -> Text:
     how = (
         "measured"
         if found.measured
+        else f"lost with probability {number(found.probability)}, predicted"
+        if found.probability is not None
         else f"from {number(found.low, sign=True)} to {number(found.high, sign=True)}, predicted"
     )
     where = f"{shorten(found.source, 60)} · " if found.source else ""

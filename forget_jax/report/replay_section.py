@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from forget_jax.report.paired import PairedTest, paired_table
 from forget_jax.report.plots import SERIES, Line, Row, legend, row_plot, xy_plot
 from forget_jax.report.section import (
     Figure,
@@ -15,6 +16,12 @@ from forget_jax.report.section import (
     number,
     percent,
     shorten,
+)
+
+_NOTE = (
+    "Sign-flip permutation tests, the seeds of a task together; Holm's correction over the "
+    "comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 of 5 "
+    "comparisons."
 )
 
 
@@ -29,6 +36,8 @@ class Replayed:
       strategy: its name, by which ways have one colour.
       recovered: share of what random replay saves that it saves beyond it, and its interval.
       extra: FLOPs beyond those without replay, as a share of these.
+      em, em_forgotten: of the tasks' short answers the share that is right; of upstream examples
+        that the base answers right, the share that it does not any more.
     """
 
     upstream_nll: float | None = None
@@ -38,27 +47,8 @@ class Replayed:
     strategy: str = ""
     recovered: tuple[float, float, float] | None = None
     extra: float | None = None
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """Forgetting z under one way less another's, pair by pair, nats per token.
-
-    Attributes:
-      pairs, tasks: a pair is a task under a seed.
-      mean, low, high: of the differences, with their interval.
-      p, p_holm: of the test that the mean is zero; corrected over comparisons with the same other.
-      needed: tasks at which such an effect would be found.
-    """
-
-    pairs: int
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    tasks: int = 0
-    needed: int | None = None
+    em: float | None = None
+    em_forgotten: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +90,11 @@ def replay_section(found: Replays) -> Section:
         "What replay saved",
         _lead(found, order, mean),
         tuple(figures),
-        (_ways(found, order, mean), *([_tests(found)] if found.tests else [])),
+        (
+            _ways(found, order, mean),
+            *([paired_table(found.tests, "mean z", _NOTE)] if found.tests else []),
+        ),
+        opening=_opening(found, mean),
     )
 
 
@@ -156,7 +150,9 @@ def _cost(found: Replays, order: Sequence[str], basis: str) -> Figure | None:
 
 
 def _ways(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> Table:
-    columns = ("way", "mean z", "upstream NLL", "task loss", "beyond random", "extra FLOPs")
+    columns = ["way", "mean z", "upstream NLL", "task loss", "beyond random", "extra FLOPs"]
+    recited = any(w.em is not None or w.em_forgotten is not None for w in found.ways.values())
+    columns += ["exact match", "exact match lost"] if recited else []
 
     def beyond(way: Replayed) -> str:
         if way.recovered is None or not np.isfinite(way.recovered[0]):
@@ -166,9 +162,12 @@ def _ways(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> Ta
             return percent(share)
         return f"{100 * share:+.0f} % [{100 * low:+.0f}, {100 * high:+.0f}]".replace("-", "−")
 
+    def share(x: float | None) -> str:
+        return "–" if x is None else percent(x)
+
     return Table(
         "All figures",
-        columns,
+        tuple(columns),
         tuple(
             (
                 n,
@@ -176,29 +175,37 @@ def _ways(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> Ta
                 found.ways[n].upstream_nll,
                 found.ways[n].task_loss,
                 beyond(found.ways[n]),
-                "–" if (e := found.ways[n].extra) is None else percent(e),
+                share(found.ways[n].extra),
+                *((share(found.ways[n].em), share(found.ways[n].em_forgotten)) if recited else ()),
             )
             for n in order
         ),
         note="Beyond random: what it saves more than random replay, as a share of what that saves, "
         "with the 95 % interval over tasks. Extra FLOPs: over the fine-tune without replay, with "
-        "all that choosing takes.",
-    )
-
-
-def _tests(found: Replays) -> Table:
-    columns = ("difference of mean z", "mean", "low", "high", "p", "p (Holm)", "tasks needed")
-    return Table(
-        "Paired tests",
-        columns,
-        tuple(
-            (name, t.mean, t.low, t.high, t.p, t.p_holm, "–" if t.needed is None else str(t.needed))
-            for name, t in found.tests.items()
+        "all that choosing takes."
+        + (
+            " Exact match: of the tasks' own held-out rows of short answers; lost: of upstream "
+            "examples that the base answers right."
+            if recited
+            else ""
         ),
-        note="Sign-flip permutation tests, the seeds of a task together; Holm's correction over "
-        "the comparisons with the same other. Tasks needed: to find such an effect at 5 % in 4 "
-        "of 5 comparisons.",
     )
+
+
+def _opening(found: Replays, mean: Mapping[str, float]) -> str:
+    """What the first random replay took away, or that nothing can be told."""
+    for name, room in found.rooms.items():
+        if room.noise is not None and not room.enough:
+            return "What replay saves was not told from the noise of seeds."
+        if mean.get("none", 0) > 0:
+            text = (
+                f"{shorten(name, 40).capitalize()} replay took away "
+                f"{percent(room.mean / mean['none'])} of what was forgotten"
+            )
+            test = found.tests.get(f"{name} − none")
+            chance = test is None or test.decided >= 0.05
+            return f"{text}; so few runs do not tell that from chance." if chance else f"{text}."
+    return ""
 
 
 def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> str:
@@ -221,9 +228,11 @@ def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> st
         elif mean.get("none", 0) > 0:
             lead += f" {name[0].upper()}{name[1:]} takes away {percent(room.mean / mean['none'])}"
             lead += f" of the {number(mean['none'])} nats that are forgotten without."
-    told = {n: t for n, t in found.tests.items() if _p(t) < 0.05}
+    told = {n: t for n, t in found.tests.items() if t.decided < 0.05}
     for name, test in told.items():
-        lead += f" Told apart: {name}, {number(test.mean, sign=True)} nats, p = {number(_p(test))}."
+        lead += (
+            f" Told apart: {name}, {number(test.mean, sign=True)} nats, p = {number(test.decided)}."
+        )
     others = [n for n in found.tests if n not in told]
     if others:
         listed = ", ".join(others) if len(others) < 5 else f"{len(others)} other differences"
@@ -231,9 +240,3 @@ def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> st
     if found.seeds == 1:
         lead += " All runs share one seed: other seeds may order the ways differently."
     return lead
-
-
-def _p(test: PairedTest) -> float:
-    """The corrected p where there is one; 1 where there is none."""
-    p = test.p if test.p_holm is None else test.p_holm
-    return 1.0 if p is None else p

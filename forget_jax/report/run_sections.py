@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from forget_jax.report.plots import MUTED, SERIES, Line, Row, legend, row_plot, xy_plot
+from forget_jax.report.plots import FAINT, SERIES, Line, Row, legend, row_plot, xy_plot
 from forget_jax.report.section import (
     Cell,
     Figure,
@@ -49,23 +49,27 @@ def training_section(
             for (name, (x, y, _)), colour in zip(thinned.items(), SERIES, strict=False)
         ]
     else:
-        lines = [Line(x, y, MUTED, width=0.8, opacity=0.35) for x, y, _ in thinned.values()]
+        lines = [Line(x, y, FAINT, width=0.5) for x, y, _ in thinned.values()]
         lines.append(_mean_curve([(x, y) for x, y, _ in thinned.values()]))
     window = max((w for _, _, w in thinned.values()), default=1)
     rows = []
     for name, curve in curves.items():
         loss = np.asarray(curve["loss"], float)
-        known = _known(loss)
-        first, last = (known[0], known[-1]) if known.size else (np.nan, np.nan)
-        rows.append((name, len(loss), float(first), float(last)))
+        tenth = max(1, len(loss) // 10)
+        first, last = (float(finite_mean(part)) for part in (loss[:tenth], loss[-tenth:]))
+        rows.append((name, len(loss), first, last))
     fell = sum(last < first for _, _, first, last in rows)
     lead = f"Loss on the training batches of {count(len(rows), 'run')}, batch by batch."
     if len(rows) == 1:
         lead += (
-            f" It was {number(rows[0][2])} at the first step and {number(rows[0][3])} at the last."
+            f" It went from {number(rows[0][2])} in the first tenth of the steps to "
+            f"{number(rows[0][3])} in the last."
         )
     elif rows:
-        lead += f" {fell:,} of {len(rows):,} ended with a lower loss than at the first step."
+        lead += (
+            f" {fell:,} of {len(rows):,} had a lower loss in the last tenth of the steps "
+            "than in the first."
+        )
     alt = f"Training loss over steps, {count(len(rows), 'run')}; the table holds first and last."
     caption = "Nats per token; one curve is one run with one seed."
     if window > 1:
@@ -76,7 +80,14 @@ def training_section(
     if rows:
         plot = xy_plot(f"{key}-loss", lines, "step", "training loss", alt)
         figures = (Figure("Training loss", caption, alt, plot, legend(lines)),)
-    tables = [Table("First and last loss", ("run", "steps logged", "first", "last"), tuple(rows))]
+    tables = [
+        Table(
+            "First and last loss",
+            ("run", "steps logged", "first tenth", "last tenth"),
+            tuple(rows),
+            note="Means over steps, as loss_first and loss_last of summary.json.",
+        )
+    ]
     if facts:
         tables.append(Table("Facts", ("", ""), tuple(facts.items())))
     return Section(key, title, lead, figures, tuple(tables))
@@ -105,15 +116,20 @@ def _mean_curve(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line:
 
 
 def score_section(
-    nll: Mapping[str, Sequence[float]], tokens: Mapping[str, int] | None = None
+    nll: Mapping[str, Sequence[float | None]], tokens: Mapping[str, Sequence[int]]
 ) -> Section:
-    """Distribution of the examples' NLL under each model.
+    """The examples' NLL under each model.
 
     Args:
-      nll: by model, nats per token of each example; NaN is not scored.
-      tokens: by model, the target tokens scored.
+      nll: by model, nats of each example, summed over its tokens; NaN is not scored.
+      tokens: by model, how many target tokens each example has.
     """
-    values = {name: _known(np.asarray(v, float)) for name, v in nll.items()}
+    values, means, counts = {}, {}, {}
+    for name, given in nll.items():
+        sums, n = np.asarray(given, float), np.asarray(tokens[name], float)
+        known = np.isfinite(sums) & (n > 0)
+        values[name], counts[name] = sums[known] / n[known], int(n[known].sum())
+        means[name] = float(sums[known].sum() / counts[name]) if counts[name] else np.nan
     quantiles = {
         name: np.quantile(v, (0.05, 0.5, 0.95)) if v.size else np.full(3, np.nan)
         for name, v in values.items()
@@ -123,15 +139,13 @@ def score_section(
         (
             name,
             int(v.size),
-            None if tokens is None else tokens.get(name),
-            float(finite_mean(v)),
+            counts[name],
+            means[name],
             *(float(q) for q in quantiles[name]),
         )
         for name, v in values.items()
     )
-    columns: tuple[str, ...] = ("model", "examples", "tokens", "mean", "5 %", "median", "95 %")
-    if tokens is None:
-        columns, rows = columns[:2] + columns[3:], tuple(r[:2] + r[3:] for r in rows)
+    columns = ("model", "examples", "tokens", "mean", "example at 5 %", "at the median", "at 95 %")
     alt = (
         "NLL per example: "
         + ", ".join(f"{shorten(r.name, 60)} median {number(r.value)}" for r in plotted)
@@ -149,16 +163,22 @@ def score_section(
         alt,
         row_plot("nll-by-model", plotted, "NLL (nats per token)", alt),
     )
-    lead = "How hard each model finds the examples: mean negative log-likelihood per target token."
+    lead = (
+        "How hard each model finds the examples: negative log-likelihood (NLL) in nats a target "
+        "token, its mean taken over all tokens, so long examples count for more."
+    )
+    if len(values) == 1:
+        lead += f" It is {number(next(iter(means.values())))}."
     if len(values) > 1:
         names = list(values)
-        means = [float(finite_mean(values[n])) for n in names]
-        worse = sum(m > means[0] for m in means[1:])
+        base = means[names[0]]
+        worse = sum(means[name] > base for name in names[1:])
         lead += (
-            f" Against {shorten(names[0], 60)} ({number(means[0])}), the mean is higher under "
+            f" Against {shorten(names[0], 60)} ({number(base)}), the mean is higher under "
             f"{worse:,} of {len(names) - 1:,} other models."
         )
-    table = Table("Figures by model", columns, rows)
+    note = "The mean is over all tokens; the other columns are single examples' NLL a token."
+    table = Table("NLL by model, nats a token", columns, rows, note)
     return Section("scores", "Scores", lead, (figure,) if rows else (), (table,))
 
 

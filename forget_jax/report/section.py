@@ -1,8 +1,8 @@
 """What a page is made of: sections with figures, tables and texts, and how numbers are written."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
@@ -20,6 +20,7 @@ class Figure:
     markup: Markup
     legend: tuple[tuple[str, str, str], ...] = ()  # (CSS colour, "line" | "dash" | "dot", label)
     wide: bool = False
+    interactive: bool = False  # drawn by explorer.js, which the page then holds
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Section:
-    """One chapter of the page; `lead` says in plain words what is seen and what it means."""
+    """One chapter of the page.
+
+    Attributes:
+      key: its id, one a page.
+      lead: what is seen and what it means, in plain words.
+      opening: what of it the page opens with: a sentence or two, or nothing.
+      files: what must lie in the folder `report` beside the page, by name.
+    """
 
     key: str
     title: str
@@ -65,6 +73,8 @@ class Section:
     tables: tuple[Table, ...] = ()
     texts: tuple[Text, ...] = ()
     texts_title: str = ""
+    opening: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def number(value: float | None, sign: bool = False, decimals: int | None = None) -> str:
@@ -189,3 +199,8 @@ def finite_mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
 def floats(values: Iterable[float | None]) -> list[float]:
     """NaN where a figure is missing, as null in a summary's JSON."""
     return [math.nan if v is None else float(v) for v in values]
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else "".join(names)

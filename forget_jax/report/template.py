@@ -25,8 +25,7 @@ def _template(name: str) -> jinja2.Template:
     environment.filters["decimals"] = _decimals
     environment.tests["bar"] = lambda cell: isinstance(cell, Bar)
     environment.tests["text"] = lambda cell: isinstance(cell, str)
-    text = resources.files("forget_jax.report").joinpath(name).read_text("utf-8")
-    return environment.from_string(text)
+    return environment.from_string(source(name))
 
 
 def _plain(value: Any) -> Any:
@@ -36,6 +35,12 @@ def _plain(value: Any) -> Any:
 
 def _decimals(table: Table) -> list[int | None]:
     return [column_decimals(column) for column in zip(*table.rows, strict=True)]
+
+
+@functools.cache
+def source(name: str) -> Markup:
+    """The text of this package's file `name`, as it is."""
+    return Markup(resources.files("forget_jax.report").joinpath(name).read_text("utf-8"))
 
 
 def render(name: str, **values: Any) -> Markup:

@@ -14,7 +14,7 @@ from forget_jax.files import Path, PathLike
 
 NAME = "manifest.json"
 # What is written after the end, says how the run went, or has checks of its own.
-LEFT_OUT = ("checkpoints", "trace", "tensorboard", "metrics")
+LEFT_OUT = ("checkpoints", "trace", "tensorboard", "wandb", "metrics", "report")
 UNLISTED = ("config.json", "report.html", NAME)
 PREFIXES = (".", "seconds", "inputs", "metrics")
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pathlib
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ from forget_jax.files import PathLike
 
 ROOT = "zarr.json"  # written last of all: with it a table is made in full
 COMPRESSORS = (ZstdCodec(level=0), Crc32cCodec())
+UNITS = {"tokens": "tokens", "agree_sum": "tokens"}  # of a figure; else nats
 
 
 def create(
@@ -114,6 +116,9 @@ def _entries(
     if targets:
         wide = (*shape, targets), (*chunks, targets)
         _array(group, "logp", *wide, np.float32, np.nan, (*dims, "target"))
+    with warnings.catch_warnings():  # not in zarr 3's specification yet; xarray looks for it
+        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(memory)
     return {key: data.to_bytes() for key, data in entries.items()}
 
 
@@ -134,6 +139,7 @@ def _array(
         fill_value=fill,
         dimension_names=dims,
         compressors=COMPRESSORS,
+        attributes={"units": UNITS.get(name, "nats")},
     )
 
 

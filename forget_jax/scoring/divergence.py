@@ -1,6 +1,6 @@
 """How far a fine-tuned model's predictions moved from the base's: five measures, one forward pass.
 
-The measures are those of arXiv 2401.05605 (scaling.md §1) and their relatives; neither model's
+The measures are those of arXiv 2401.05605 and their relatives; neither model's
 logits are ever stored beyond one chunk.
 """
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from forget_jax.lm.hf import tokenizer as tokenizers
 
-# Where an answer ends, beside EOS and the most tokens (lowrank.md §1: at the first blank line).
+# Where an answer ends, beside EOS and the most tokens (arXiv 2406.14026: at the first blank line).
 CUTS: dict[str, tuple[str, ...]] = {"blank_line": ("\n\n",), "newline": ("\n",), "none": ()}
 
 
 def strict(text: str) -> str:
-    """Whitespace at the ends and case are ignored, nothing else (remix.md §4)."""
+    """Whitespace at the ends and case are ignored, nothing else (arXiv 2411.07175)."""
     return text.strip().lower()
 
 

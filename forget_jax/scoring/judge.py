@@ -71,7 +71,7 @@ def _never(prediction: str, accepted: Sequence[str]) -> bool:
 # Whether a prediction is right, given the accepted answers, the trained one first.
 RULES: Mapping[str, Callable[[str, Sequence[str]], bool]] = {
     "alias": _alias,  # equals any answer as SQuAD normalises
-    "within": _within,  # is a part of the answer, even an empty one (remix.md §4, §7, 8)
+    "within": _within,  # is a part of the answer, even an empty one (arXiv 2411.07175)
     "last_number": _number,  # has the answer's last number
     "boxed": _boxed,  # boxes what the answer boxes
     "none": _never,  # is not asked

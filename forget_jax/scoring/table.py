@@ -271,11 +271,9 @@ class Table:
         """
         N = min(most, len(self.first_R))
         rows = self.encoded[: int(np.searchsorted(self.owner_R, N))]
-        turned = Layout.of(rows[::-1], Buckets.of(rows, 1), 2 * self.score.rows)
         if adapters_K is not None:
             adapters_K = Adapters(adapters_K.config, sharding.put(adapters_K.tree))
-        again_KxR = likelihood.score(model, adapters_K, rows[::-1], turned)
-        again_KxN = windows.summed(again_KxR[:, ::-1], self.owner_R[: len(rows)])
+        again_KxN = rescored(model, adapters_K, rows, self.score.rows)
         with disk.read(self.path) as table:
             first_KxN = table[NLL].values[[self.models.index(n) for n in names], :N]
         first_KxN, again_KxN = first_KxN / self.tokens_N[:N], again_KxN / self.tokens_N[:N]
@@ -285,6 +283,15 @@ class Table:
             figures |= _moves("z", np.abs(z_again_KxN - z_KxN))
             figures["z_median"] = float(np.nanmedian(np.abs(z_KxN)))
         return figures
+
+
+def rescored(
+    model: Model, adapters_K: Adapters | None, encoded: Sequence[Encoded], rows: int
+) -> np.ndarray:
+    """NLL sums of examples (K, N), batched unlike a table's: last first, one bucket, 2 x `rows`."""
+    turned = Layout.of(encoded[::-1], Buckets.of(encoded, 1), 2 * rows)
+    again_KxR = likelihood.score(model, adapters_K, encoded[::-1], turned)
+    return windows.summed(again_KxR[:, ::-1], windows.owners([e.name for e in encoded]))
 
 
 def _moves(what: str, moved: np.ndarray) -> dict[str, float]:

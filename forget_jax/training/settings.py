@@ -60,3 +60,6 @@ class Train:
     tensorboard: bool = free(
         setting(False, "also write TensorBoard events (the extra `tensorboard`)")
     )
+    wandb: str = free(
+        setting("", "W&B project to send losses to as well (the package wandb); empty: none")
+    )

@@ -69,7 +69,10 @@ def fresh_trainable(
             )
         return jax.tree.map(lambda x: x.astype(jnp.float32)[None], base)
     if not jax.tree.leaves(jax.eval_shape(lambda: lora.init(adapter, base, jax.random.key(0)))):
-        raise UserError(f"lora.targets {adapter.targets!r} matches no linear layer of this model")
+        has = ", ".join(path for path in lora.kernels(base) if path.startswith("layers/"))
+        raise UserError(
+            f"lora.targets {adapter.targets!r} matches no linear layer of this model; it has {has}"
+        )
     seated = [*tasks, *[tasks[-1]] * (count - len(tasks))]
 
     def one(words: jax.Array, rank: jax.Array) -> Tree:

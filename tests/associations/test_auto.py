@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forget_jax.associations import complete, evaluate, fit_predictor, predict_row, predict_rows
-from forget_jax.associations.completion import auto
+from forget_jax.associations.completion import auto, candidates
 from forget_jax.errors import UserError
 
 SMALL = {"rank": 4}
@@ -47,10 +47,16 @@ def test_weights_are_those_of_the_least_error():
 def test_a_row_unlike_the_others_is_not_weighed_as_they_are():
     z = jnp.asarray(low_rank(16, 80, 2, 0.1))
     options = auto.Settings(rank=3, probes=20)
-    models, columns = auto._models(z[1:], options), jnp.arange(20)
-    alike = auto._estimates(models, columns, z[0, :20], options.rank)
+    state = auto.prepare(z[1:], options)
+
+    def estimates(values):
+        return candidates.estimates_of(
+            state.models, state.products, z[1:, :20], (), values, options.rank
+        )
+
+    alike = estimates(z[0, :20])
     noise = jnp.asarray(3 * np.random.default_rng(1).normal(size=20), jnp.float32)
-    other = auto._estimates(models, columns, z[0, :20] + noise, options.rank)
+    other = estimates(z[0, :20] + noise)
     assert alike.unlike < 0.3 and other.unlike > 0.9
     np.testing.assert_allclose(other.evident_G.sum(), 1, rtol=1e-5)
 

@@ -55,6 +55,19 @@ def test_column_mean_scores_are_those_computed_by_hand(z):
     assert found["precision_at_k"] == pytest.approx(np.mean(top))
 
 
+def test_precision_of_ties_and_of_zeros_and_ones():
+    score = np.arange(8.0)[None]
+    ones = np.array([[1.0, 0, 0, 0, 1, 0, 1, 1]])
+    assert metrics.precision_at(ones, score, 3) == pytest.approx(2 / 3)
+    few = np.array([[0.0, 0, 0, 0, 0, 0, 0, 1]])
+    assert metrics.precision_at(few, score, 4) == 0.25  # zeros are no hits, though four are wanted
+    tied = np.array([[0.0, 1, 2, 2, 2, 1, 0, np.nan]])
+    assert metrics.precision_at(tied, -score, 2) == 0
+    assert metrics.precision_at(tied, np.array([[0.0, 0, 9, 0, 8, 0, 0, 99]]), 2) == 1
+    left_out = np.array([np.ones(8), np.full(8, np.nan)])
+    assert np.isnan(metrics.precision_at(left_out, np.zeros((2, 8)), 2)).all()
+
+
 def test_ranks_ignore_missing_entries():
     ranks = metrics.ranks(np.array([[3.0, np.nan, 1.0, 3.0]]))
     np.testing.assert_array_equal(ranks, [[2.5, np.nan, 1.0, 2.5]])
@@ -85,6 +98,13 @@ def test_a_binary_matrix_is_scored_at_one_half():
     found = evaluate(z, TRAIN, TEST, 15, 3, {"logistic": settings, "logistic_additive": settings})
     assert found["logistic_additive"]["f1"] > 0.8
     assert found["logistic"]["auc"] > 0.8
+    for method in found.values():
+        assert method["brier"] < 0.7 * method["brier_base"]
+        assert sum(b.entries for b in method["reliability"]) == 3 * 2 * 45
+        mean = np.mean(method["per_seed"]["brier"])
+        assert method["brier"] == pytest.approx(mean) and len(method["per_seed"]["brier"]) == 3
+    few = evaluate(z, range(3), TEST, 15, 1, ["column_mean"])["column_mean"]
+    assert "brier" not in few  # too few rows to calibrate on
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Reading and writing the association matrix, and every way a file of one can be wrong."""
 
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from forget_jax.associations import matrix
 from forget_jax.errors import UserError
@@ -29,6 +31,20 @@ def test_zarr_names_its_metric(tmp_path):
         wanted = matrix.Matrix(np.eye(2), ("a", "b"), ("x", "y"), metric=metric)
         matrix.save(tmp_path / "m.zarr", wanted)
         assert matrix.load(tmp_path / "m.zarr").metric == metric
+
+
+def test_xarray_opens_what_is_saved_without_a_warning(tmp_path):
+    wanted = matrix.Matrix(Z, ("a", "b"), ("x", "y", "z"), ("c4", "c4", "wiki"), "nll")
+    matrix.save(tmp_path / "m.zarr", wanted, "some/base")
+    with xr.open_zarr(tmp_path / "m.zarr", chunks=None) as found:  # pytest makes warnings errors
+        assert found.forgetting.attrs == {
+            "long_name": "forgetting",
+            "metric": "nll",
+            "units": "nats/token",
+        }
+        assert found.attrs == {"base": "some/base", "forget_jax": version("forget-jax")}
+        frame = found.forgetting.to_pandas()
+    assert frame.loc["b", "z"] == 6 and list(frame.columns) == ["x", "y", "z"]
 
 
 def test_npz_csv_and_json_hold_the_same_matrix(tmp_path):
@@ -92,8 +108,6 @@ def test_malformed_stores(tmp_path):
     (tmp_path / "m.zarr").mkdir()
     with pytest.raises(UserError, match=r"m.zarr: not a zarr store of a matrix"):
         matrix.load(tmp_path / "m.zarr")
-    import xarray as xr
-
     xr.Dataset({"other": ("task", [1.0])}).to_zarr(tmp_path / "o.zarr", consolidated=False)
     with pytest.raises(UserError, match="no variable `forgetting`"):
         matrix.load(tmp_path / "o.zarr")

@@ -4,7 +4,7 @@ Runs that have ended and runs that were cut off in the middle are damaged and st
 that reads another's results meets damaged ones. Nothing may end in a traceback, and no figure may
 change without a word.
 
-CI tries few; FLIPS=60 makes 600 of the ten commands, and SEED=7 others.
+CI tries few; FLIPS=60 makes 660 of the eleven commands, and SEED=7 others.
 """
 
 import contextlib
@@ -114,6 +114,13 @@ COMMANDS = {
     "score": {
         **SCORE,
         "data.path": TEXTS,
+        "model.path": "pretrain/model",
+        "adapters": "finetune/adapter",
+    },
+    "check": {
+        **SCORE,
+        "sets": TEXTS,
+        "limits": 99,
         "model.path": "pretrain/model",
         "adapters": "finetune/adapter",
     },

@@ -18,7 +18,10 @@ NAMES = sorted(
     for m in pkgutil.iter_modules(all_configs.__path__)
     if hasattr(importlib.import_module(f"forget_jax.configs.{m.name}"), "get_config")
 )
-OTHERS = {"smollm2": "quickstart"}  # configs that are not called as their command is
+OTHERS = {
+    "smollm2": "quickstart",
+    "olmo": "associate",
+}  # configs that are not called as their command is
 
 
 def table(name):
@@ -66,9 +69,11 @@ def test_every_field_has_a_meaning_and_every_meaning_a_field(command):
     assert numbers == limited
 
 
-@pytest.mark.parametrize(
-    "name", [*NAMES, "smollm2:study", "smollm2:gpu", "scaling:wide", "scaling:smollm2"]
-)
+CASES = ("smollm2:study", "smollm2:gpu", "olmo:associate,7b,lora")
+SWEEPS = ("scaling:wide", "scaling:smollm2")
+
+
+@pytest.mark.parametrize("name", [*NAMES, *CASES, *SWEEPS])
 def test_the_defaults_are_within_their_limits(name):
     check(settings.read(table(name), config.load(name)))
     check(table(name)())
@@ -120,12 +125,20 @@ def sample():
         ("names", 'a, "b,c" ,d', ("a", "b,c", "d")),
         ("names", "x.jsonl[0:3],y.jsonl", ("x.jsonl[0:3]", "y.jsonl")),
         ("names", "", ()),
+        ("names", "('a', \"b,c\")", ("a", "b,c")),
+        ("names", '["a"]', ("a",)),
+        ("names", '("a")', ("a",)),
+        ("names", "[]", ()),
+        ("names", "(a, b)", ("(a", "b)")),  # no list of Python's
+        ("numbers", "(1, 2e1,)", (1, 20)),
         ("numbers", "3", (3,)),
         ("numbers", "4, 5,6", (4, 5, 6)),
         ("rate", "2", 2.0),
         ("rate", "1e-3", 1e-3),
         ("flag", "TRUE", True),
         ("flag", "no", False),
+        ("flag", None, True),
+        ("deep.count", "1e2", 100),
         ("deep.text", "007", "007"),
         ("deep.count", "-4", -4),
     ],
@@ -141,6 +154,10 @@ def test_overrides_take_the_type_of_the_default(key, text, value):
     ("key", "text", "said"),
     [
         ("numbers", "1,x", "config.numbers takes a whole number, not 'x'"),
+        ("numbers", "(1, 'x')", "config.numbers takes a whole number, not 'x'"),
+        ("numbers", "1.5", "config.numbers takes a whole number, not '1.5'"),
+        ("deep.count", "1e400", "config.deep.count takes a whole number, not '1e400'"),
+        ("deep.text", None, "--config.deep.text needs a value"),
         ("rate", "", "config.rate takes a number, not ''"),
         ("rate", "nan", "config.rate takes a number, not 'nan'"),
         ("flag", "2", "config.flag takes true or false, not '2'"),
@@ -172,3 +189,64 @@ def test_overrides_of_one_load_do_not_reach_the_next():
     first = config.load("score")
     config.override(first, "adapters", "a,b")
     assert config.load("score").adapters == ()
+
+
+def test_the_name_of_a_field_alone_sets_it(run_cli, tmp_path):
+    for argv in (["--config.quick", "--print-config"], ["--print-config", "--config.quick"]):
+        status, out, _ = run_cli("bench", *argv)
+        assert status == 0 and json.loads(out)["quick"] is True
+    _, out, _ = run_cli("bench", "--config.quick", "false", "--print-config")
+    assert json.loads(out)["quick"] is False
+
+
+MINE = """\
+# what differs
+data: {path: [a.jsonl, "b,c.jsonl"], context: 1e2}
+train:
+  lr: 1e-3  # text to YAML 1.1
+  steps: 30
+model:
+  path: base
+"""
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml", "json"])
+def test_a_file_says_what_differs_from_the_defaults(suffix, tmp_path, run_cli):
+    file = tmp_path / f"mine.{suffix}"
+    file.write_text(MINE if suffix != "json" else json.dumps({"train": {"steps": 30}}))
+    c = config.load(str(file), "finetune")
+    assert c.train.steps == 30 and c.train.batch_size == config.load("finetune").train.batch_size
+    if suffix != "json":
+        assert (c.train.lr, c.data.context) == (1e-3, 100)
+        assert c.data.path == ("a.jsonl", "b,c.jsonl") and c.model.path == "base"
+    argv = (f"--config={file}", "--config.train.steps=7", "--print-config")
+    status, out, err = run_cli("finetune", *argv)
+    assert (status, err) == (0, "") and json.loads(out)["train"]["steps"] == 7
+    kept = tmp_path / "config.json"  # as a workdir has it
+    kept.write_text(json.dumps({"command": "finetune", **json.loads(out)}))
+    assert run_cli("finetune", f"--config={kept}", "--print-config")[1] == out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {step: 3}", "no config field 'train.step' (did you mean train.steps?)"),
+        ("train: 3", "no config field 'train'"),
+        ("train: {steps: [3]}", "config.train.steps takes one value, not a list"),
+        ("train: {steps: x}", "config.train.steps takes a whole number, not 'x'"),
+        ("train: {steps: null}", "train.steps is null"),
+        ("command: score", "is of the command 'score', not of finetune"),
+        ("- a", "holds a list"),
+        ("a: [", "no YAML"),
+        ("&x {a: *x}", "sections nested too deep"),
+        ("data: {path: [[a]]}", "data.path is a list"),
+        ("!!python/object/apply:os.getcwd []", "no YAML"),
+    ],
+)
+def test_files_that_are_no_config(text, said, tmp_path, run_cli):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    status, out, err = run_cli("finetune", f"--config={file}")
+    assert (status, out) == (2, "") and said in err and len(err.splitlines()) == 1
+    status, _, err = run_cli("finetune", f"--config={tmp_path / 'none.yaml'}")
+    assert status == 2 and "does not exist" in err

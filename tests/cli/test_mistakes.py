@@ -19,7 +19,8 @@ from forget_jax.commands import config as configs
 def mistake(run_cli, tmp_path):
     """Runs a command that must fail, in a fresh workdir; returns its one line."""
 
-    def run(*argv, workdir=tmp_path / "run"):
+    def run(*argv, workdir=tmp_path / "run", begins=False):
+        remains = workdir.exists() or begins
         status, out, err = run_cli(*argv, f"--workdir={workdir}")
         assert status == 2, err
         assert out == "" and "Traceback" not in err
@@ -27,6 +28,7 @@ def mistake(run_cli, tmp_path):
         said = [line for line in lines if line.startswith("forget-jax: ")]
         assert len(said) == 1 and lines[-1] == said[0]
         assert not (workdir / "summary.json").exists()
+        assert workdir.exists() == remains  # a start that fails leaves no folder
         return said[0].removeprefix("forget-jax: ")
 
     return run
@@ -53,7 +55,7 @@ def jsonl(folder, text):
         ),
         (["pretrain", "--config.train.steps=3.5"], "train.steps takes a whole number, not '3.5'"),
         (["pretrain", "--config.train.lr=fast"], "train.lr takes a number, not 'fast'"),
-        (["pretrain", "--config.data.bos=maybe"], "data.bos takes true or false, not 'maybe'"),
+        (["pretrain", "--config.data.eos=maybe"], "data.eos takes true or false, not 'maybe'"),
         (["pretrain", "--config.model.heads=5"], "model.heads=5 must divide model.width=96"),
         (["pretrain", "--config.model.heads=0"], "model.heads"),
         (["pretrain", "--config.model.layers=0"], "config.model.layers is 0; it must be 1 or more"),
@@ -330,7 +332,8 @@ def test_a_really_full_disk_and_then_room(finetune_arguments, finished, tmp_path
 
 def test_a_loss_that_is_not_finite_stops_the_run(mistake, finetune_arguments):
     said = mistake(
-        *finetune_arguments, "--config.train.lr=1e30", "--config.train.schedule=constant"
+        *(*finetune_arguments, "--config.train.lr=1e30", "--config.train.schedule=constant"),
+        begins=True,
     )
     assert "reverse is n" in said and "at step" in said and "lower train.lr" in said
     assert "examples reverse" in said and "checkpoint" in said
@@ -377,3 +380,30 @@ def test_a_closed_pipe_is_no_error():
         command = [sys.executable, "-m", "forget_jax", "score", "--help"]
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
     assert "Traceback" not in done.stderr and "internal error" not in done.stderr
+
+
+@pytest.mark.parametrize("field", ["data.path", "model.path"])
+def test_a_file_that_is_missing_is_told_before_anything_is_made(
+    field, mistake, score_arguments, monkeypatch, tmp_path
+):
+    if field == "data.path":  # before the model is read, too
+        monkeypatch.setattr("forget_jax.commands.values.load", None)
+    said = mistake(*score_arguments, f"--config.{field}={tmp_path / 'gone.jsonl'}")
+    assert "gone.jsonl" in said
+
+
+def test_a_start_that_goes_wrong_keeps_what_was_there(run_cli, score_arguments, tmp_path):
+    work = tmp_path / "run"
+    work.mkdir()
+    (work / "notes.txt").write_text("mine")
+    status, _, err = run_cli(*score_arguments, "--config.data.columns=text", f"--workdir={work}")
+    assert status == 2 and "data.columns" in err
+    assert (work / "notes.txt").read_text() == "mine"
+
+
+def test_quiet_says_only_what_went_wrong(run_cli, score_arguments, tmp_path):
+    given = [*score_arguments, f"--workdir={tmp_path / 'run'}", "--quiet"]
+    assert run_cli(*given) == (0, "", "")
+    assert (tmp_path / "run" / "report.html").exists()
+    status, out, err = run_cli(*given, "--config.score.rows=3")
+    assert (status, out) == (2, "") and err.startswith("forget-jax: ") and err.count("\n") == 1

@@ -96,15 +96,17 @@ def test_with_an_adapter_the_row_is_predicted_and_expected_forgetting_said(
 
 
 def test_without_a_pool_the_base_writes_one(finished, tiny_base):
-    work = finished(
-        [
-            *("mix", f"--config.task={TASK}", f"--config.model.path={tiny_base}", *DATA),
-            *("--config.mix.generated=12", "--config.mix.generated_tokens=8"),
-        ]
-    )
-    _, replayed = rows_of(work)
+    arguments = [
+        *("mix", f"--config.task={TASK}", f"--config.model.path={tiny_base}", *DATA),
+        *("--config.mix.generated=12", "--config.mix.generated_tokens=8"),
+    ]
+    _, replayed = rows_of(finished(arguments))
     assert len(replayed) == 5 and {r["source"] for r in replayed} == {"generated"}
     assert len({r["text"] for r in replayed}) > 1
+    own, replayed = rows_of(finished([*arguments, "--config.mix.generated_from=prompts"]))
+    answer = {r["prompt"]: r["completion"] for r in own}
+    assert len(replayed) == 5 and {r["source"] for r in replayed} == {"answered"}
+    assert all(r["completion"] != answer[r["prompt"]] for r in replayed)
 
 
 def test_a_measured_curve_recommends_the_ratio(world, finished, tmp_path):

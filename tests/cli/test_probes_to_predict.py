@@ -142,6 +142,40 @@ def test_rows_with_gaps_are_filled(run_cli, tmp_path):
     assert (~table.loc["t0"].measured).sum() == 1
 
 
+def test_a_matrix_of_exact_match_gives_probabilities(run_cli, tmp_path):
+    z = (low_rank(16) + np.random.default_rng(1).normal(size=(16, 60)) > 0.5).astype(float)
+    truth = z[-1].copy()
+    z[-1, 20:] = np.nan
+    tasks, examples = (tuple(f"{x}{i}" for i in range(n)) for x, n in (("t", 16), ("e", 60)))
+    save(tmp_path / "m.zarr", Matrix(z, tasks, examples, metric="exact_match"))
+    fields = [f"--config.matrix.path={tmp_path / 'm.zarr'}"]
+    status, _, err = run_cli("predict", *fields, f"--workdir={tmp_path / 'w'}")
+    assert status == 0, err
+    table = pd.read_parquet(tmp_path / "w" / "predicted.parquet")
+    p, left = table.probability.to_numpy(), ~table.measured.to_numpy()
+    assert (p[~left] == truth[:20]).all() and ((p[left] > 0) & (p[left] < 1)).all()
+    assert np.mean((p - truth)[left] ** 2) < np.var(truth[left])
+    task = json.loads((tmp_path / "w" / "summary.json").read_text())["tasks"]["t15"]
+    assert task["probabilities"]["brier"] < task["probabilities"]["brier_base"]
+    guessed = [e for e in task["most_forgotten"] if not e["measured"]]
+    page = (tmp_path / "w" / "report.html").read_text()
+    assert all(0 < e["probability"] < 1 for e in task["most_forgotten"] if not e["measured"])
+    assert not guessed or "lost with probability" in page
+    assert "Predicted probability and what came of it" in page
+    fields += ["--config.split.test_tasks=3,4,5", "--config.split.train_tasks=0,1,2,6,7,8,9,10"]
+    fields += ["--config.observed=15", "--config.seeds=2", "--config.methods=additive,column_mean"]
+    status, _, err = run_cli("evaluate", *fields, f"--workdir={tmp_path / 'e'}")
+    assert status == 0, err
+    found = json.loads((tmp_path / "e" / "summary.json").read_text())
+    additive = found["methods"]["additive"]
+    assert sum(b["entries"] for b in additive["reliability"]) == 2 * 3 * 45
+    assert additive["precision_at_k_low"] <= additive["precision_at_k"]
+    assert found["k"] == 22 and found["best_at_k"] in found["methods"]
+    assert len(found["paired"]) == len(found["paired_at_k"]) == 1
+    page = (tmp_path / "e" / "report.html").read_text()
+    assert "precision at 22" in page and "Brier score" in page
+
+
 @pytest.mark.fault("matrices to predict from", "one line")
 @pytest.mark.parametrize(
     ("case", "said"),

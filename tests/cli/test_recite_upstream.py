@@ -31,7 +31,7 @@ def slow_answers(folder, adapter, prompts):
     if adapter is not None:
         one = peft.load(adapter, model)
         model = Model(model.config, lora.merge(one.config, model.params, one.tree))
-    ids = [[tokenizer.bos_token_id, *tokenizer(p + "\n")["input_ids"]] for p in prompts]
+    ids = [tokenizer(p + "\n")["input_ids"] for p in prompts]  # BOS among them
     rows = np.zeros((len(ids), max(map(len, ids)) + NEW), np.int32)
     for row, own in zip(rows, ids, strict=True):
         row[: len(own)] = own

@@ -61,6 +61,72 @@ def test_every_strategy_is_compared_with_what_it_costs(everything):
     assert "Paired tests" in page and "ground_truth:top kl" in page
 
 
+@pytest.fixture(scope="module")
+def matched(arguments, finished):
+    return finished(
+        [
+            *(*arguments, "--config.replay.strategies=none,random,answered"),
+            *("--config.replay.matched=steps,compute", "--config.replay.recite=6"),
+            *("--config.replay.generated=5", "--config.replay.generated_tokens=4"),
+            *("--config.train.steps=12", "--config.replay.ratio=0.125", "--config.replay.seeds=1"),
+        ]
+    )
+
+
+def test_at_equal_compute_replay_costs_no_more_than_none(matched):
+    by = json.loads((matched / "summary.json").read_text())["replay"]
+    assert len(by) == 5 and by["none"]["matched"] == "steps"
+    for name in ("random", "answered"):
+        steps, compute = (by[f"{name} at equal {how}"] for how in ("steps", "compute"))
+        assert compute["matched"] == "compute"
+        assert -0.3 < compute["extra_training"] < 0.08  # whole steps, and rows near their mean
+        assert compute["extra_training"] < steps["extra_training"]
+    tests = json.loads((matched / "summary.json").read_text())["paired_test"]
+    assert "random at equal compute − random at equal steps" in tests
+    assert "answered at equal compute − random at equal compute" in tests
+    cells = pd.read_csv(matched / "cells.csv")
+    assert len(cells) == 5 * 2 and (cells.ratio[cells.strategy != "none"] == 0.125).all()
+
+
+def test_the_base_answers_prompts_of_the_task_without_seeing_its_answers(matched):
+    kept = sorted((matched / "answered").iterdir())
+    assert len(kept) == 2  # tasks
+    for file in kept:
+        assert len(json.loads(file.read_text())["value"]) == 5
+    by = json.loads((matched / "summary.json").read_text())["replay"]
+    assert by["answered at equal steps"]["extra_forward"] > 0
+
+
+def test_short_answers_are_recited_beside(matched):
+    """Each task's own held-out rows, and what the base answers right of upstream."""
+    cells = pd.read_csv(matched / "cells.csv")
+    assert cells.em.between(0, 1).all()
+    lost = cells.em_forgotten
+    assert lost.between(0, 1).all() or lost.isna().all()  # of a base that is never right
+    by = json.loads((matched / "summary.json").read_text())["replay"]
+    assert by["none"]["em"] == pytest.approx(cells.em[cells.strategy == "none"].mean())
+    assert "exact match lost" in (matched / "report.html").read_text()
+
+
+def test_whole_models_are_compared_as_adapters_are(arguments, run_cli, tmp_path):
+    """Full fine-tuning: what scores say of its checkpoints is what the table says."""
+    from forget_jax.lm.hf import checkpoint
+
+    few = [*arguments, "--config.lora.rank=0", "--config.train.lr=0.01"]
+    tasks = next(a for a in few if a.startswith("--config.tasks="))
+    few[few.index(tasks)] = tasks.partition(",")[0]
+    some = ["--config.replay.strategies=none,random,online", "--config.replay.seeds=1"]
+    status, _, err = run_cli(*few, *some, f"--workdir={tmp_path / 'work'}")
+    assert status == 0, err
+    cells = pd.read_csv(tmp_path / "work" / "cells.csv")
+    assert len(cells) == 3 and cells[["z", "loss"]].notna().all(axis=None)
+    assert cells.z.nunique() == 3 and (cells.z.abs() > 1e-4).all()
+    whole = [d for d in sorted((tmp_path / "work" / "adapters").iterdir()) if d.is_dir()]
+    assert len(whole) == 3
+    weights = [checkpoint.load(d).params["embed"] for d in whole]
+    assert all(np.abs(weights[0] - other).max() > 0 for other in weights[1:])
+
+
 def test_online_replay_resumes_in_every_phase(arguments, finished, run_cli, tmp_path, monkeypatch):
     chosen = "--config.replay.strategies=none,online"
     whole = finished([*arguments, chosen])
@@ -101,6 +167,8 @@ def test_what_is_replayed_online_follows_the_probes(arguments, finished):
         (["--config.replay.cost=kl", "--config.lora.rank=0"], "needs adapters"),
         (["--config.upstream=builtin:docstrings[:9]"], "are no columns of the matrix"),
         (["--config.replay.strategies="], "at least one"),
+        (["--config.replay.matched="], "at least one"),
+        (["--config.replay.matched=compute", "--config.replay.ratio=0.9"], "as many FLOPs"),
     ],
 )
 def test_mistakes_are_one_line(arguments, run_cli, tmp_path, more, said):

@@ -55,7 +55,8 @@ def as_text(value):
     if not isinstance(value, tuple):
         return str(value)
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(map(str, value))
+    quoted = csv.QUOTE_ALL if value and str(value[0])[:1] in "([" else csv.QUOTE_MINIMAL
+    csv.writer(line, quoting=quoted, lineterminator="").writerow(map(str, value))
     return line.getvalue()
 
 
@@ -71,6 +72,9 @@ def test_every_field_comes_back_from_the_command_line(command, data):
         value = data.draw(st.lists(one, max_size=3).map(tuple) if several else one)
         config.override(c, key, as_text(value))
         assert config.flat(c)[key] == value
+        if several:
+            config.override(c, key, repr(value))  # as Python writes it
+            assert config.flat(c)[key] == value
     read = settings.read(table, c)
     check(read)
     again = settings.as_config(read)

@@ -24,8 +24,23 @@ def test_each_fourth_task_file_is_upstream(folder):
     assert set(c.replay.tasks) <= set(c.associate.tasks)
 
 
+def test_the_comparison_replays_what_its_matrix_measured(folder):
+    for i in range(20):
+        (folder / "tasks" / f"more{i:02}.jsonl").write_text("x\n" * (3 + i))
+    made = {
+        command: settings.read(settings.TABLES[command], config.load(f"smollm2:{command},{folder}"))
+        for command in ("associate", "replay")
+    }
+    for command, given in made.items():
+        driver.check(command, given)
+    matrix, replay = made.values()
+    assert len(matrix.tasks) == 16 and "more19" not in str(matrix.tasks)
+    same = ("model", "tasks", "upstream", "data", "train", "lora")
+    assert all(getattr(matrix, name) == getattr(replay, name) for name in same)
+
+
 @pytest.mark.fault("arguments of a config", "one line")
-@pytest.mark.parametrize("arg", ["large", "", "small,nowhere"])
+@pytest.mark.parametrize("arg", ["large", "", "small,nowhere", "replay", "replay,nowhere"])
 def test_an_argument_that_it_does_not_take(arg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="does not take the argument"):

@@ -56,6 +56,7 @@ PARTS = {
     "predict": {"split.test_tasks": "1", "observed": 6, "seeds": 2},
     "probes": {"observed": 6, "seeds": 2},
     "evaluate": {"split.test_tasks": "1", "observed": 6, "seeds": 2},
+    "check": {"sets": "builtin:skills[:12],builtin:short_facts[:6]", "score.buckets": 1},
     "mix": {"task": "builtin:skill/addition[:12]", "mix.observed": 6, "mix.ratio": 0.25},
     "plan": {"ask": "forgetting", "rank": 2, "steps": 12, "lr": 0.1, "law": "K*P^x*steps^y"},
     "bench": {"what": "matmul", "quick": "true"},
@@ -65,7 +66,7 @@ FEW = {"methods": "column_mean,additive"}
 FITTED = ("checks",)
 # How rows lie on devices, where a run is, and figures within a text, which are rounded otherwise.
 PLACED = ("real_tokens", "useful_fraction", "path", "trainers", "why")
-OF_A_MODEL = ("finetune", "score", "associate", "replay", "scaling", "factoids", "mix")
+OF_A_MODEL = ("finetune", "score", "associate", "replay", "scaling", "factoids", "mix", "check")
 
 
 def line(command, fields):
@@ -95,7 +96,7 @@ def lines(tiny_base, pretrain_arguments, finished, tmp_path_factory):
         fields = dict(PARTS.get(command, {}))
         if command in OF_A_MODEL:
             fields |= model
-        if command == "score":
+        if command in ("score", "check"):
             fields["adapters"] = finished(of("finetune")) / "adapter"
         elif command in ("replay", "mix"):
             fields["matrix.path"] = finished(of("associate")) / "forgetting.zarr"

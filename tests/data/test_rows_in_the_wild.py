@@ -53,6 +53,10 @@ TURNS = {
     "ShareGPT's turns as messages": {"messages": SHAREGPT},
     "developer": {"messages": [{"role": "developer", "content": "s"}, *TALK]},
     "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, TALK[1]]},
+    "a tool": {"messages": [{"role": "function", "content": "s"}, *TALK]},
+    "TRL's pairs": {"prompt": TALK[:1], "completion": TALK[1:]},
+    "a text and turns": {"prompt": "a", "completion": TALK[1:]},
+    "turns and a text": {"prompt": TALK[:1], "completion": "b"},
     "column-wise": {"messages": {"role": ["user", "assistant"], "content": ["a", "b"]}},
 }
 
@@ -62,7 +66,36 @@ TURNS = {
 def test_conversations_that_are_read(tmp_path, row):
     (example,) = load(tmp_path, "set.jsonl", row)
     assert example.messages[-2:] == (("user", "a"), ("assistant", "b"))
-    assert len(example.messages) == 2 or example.messages[0] == ("system", "s")
+    assert len(example.messages) == 2 or example.messages[0][0] in ("system", "tool")
+
+
+@pytest.mark.fault("rows in the wild", "as it should be")
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"instruction": "do", "input": "this", "output": "x"}, "do\n\nthis"),
+        ({"instruction": "do", "input": "", "output": "x", "text": None}, "do"),
+        ({"instruction": "do", "output": "x"}, "do"),
+    ],
+)
+def test_rows_as_alpaca_has_them(tmp_path, row, prompt, capsys):
+    (example,) = load(tmp_path, "set.jsonl", row)
+    assert (example.prompt, example.completion) == (prompt, "x")
+    assert "reads instruction and input as prompt, output as completion" in capsys.readouterr().err
+
+
+@pytest.mark.fault("rows in the wild", "as it should be")
+def test_answers_in_a_prompt_are_said(tmp_path, capsys):
+    load(tmp_path, "talk.jsonl", {"prompt": [*TALK, TALK[0]], "completion": TALK[1:]})
+    assert "data.targets=last" in capsys.readouterr().err
+
+
+@pytest.mark.fault("rows in the wild", "as it should be")
+def test_calls_of_tools_are_said(tmp_path, capsys):
+    calls = {"role": "assistant", "content": "b", "tool_calls": [{"function": {"name": "f"}}]}
+    (example,) = load(tmp_path, "calls.jsonl", {"messages": [TALK[0], calls]})
+    assert example.messages[1] == ("assistant", "b")
+    assert "tool_calls in 1 row, which are not read" in capsys.readouterr().err
 
 
 WRONG_TURNS = {
@@ -75,6 +108,7 @@ WRONG_TURNS = {
     "a role that is a list": [{"role": ["user"], "content": "a"}],
     "an unknown role": [{"role": "robot", "content": "a"}],
     "a turn that is text": ["a"],
+    "calls alone": [{"role": "assistant", "content": None, "tool_calls": [{}]}],
     "nothing": [],
     "a number": 7,
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import TEMPLATES, Template, encode, prompts
@@ -54,6 +55,31 @@ TALK = Example(
 )
 
 
+def test_raw_joins_what_is_there(tokenizer):
+    found = one(PAIR, tokenizer, TEMPLATES["raw"])
+    assert target_text(found, tokenizer) == f"{PAIR.completion}{tokenizer.eos_token}"
+    assert tokenizer.decode(found.ids[1:-1]) == PAIR.prompt + PAIR.completion
+    ids, _ = prompts([PAIR], tokenizer, TEMPLATES["raw"], 50)
+    assert tokenizer.decode(ids[0][1:]) == PAIR.prompt
+
+
+def test_bos_follows_the_tokenizers_habit():
+    tokenizer = tokenizers.train(["the cat sat on the mat"], 270)
+    habit = Template(bos=None)
+    for adds in (True, False):
+        if not adds:
+            tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+        assert tokenizers.special_tokens(tokenizer).adds_bos == adds
+        for example in (TEXT, PAIR):
+            ids = one(example, tokenizer, habit).ids
+            np.testing.assert_array_equal(ids, one(example, tokenizer, Template(bos=adds)).ids)
+        found, _ = prompts([PAIR], tokenizer, habit, 50)
+        assert (found[0][0] == tokenizer.bos_token_id) == adds
+    with pytest.raises(UserError, match="p#0 has an empty prompt"):
+        empty = Template(prompt="{prompt}", bos=None)
+        prompts([dataclasses.replace(PAIR, prompt="")], tokenizer, empty, 50)
+
+
 @given(prompt=st.text(max_size=20), completion=st.text(min_size=1, max_size=20))
 def test_targets_are_completion_and_eos_only(tokenizer, prompt, completion):
     found = one(Example("x", "x", prompt=prompt, completion=completion), tokenizer)
@@ -65,7 +91,7 @@ def test_targets_are_completion_and_eos_only(tokenizer, prompt, completion):
     assert found.tokens == found.is_target.sum() and found.is_target[-found.tokens :].all()
 
 
-@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"chat"}))
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"chat", "raw"}))
 def test_templates_put_the_prompt_where_they_say(tokenizer, name):
     found = one(PAIR, tokenizer, TEMPLATES[name])
     before = tokenizer.decode(found.ids[~found.is_target][1:])
@@ -162,7 +188,7 @@ def test_a_chat_template_renders_and_only_assistant_turns_are_targets(chat_token
 
 
 def test_messages_without_a_chat_template(tokenizer):
-    """remix.md §1: tags before every turn; EOS and the newline after it are targets too."""
+    """arXiv 2411.07175: tags before every turn; EOS and the newline after it are targets too."""
     found = one(TALK, tokenizer)
     assert tokenizer.decode(found.ids) == (
         "<s><|system|>\nbe kind\n<|user|>\nthe cat\n<|assistant|>\nsat</s>\n<|user|>\non\n"
@@ -173,7 +199,7 @@ def test_messages_without_a_chat_template(tokenizer):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_last_turn_alone(tokenizer, chat):
-    """lowrank.md §1: the answer after the last assistant tag; a user's turn after it is nothing."""
+    """arXiv 2406.14026: the answer after the last assistant tag; a turn after it is nothing."""
     tokenizer.chat_template = CHAT if chat else None
     try:
         asked = dataclasses.replace(TALK, messages=(*TALK.messages, ("user", "the cat")))

@@ -3,24 +3,13 @@
 import importlib.util
 import json
 import warnings
-import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from forget_jax.commands.selftest import random_tensor
+
 GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-def random_tensor(name, shape):
-    """A weight that no default could stand in for: norms off one, biases off zero, all exact."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    x = rng.standard_normal(shape)
-    if len(shape) == 2:
-        x *= 0.6 if shape[0] in (61, 64) else 1.3 / np.sqrt(max(shape))
-    else:
-        x = 0.3 * x + (1.0 if name.endswith("weight") else 0.0)
-    return x.astype(np.float32)
 
 
 def write_checkpoint(case, folder):

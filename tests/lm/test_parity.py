@@ -63,7 +63,8 @@ def test_lm_evaluation_harness_scores_an_export_like_we_do(parity, tmp_path):
     params = jax.tree.map(lambda x: x * 4, decoder.init(config, jax.random.key(0)))
     model = Model(config, params)
     checkpoint.save(tmp_path / "model", model, tokenizer, shard_bytes=20_000)
-    lm = HFLM(pretrained=str(tmp_path / "model"), device="cpu", dtype="float32", batch_size=1)
+    given = {"dtype": "float32", "batch_size": 1, "add_bos_token": False}  # none is given below
+    lm = HFLM(pretrained=str(tmp_path / "model"), device="cpu", **given)
     requests = [
         Instance("loglikelihood", {}, (t.split()[0], t[t.index(" ") :]), i)
         for i, t in enumerate(texts)

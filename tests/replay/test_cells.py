@@ -4,10 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forget_jax.data import order
+from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
-from forget_jax.replay.cells import Arm, arms, cells, redrawn
+from forget_jax.replay.cells import Arm, Stream, arms, cells, redrawn
 from forget_jax.replay.settings import Replay
 from forget_jax.replay.strategies import Known, Sampling, choose, coverage, influence, parse
 from forget_jax.training.settings import Train
@@ -21,6 +24,15 @@ REPLAY = Replay(
 )
 
 
+def encoded(name, length):
+    return Encoded(name, "s", np.zeros(length, np.int32), np.ones(length, bool))
+
+
+def price(rows, cost):
+    """One a token, and a half for the base's pass."""
+    return sum(len(e.ids) for e in rows) * (1.0 if cost == "nll" else 1.5)
+
+
 @pytest.fixture(scope="module")
 def grid(random_examples):
     rows = {"a": random_examples(0, [5] * 10), "b": random_examples(1, [6] * 7)}
@@ -30,7 +42,8 @@ def grid(random_examples):
         for name in rows
     }
     kinds = {"": (), "upstream": pool, "other": pad}
-    return cells(TRAIN, rows, kinds, known, REPLAY), rows, pool, pad
+    by_task = dict.fromkeys(rows, kinds)
+    return cells(TRAIN, rows, by_task, known, REPLAY, price), rows, pool, pad
 
 
 def test_without_replay_there_is_one_arm_and_else_one_a_ratio_and_cost():
@@ -40,6 +53,9 @@ def test_without_replay_there_is_one_arm_and_else_one_a_ratio_and_cost():
     assert Arm("random", 1 / 16, "kl").label(REPLAY) == "random 1/16 kl"
     one = dataclasses.replace(REPLAY, ratio=(0.3,), cost=("kl",))
     assert Arm("random", 0.3, "kl").label(one) == "random"
+    both = dataclasses.replace(one, matched=("steps", "compute"))
+    assert len(arms(both)) == 1 + 4 * 2
+    assert Arm("random", 0.3, "kl", "compute").label(both) == "random at equal compute"
 
 
 def test_so_many_rows_are_replayed_and_each_costs_what_its_arm_says(grid):
@@ -67,6 +83,34 @@ def test_fine_tunes_of_a_task_and_seed_differ_in_what_is_replayed_alone(grid):
             for task in mine[1:]:
                 stream = order.rows(task.seed, own, 0, (task.order < own).sum())
                 assert sorted(task.order[task.order < own]) == sorted(stream)
+
+
+@given(
+    own=st.integers(3, 30), again=st.integers(2, 60), cost=st.sampled_from(["nll", "kl"]),
+    ratio=st.floats(0.02, 0.3), steps=st.integers(8, 40),
+)  # fmt: skip
+def test_at_equal_compute_replay_displaces_rows_of_the_task(own, again, cost, ratio, steps):
+    """Training takes no more than without replay, and less by no more than a step and a row."""
+    rows = [encoded(f"own{i}", own) for i in range(7)]
+    pool = [encoded(f"pool{i}", again) for i in range(20)]
+    stream = Stream(rows, pool, steps, 4, 3)
+    drawn = np.arange(stream.replayed(ratio)) % 20
+    arm, plain = Arm("random", ratio, cost, "compute"), price(rows[:1] * steps * 4, "nll")
+    replayed = price([pool[i] for i in drawn], cost)
+    if replayed > plain - 2 * 4 * own:
+        return  # hardly a row of the task is left; refused when none is
+    task = stream.task(arm, drawn, price)
+    took = price([task.examples[i] for i in task.order if i < 7], "nll") + replayed
+    assert plain - 4 * own < took <= plain
+    assert (task.order >= 7).sum() == len(drawn) and len(task.order) == task.steps * 4
+    more = stream.task(arm._replace(matched="steps"), drawn, price)
+    assert (more.order < 7).sum() >= steps * 4 > (task.order < 7).sum()
+
+
+def test_replay_that_leaves_no_room_for_the_task_is_refused():
+    stream = Stream([encoded("a", 3)], [encoded("b", 400)], 4, 4, 0)
+    with pytest.raises(UserError, match="take as many FLOPs"):
+        stream.task(Arm("random", 0.5, "nll", "compute"), np.zeros(8, int), price)
 
 
 def test_a_strategy_takes_what_it_values(grid):

@@ -9,7 +9,8 @@ import pytest
 
 from forget_jax import report
 from forget_jax.errors import UserError
-from forget_jax.report.heatmap import MAX_CELLS, robust_range
+from forget_jax.report import explorer
+from forget_jax.report.explorer import robust_range
 
 
 def section_of(z_MxN, tasks, examples, sources, texts=None, n_top=12) -> report.Section:
@@ -17,23 +18,20 @@ def section_of(z_MxN, tasks, examples, sources, texts=None, n_top=12) -> report.
     return report.matrix_section(found, n_top=n_top)
 
 
-def data_of(html: str) -> tuple[dict, np.ndarray]:
-    """The picture's data as its script reads them; NaN where not measured."""
-    found = re.search(r'<script type="application/json">(.*?)</script>', html, re.S)
-    assert found is not None
-    data = json.loads(found[1])
-    raw = np.frombuffer(base64.b64decode(data["z"]), "<i2").reshape(len(data["tasks"]), -1)
-    return data, np.where(raw == -32768, np.nan, raw * data["scale"])
-
-
-def pixels(html: str) -> np.ndarray:
-    import io
-
-    from matplotlib.image import imread
-
-    found = re.search(r"data:image/png;base64,([^\"]+)", html)
-    assert found is not None
-    return imread(io.BytesIO(base64.b64decode(found[1])), format="png")
+def data_of(section: report.Section) -> tuple[dict, np.ndarray]:
+    """The matrix as explorer.js reads it, from the page or from the file beside it."""
+    if section.files:
+        (text,) = section.files.values()
+        call = 'forgetJax("forgetting", '
+        assert text.startswith(call) and text.endswith(");\n")
+        data = json.loads(text.removeprefix(call).removesuffix(");\n"))
+    else:
+        html = report.page("t", [section], {})
+        found = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.S)
+        assert found is not None
+        data = json.loads(found[1])
+    raw = np.frombuffer(base64.b64decode(data["z"]), "<f4")
+    return data, raw.reshape(len(data["tasks"]), len(data["examples"]))
 
 
 def test_all_names_and_values_arrive():
@@ -43,27 +41,27 @@ def test_all_names_and_values_arrive():
     tasks = [f"a/very/long/prefix/that/is/the/same/{i}/and the same end" for i in range(12)]
     examples = [f"example {j}" for j in range(90)]
     sources = [f"source {j % 4}" for j in range(90)]
-    html = report.page("t", [section_of(z_MxN, tasks, examples, sources)], {})
+    section = section_of(z_MxN, tasks, examples, sources)
+    html = report.page("t", [section], {})
     for name in (*tasks, *examples, *set(sources)):
         assert name in html
-    data, shown = data_of(html)
+    data, shown = data_of(section)
     order = [examples.index(e) for e in data["examples"]]
-    np.testing.assert_allclose(shown, z_MxN[:, order], atol=np.nanmax(np.abs(z_MxN)) / 32767)
-    stops = [stop for _, stop in data["groups"]]
-    for (source, stop), start in zip(data["groups"], [0, *stops], strict=False):
-        assert {sources[j] for j in order[start:stop]} == {source}
+    np.testing.assert_array_equal(shown, z_MxN[:, order].astype(np.float32))
+    assert [data["sources"][g]["name"] for g in data["source_of"]] == [sources[j] for j in order]
+    assert data["source_of"] == sorted(data["source_of"])
+    means = [s["mean"] for s in data["sources"]]
+    assert means == sorted(means, reverse=True)
     labels = re.findall(r'<div title="[^"]*">([^<]*)</div>', html)
     assert len(labels) == len(set(labels)) == 12
-
-
-def test_colours_say_the_sign_and_grey_says_missing():
-    z_MxN = np.asarray([[0.5, -0.5, 0.0, np.nan]])
-    section = section_of(z_MxN, ["t"], list("abcd"), ["s"] * 4)
-    forgotten, unchanged, improved, missing = pixels(section.figures[0].markup)[0, :, :3]
-    assert forgotten[0] > 2 * forgotten[2] and improved[2] > 2 * improved[0]
-    assert unchanged.min() > 0.9
-    assert missing[0] == missing[1] == missing[2] < 0.8
     assert "Grey entries were not measured" in section.figures[0].caption
+
+
+def test_texts_lie_with_their_examples():
+    z_MxN = np.asarray([[0.1, 0.3, -0.2]])
+    data, _ = data_of(section_of(z_MxN, ["t"], list("abc"), ["s"] * 3, ["A", "B" * 900, "C\x00"]))
+    assert data["examples"] == ["b", "a", "c"] and data["texts"][1:] == ["A", "C\\x00"]
+    assert len(data["texts"][0]) == explorer.EXCERPT and data["texts"][0].endswith("…")
 
 
 def test_range_ignores_outliers_and_is_never_zero():
@@ -76,27 +74,62 @@ def test_range_ignores_outliers_and_is_never_zero():
 def test_means_shares_and_order_by_hand():
     z_MxN = np.asarray([[0.1, 0.3, np.nan], [-0.2, 0.0, -0.4], [np.nan] * 3])
     section = section_of(z_MxN, ["up", "down", "none"], list("abc"), ["s", "s", "q"])
-    by_task, by_source = section.tables
+    by_task, forgotten, improved = section.tables
     cells = [(r[0], r[1].text, r[2].text) for r in by_task.rows]
-    assert cells == [("up", "+0.200", "100 %"), ("down", "−0.200", "0 %"), ("none", "–", "–")]
+    assert cells == [("up", "+0.200", "100 %"), ("down", "−0.100", "0 %"), ("none", "–", "–")]
     assert by_task.rows[1][1].negative and by_task.rows[1][1].left == 0
-    assert [r[0] for r in by_source.rows] == ["s", "q"]
-    assert [t.title for t in section.texts] == ["b", "a", "c"]
+    assert by_task.rows[1][3] == -0.4  # the source that improved a lot stands apart
+    assert forgotten.title == "Sources that were forgotten" and forgotten.rows[0][0] == "s"
+    assert improved.title == "Sources that improved" and improved.rows[0][0] == "q"
+    assert [t.title for t in section.texts] == ["b", "a"][: len(section.texts)]
     assert section.texts[0].facts == "s · mean z +0.150 · most under up (+0.300), down (0)"
-    assert "5 measured entries" in section.lead and "−0.0400 nats" in section.lead
+    assert "4 measured entries of sources that the base knew" in section.lead
+    assert "+0.0500 nats" in section.lead
+
+
+def test_a_small_improvement_is_no_unknown_source():
+    z_MxN = np.asarray([[0.1, -0.05]])
+    by_task, forgotten, improved = section_of(z_MxN, ["t"], ["a", "b"], ["s", "q"]).tables
+    assert len(by_task.columns) == 3 and by_task.rows[0][1].text == "0.0250"
+    assert [forgotten.rows[0][0], improved.rows[0][0]] == ["s", "q"]
+
+
+def test_where_everything_improved_nothing_is_set_apart():
+    section = section_of(np.asarray([[-2.0, -1.0]]), ["t"], ["a", "b"], ["s", "q"])
+    assert "−1.50 nats" in section.lead and "that the base knew" not in section.lead
+    assert "worse on no source" in section.opening and "replay" not in section.opening
+
+
+def test_unknown_sources_do_not_set_the_colours():
+    z_MxN = np.concatenate([np.full((2, 9), 0.1), np.full((2, 9), -4.0)], axis=1)
+    section = section_of(z_MxN, ["t", "u"], [str(j) for j in range(18)], ["s"] * 9 + ["q"] * 9)
+    data, _ = data_of(section)
+    assert data["limit"] == pytest.approx(0.1) and "±0.100" in section.figures[0].caption
+    assert "1 source that the base did not know improved, most q (by 4.00)" in section.opening
+
+
+def test_the_page_opens_with_what_was_forgotten_and_what_to_replay():
+    z_MxN = np.asarray([[0.5, 0.1, 0.2, -0.1]])
+    section = section_of(z_MxN, ["my task"], list("abcd"), ["s", "s", "q", "r"])
+    assert section.opening == (
+        "Fine-tuning on my task made the model worse on s (by 0.300 nats a token) and q (0.200). "
+        "Forgotten most, and the first to replay: a, c and b."
+    )
+    html = report.page("t", [section], {"points": "24"})
+    assert html.index(section.opening) < html.index("<h2>") < html.index("points")
 
 
 @pytest.mark.parametrize("value", [0.3, 0.0, np.nan])
 def test_one_by_one(value):
     section = section_of(np.asarray([[value]]), ["a"], ["b"], ["c"], ["text"])
-    assert len(report.page("t", [section], {})) < 20_000
-    assert len(section.texts) == np.isfinite(value)
+    assert len(report.page("t", [section], {})) < 45_000
+    assert len(section.texts) == (value > 0)
 
 
 def test_nothing_measured():
     section = section_of(np.full((2, 3), np.nan), ["a", "b"], list("cde"), ["s"] * 3)
     assert section.lead == "No entry of the matrix has been measured yet."
-    assert not section.texts
+    assert not section.texts and not section.opening
 
 
 def test_texts_are_cut_and_optional():
@@ -116,31 +149,34 @@ def test_lead_claims_no_noise_level_from_one_seed():
     assert "test–retest correlation of 0.930" in again.lead
 
 
-@pytest.mark.parametrize(("m", "n", "limit"), [(100, 2000, 2_000_000), (300, 9000, 2_000_000)])
-def test_size_of_large_matrices(m, n, limit):
+def large(m: int, n: int) -> report.Section:
     z_MxN = np.random.default_rng(0).normal(0.1, 0.2, (m, n))
     tasks = [f"task {i}" for i in range(m)]
     examples = [f"corpus/shard/{j}" for j in range(n)]
-    section = section_of(z_MxN, tasks, examples, [f"source {j % 60}" for j in range(n)])
-    html = report.page("t", [section], {})
-    assert len(html) < limit
-    data, shown = data_of(html)
-    assert shown.size <= MAX_CELLS
-    assert len(data["groups"]) == 41  # forty named, the others together
-    reduced = m * n > MAX_CELLS
-    assert ("too many examples" in section.figures[0].caption) == reduced
-    assert ("of 300 tasks" in section.figures[0].caption) == (m == 300)
+    return section_of(z_MxN, tasks, examples, [f"source {j % 60}" for j in range(n)])
 
 
-def test_averaged_columns_are_means_of_their_examples():
-    rng = np.random.default_rng(0)
-    z_MxN = rng.normal(size=(200, 3000))
-    section = section_of(
-        z_MxN, [str(i) for i in range(200)], [str(j) for j in range(3000)], ["s"] * 3000
-    )
-    _, shown = data_of(section.figures[0].markup)
-    assert shown.shape == (200, 1000)
-    np.testing.assert_allclose(shown.mean(axis=1), z_MxN.mean(axis=1), atol=1e-3)
+def test_a_small_matrix_lies_in_the_page_and_a_large_one_beside_it():
+    small, big = large(12, 380), large(85, 10_000)
+    assert not small.files and list(big.files) == ["forgetting.js"]
+    pages = [report.page("t", [section], {}) for section in (small, big)]
+    assert all(len(page) < 5_000_000 for page in pages) and len(pages[1]) < 200_000
+    assert '<script src="report/forgetting.js" defer></script>' in pages[1]
+    data, shown = data_of(big)
+    assert shown.shape == (85, 10_000) and len(set(data["examples"])) == 10_000  # all names kept
+
+
+def test_many_tasks_are_all_in_the_table_and_the_picture_says_which_it_has(monkeypatch):
+    section = large(300, 40)
+    data, shown = data_of(section)
+    mean_M = shown.mean(1)
+    assert len(data["rows"]) == explorer.MAX_ROWS and len(data["tasks"]) == 300
+    assert min(mean_M[data["rows"]]) >= max(np.delete(mean_M, data["rows"]))
+    assert "of 300 tasks" in section.figures[0].caption
+    monkeypatch.setattr(explorer, "MAX_CELLS", 300 * 10)
+    section = large(300, 40)
+    assert data_of(section)[1].shape == (300, 10)
+    assert "Of 40 examples the 10" in section.figures[0].caption
 
 
 @pytest.mark.parametrize(

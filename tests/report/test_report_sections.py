@@ -30,13 +30,14 @@ def method(rmse: float | None, std: float | None = 0.01) -> report.Completed:
         lambda: report.methods_section({"a": method(None, None), "b": method(0.1)}, 1, 1),
         lambda: report.replay_section(report.Replays({})),
         lambda: report.replay_section(report.Replays({"a": report.Replayed(upstream_nll=1.0)})),
-        lambda: report.mix_section([], (1, 0, 0), report.Expected(), [], {}),
+        lambda: report.check_section([], [], "nats/token", 0.95),
+        lambda: report.mix_section([], (1, 0, 0), report.Expected(), np.empty((0, 4)), {}),
         lambda: report.scaling_section(EMPTY_POINTS, {}, {}),
         lambda: report.scaling_section({k: [1.0] for k in EMPTY_POINTS}, {"l": report.FittedLaw()}),
         lambda: report.factoids_section({}, 1),
         lambda: report.factoids_section({"a": report.FactsKept()}, 1),
-        lambda: report.score_section({}),
-        lambda: report.score_section({"a": [None, np.nan]}),
+        lambda: report.score_section({}, {}),
+        lambda: report.score_section({"a": [None, np.nan]}, {"a": [1, 1]}),
         lambda: report.timing_section({}),
         lambda: report.timing_section({"a": 0.0}),
     ],
@@ -51,7 +52,7 @@ def test_many_runs_are_drawn_faintly_with_their_mean_and_all_named():
     section = report.training_section(curves, {})
     assert [label for _, _, label in section.figures[0].legend] == ["mean of 40 runs"]
     assert [row[0] for row in section.tables[0].rows] == list(curves)
-    assert "2 of 40 ended with a lower loss" in section.lead
+    assert "2 of 40 had a lower loss in the last tenth" in section.lead
 
 
 def test_long_curves_are_thinned():
@@ -102,7 +103,8 @@ def test_replay_lead_follows_the_test(p, words):
     more = report.replay_section(report.Replays(ways, test, seeds=2))
     assert "predicted − random" in more.lead and "share one seed" not in more.lead
     assert more.tables[1].title == "Paired tests"
-    assert more.tables[1].rows == (("predicted − random", -0.2, -0.3, -0.1, p, None, "7"),)
+    assert more.tables[1].rows == (("predicted − random", 2, -0.2, -0.3, -0.1, p, 7),)
+    assert more.tables[1].columns[-2:] == ("p", "tasks needed")  # no corrected p here
 
 
 def test_the_corrected_p_decides():
@@ -148,9 +150,25 @@ def test_factoids_lead_and_single_seeds():
 
 
 def test_scores_against_the_first_model():
-    section = report.score_section({"base": [1.0, 2.0], "a": [2.0, 3.0], "b": [1.0, 1.0]})
-    assert "higher under 1 of 2 other models" in section.lead
-    assert section.tables[0].rows[0][:3] == ("base", 2, 1.5)
+    nll = {"base": [1.0, 6.0], "a": [2.0, 8.0], "b": [1.0, 2.0], "c": [1.0, np.nan]}
+    section = report.score_section(nll, {name: [1, 3] for name in nll})
+    assert "higher under 1 of 3 other models" in section.lead
+    assert section.tables[0].rows[0][:4] == ("base", 2, 4, 7 / 4)  # nats over tokens
+    assert section.tables[0].rows[3][:4] == ("c", 1, 1, 1.0)
+
+
+def test_first_and_last_losses_are_those_of_the_summary():
+    loss = np.random.default_rng(0).normal(3, 1, 57)
+    section = report.training_section({"a": {"step": np.arange(57), "loss": loss}}, {})
+    expected = (loss[:5].mean(), loss[-5:].mean())  # as `training` in commands/values.py
+    assert section.tables[0].rows[0][2:] == pytest.approx(expected)
+
+
+def test_paired_tests_of_methods_stand_in_one_table():
+    pair = report.PairedTest(5, -0.1, -0.2, -0.01, 0.03)
+    section = report.methods_section({"a": method(0.1)}, 3, 5, {"a − b": pair, "a − c": pair})
+    assert section.tables[-1].title == "Paired tests"
+    assert [row[0] for row in section.tables[-1].rows] == ["a − b", "a − c"]
 
 
 def test_names_that_matplotlib_cannot_draw_stay_as_they_are_without_a_warning():

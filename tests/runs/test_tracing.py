@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import pytest
 from forget_jax import distributed
 from forget_jax.errors import UserError
 from forget_jax.runs.tracing import Watch
+
+QUIET = {"trace": 0, "trace_steps": 1, "tensorboard": False}
 
 
 @pytest.fixture
@@ -97,3 +100,55 @@ def test_tensorboard_without_its_package(tmp_path, monkeypatch):
         Watch(tmp_path, "s", trace=0, trace_steps=1, tensorboard=True)
     monkeypatch.setattr(distributed, "index", lambda: 1)  # which writes no events
     Watch(tmp_path, "s", trace=0, trace_steps=1, tensorboard=True)
+
+
+class Service:
+    """What wandb.init gives."""
+
+    def __init__(self, **said):
+        self.said, self.logged, self.ended = said, [], None
+
+    def log(self, scalars, step):
+        self.logged.append((step, scalars))
+
+    def finish(self, exit_code):
+        self.ended = exit_code
+
+
+RECORD = {"tokens": 6, "seconds": 2.0, "loss": {"a": 1.5}, "grad_norm": {"a": 0.5}}
+
+
+def test_runs_of_wandb(tmp_path, monkeypatch):
+    begun = []
+    service = types.SimpleNamespace(init=lambda **said: begun.append(Service(**said)) or begun[-1])
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    for steps in ((1, 2), (3,)):  # a second start goes on with the same run
+        with Watch(tmp_path, "s/0", **QUIET, wandb="mine") as watch:
+            for step in steps:
+                watch({"step": step, **RECORD})
+    first, second = begun
+    assert first.said == second.said and first.said["project"] == "mine"
+    assert first.said["group"] == tmp_path.name and first.said["resume"] == "allow"
+    wanted = {"tokens_per_second": 3.0, "loss/a": 1.5, "grad_norm/a": 0.5}
+    assert first.logged == [(1, wanted), (2, wanted)] and second.logged == [(3, wanted)]
+    assert first.ended == 0
+    with pytest.raises(RuntimeError), Watch(tmp_path, "s", **QUIET, wandb="mine"):
+        raise RuntimeError
+    assert begun[-1].ended == 1 and begun[-1].said["id"] != first.said["id"]
+    with Watch(tmp_path, "s", **QUIET):  # nothing is sent unless asked
+        pass
+    assert len(begun) == 3
+
+
+def test_wandb_that_cannot_be(tmp_path, monkeypatch):
+    def refuses(**said):
+        raise OSError("no\nnetwork")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=refuses))
+    with pytest.raises(UserError, match="W&B takes no run of mine: no network"):
+        Watch(tmp_path, "s", **QUIET, wandb="mine")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        Watch(tmp_path, "s", **QUIET, wandb="mine")
+    monkeypatch.setattr(distributed, "index", lambda: 1)
+    Watch(tmp_path, "s", **QUIET, wandb="mine")

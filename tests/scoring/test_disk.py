@@ -20,7 +20,10 @@ def tree(path):
 
 def test_a_table_has_labels_and_nothing_scored(tmp_path):
     disk.create(tmp_path / "t", *TABLE, figures=("nll_sum", "kl_sum"), targets=3)
-    with xr.open_zarr(tmp_path / "t", consolidated=False) as table:
+    with xr.open_zarr(tmp_path / "t", chunks=None) as table:  # without a warning
+        units = {name: table[name].attrs["units"] for name in table.data_vars}
+        assert units == dict.fromkeys(("nll_sum", "kl_sum", "logp"), "nats") | {"tokens": "tokens"}
+    with xr.open_zarr(tmp_path / "t", consolidated=False, mask_and_scale=False) as table:
         assert table.sizes == {"model": 2, "example": 10, "target": 3}
         assert table.model.values.tolist() == TABLE[0]
         assert table.source.dims == ("example",) and set(table.source.values) == {"s"}

@@ -62,7 +62,7 @@ def test_two_hundred_real_rows(rows, run_cli, tmp_path):
         f"--config.model.path={tmp_path / 'base'}",
         f"--config.adapters={tmp_path / 'adapter'}",
         f"--config.data.path={data}",
-        "--config.data.bos=false",  # this tokenizer puts none, so the harness has none
+        "--config.data.bos=false",  # as the harness, which is told so
         "--config.data.eos=false",
         f"--workdir={tmp_path / 'score'}",
     )
@@ -71,7 +71,8 @@ def test_two_hundred_real_rows(rows, run_cli, tmp_path):
     ours = -frame.loc[str(tmp_path / "adapter")].nll_sum
 
     exported = str(tmp_path / "export" / "model")
-    lm = HFLM(pretrained=exported, device="cpu", dtype="float32", batch_size=8, max_length=CONTEXT)
+    plain = {"dtype": "float32", "add_bos_token": False}
+    lm = HFLM(pretrained=exported, device="cpu", batch_size=8, max_length=CONTEXT, **plain)
     # The harness counts white space before the completion as a part of it.
     pairs = [(r["prompt"].strip(), f"\n{r['completion'].strip()}") for r in rows.values()]
     asked = [*pairs, *((prompt, "\n") for prompt, _ in pairs)]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from forget_jax.commands.selftest import reference
 from forget_jax.data.batches import Buckets
 from forget_jax.lm import lora
 from forget_jax.lm.logprob import Head, target_logprobs
@@ -87,61 +88,12 @@ def test_model_alone_is_the_zero_adapter(score, examples, bucketed):
     assert np.abs(per_token(alone - bucketed[1:2], examples)).max() < 1e-5
 
 
-def reference_nll(config, params, adapters, example):
-    """The whole decoder in float64 numpy, written from the papers' formulas; sum over targets."""
-    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-    lo = jax.tree.map(lambda x: np.asarray(x, np.float64), adapters)
-    H, G, Dh = config.heads, config.kv_heads, config.head_dim
-    L = len(example.ids)
-
-    def norm(x, scale):
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps) * scale
-
-    def linear(x, block, name, layer):
-        y = x @ p["layers"][block][name]["kernel"][layer]
-        if name in lo["layers"].get(block, {}):
-            ab = lo["layers"][block][name]
-            y = y + ADAPTER.alpha / ADAPTER.rank * (x @ ab["a"][layer] @ ab["b"][layer])
-        return y
-
-    angle = np.arange(L)[:, None] * config.rope_theta ** (-np.arange(0, Dh, 2) / Dh)
-    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
-
-    def rotate(x):
-        x1, x2 = x[..., : Dh // 2], x[..., Dh // 2 :]
-        return np.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
-
-    h = p["embed"][example.ids]
-    for layer in range(config.layers):
-        x = norm(h, p["layers"]["attn_norm"]["scale"][layer])
-        q = rotate(linear(x, "attn", "q", layer).reshape(L, H, Dh))
-        k = rotate(linear(x, "attn", "k", layer).reshape(L, G, Dh))
-        v = linear(x, "attn", "v", layer).reshape(L, G, Dh)
-        out = np.zeros((L, H, Dh))
-        for head in range(H):
-            group = head // (H // G)
-            logit = q[:, head] @ k[:, group].T / np.sqrt(Dh)
-            logit[np.triu_indices(L, 1)] = -np.inf
-            weight = np.exp(logit - logit.max(-1, keepdims=True))
-            out[:, head] = weight / weight.sum(-1, keepdims=True) @ v[:, group]
-        h = h + linear(out.reshape(L, H * Dh), "attn", "o", layer)
-        x = norm(h, p["layers"]["mlp_norm"]["scale"][layer])
-        gate = linear(x, "mlp", "gate", layer)
-        up = gate / (1 + np.exp(-gate)) * linear(x, "mlp", "up", layer)
-        h = h + linear(up, "mlp", "down", layer)
-    logits = norm(h, p["final_norm"]["scale"]) @ p["embed"].T
-    logp = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
-    logp -= logits.max(-1, keepdims=True)
-    where = np.flatnonzero(example.is_target)
-    return -logp[where - 1, example.ids[where]].sum()
-
-
-def test_scores_agree_with_float64_arithmetic(
-    bucketed, examples, adapters, tiny_config, tiny_params
-):
+def test_scores_agree_with_float64_arithmetic(bucketed, examples, adapters, tiny_model):
     for k in range(3):
-        tree = adapters[k].tree
-        exact = [reference_nll(tiny_config, tiny_params, tree, e) for e in examples]
+        exact = []
+        for e in examples:
+            logp_L = reference(tiny_model, adapters[k], e.ids)
+            exact.append(-logp_L[np.flatnonzero(e.is_target) - 1].sum())
         assert np.abs(per_token(bucketed[k] - exact, examples)).max() < 1e-5
 
 

@@ -12,6 +12,7 @@ settings are compiled in. A new method is such a file and a line in `methods.MET
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from forget_jax.associations import checks
 from forget_jax.associations.completion.methods import METHODS, Method, resolve
 from forget_jax.errors import UserError
 
-__all__ = ["METHODS", "Method", "complete", "predict_rows", "resolve"]
+__all__ = ["METHODS", "Method", "complete", "predict_left_out", "predict_rows", "resolve"]
 
 Array = jax.Array
 SCATTERED = 0.5  # share of known entries in the middle row below which rows are not fitted alone
@@ -49,15 +50,17 @@ def _is_scattered(known_MxN: np.ndarray) -> bool:
 @functools.partial(jax.jit, static_argnames=("method", "batch"))
 def _extend_all(
     z_MxN: Array,
-    columns_FxS: Array,
-    values_FxS: Array,
-    keys_F: Array,
+    fits: tuple[Array, Array, Array],
     options: Any,
+    side: tuple[Array, ...],
     *,
     method: str,
     batch: int,
 ) -> Array:
-    """All new rows in one compiled call: what the train rows say is computed once."""
+    """All new rows in one compiled call: what the train rows say is computed once.
+
+    `fits` are their columns and values (F × S) and keys (F).
+    """
     chosen = METHODS[method]
     fill, extend = chosen.fill, chosen.extend
     if chosen.prepare is None or extend is None:
@@ -72,13 +75,83 @@ def _extend_all(
             return fill(appended, known, key, options)[-1]
 
     else:
-        state = chosen.prepare(z_MxN, options)
+        state = chosen.prepare(z_MxN, options, side) if side else chosen.prepare(z_MxN, options)
 
         def one(columns_S: Array, values_S: Array, key: Array) -> Array:
             return extend(state, columns_S, values_S, key, options)
 
-    fits = (columns_FxS, values_FxS, keys_F)
     return jax.lax.map(lambda fit: one(*fit), fits, batch_size=batch)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def _left_out(
+    z_MxN: Array, filled_MxN: Array, columns_DxS: Array, options: Any, *, method: str
+) -> Array:
+    """M × D × N: every row from the others, under every draw of its known columns."""
+    chosen = METHODS[method]
+    m, n = z_MxN.shape
+    key = jax.random.key(0)
+    whole = chosen.prepare(filled_MxN, options) if chosen.prepare and chosen.again else None
+
+    def one(i: Array) -> Array:
+        others = jnp.arange(m - 1)
+        others = others + (others >= i)
+        row_N = z_MxN[i]
+        if chosen.prepare is None or chosen.extend is None:
+            known_N = jnp.zeros(n, bool)
+
+            def draw(columns_S: Array) -> Array:
+                known = jnp.concatenate([~jnp.isnan(z_MxN[others]), known_N[None]])
+                known = known.at[-1, columns_S].set(~jnp.isnan(row_N[columns_S]))
+                appended = jnp.concatenate([z_MxN[others], row_N[None]])
+                return chosen.fill(jnp.where(known, appended, 0), known, key, options)[-1]
+
+            return jax.lax.map(draw, columns_DxS)
+        rest = filled_MxN[others]
+        state = chosen.prepare(rest, options)
+        if chosen.again is not None:
+            state = chosen.again(whole, rest, options)
+        extend = chosen.extend
+        return jax.lax.map(lambda s: extend(state, s, row_N[s], key, options), columns_DxS)
+
+    return jax.lax.map(one, jnp.arange(m))
+
+
+def predict_left_out(z: Any, columns: Any, method: str, **options: Any) -> np.ndarray:
+    """Every train row from some of its own entries and the other train rows, in one compiled call.
+
+    What a method learns slowly from all rows (the weights of `auto`) is learned once, from all.
+    Missing entries of the other rows are first estimated, from all rows.
+
+    Args:
+      z: M × N train rows, float, in any unit; NaN means missing.
+      columns: D × S numbers of the columns that are known of the row left out, D draws of them.
+      method: a name in METHODS.
+      **options: settings of the method.
+
+    Returns:
+      M × D × N numpy array.
+
+    Raises:
+      UserError: as for `complete`.
+    """
+    z_MxN = checks.as_matrix(z, "the matrix of train rows")
+    columns_DxS = np.asarray(columns)
+    if method == "auto":
+        options = {"probes": max(columns_DxS.shape[1], 1)} | options
+    chosen, settings = resolve(method, options, z_MxN.shape[0] - 1, z_MxN.shape[1])
+    known_MxN = ~np.isnan(z_MxN)
+    filled = z_MxN
+    if chosen.extend is not None and not known_MxN.all():
+        filled = complete(z_MxN, known_MxN, method, **options)
+    found = _left_out(
+        jnp.asarray(z_MxN),
+        jnp.asarray(filled),
+        jnp.asarray(columns_DxS, jnp.int32),
+        settings,
+        method=method,
+    )
+    return np.asarray(found)
 
 
 def _keys(seeds: Any) -> Array:
@@ -124,7 +197,14 @@ def complete(
 
 
 def predict_rows(
-    z_MxN: Any, columns_FxS: Any, values_FxS: Any, method: str, *, seeds: Any = None, **options: Any
+    z_MxN: Any,
+    columns_FxS: Any,
+    values_FxS: Any,
+    method: str,
+    *,
+    seeds: Any = None,
+    side: Sequence[Any] = (),
+    **options: Any,
 ) -> np.ndarray:
     """New rows, each from its own few known entries and the train rows, in one compiled call.
 
@@ -138,6 +218,7 @@ def predict_rows(
       values_FxS: their values; NaN means that one is not known after all.
       method: a name in METHODS.
       seeds: F numbers for methods with a random start; 0 when not given.
+      side: what `auto` may know of the columns beside: for each kind its features, p × N numbers.
       **options: settings of the method.
 
     Returns:
@@ -163,18 +244,27 @@ def predict_rows(
     if chosen.extend is not None and np.isnan(z_MxN).any():
         z_MxN = complete(z_MxN, ~np.isnan(z_MxN), method, **options)
     n_fits = columns_FxS.shape[0]
+    if not n_fits:
+        return np.empty((0, z_MxN.shape[1]), z_MxN.dtype)
+    kinds = checks.as_side(side, z_MxN.shape[1], method)
     # Working memory of a few hundred MB at most, and batches wide enough to vectorise.
     per_fit = z_MxN.shape[1] * (4 if chosen.extend is not None else 4 * z_MxN.shape[0])
     # Batched eigenvectors go through LAPACK, which on few cores was seen to wait for ever.
     alone = method == "soft_impute"
-    batch = 1 if alone else int(np.clip(2**26 // per_fit, 1, n_fits))
+    most = 1 if alone else max(2**26 // per_fit, 1)
+    batch = -(-n_fits // -(-n_fits // most))
+    # Batches of one size are one program: rows that fill the last are dropped.
+    filled = np.minimum(np.arange(-(-n_fits // batch) * batch), n_fits - 1)
     predicted = _extend_all(
         jnp.asarray(z_MxN),
-        jnp.asarray(columns_FxS, jnp.int32),
-        jnp.asarray(values_FxS),
-        _keys(np.zeros(n_fits) if seeds is None else seeds),
+        (
+            jnp.asarray(columns_FxS[filled], jnp.int32),
+            jnp.asarray(values_FxS[filled]),
+            _keys(np.zeros(len(filled)) if seeds is None else np.asarray(seeds)[filled]),
+        ),
         settings,
+        tuple(map(jnp.asarray, kinds)),
         method=method,
         batch=batch,
     )
-    return np.asarray(predicted)
+    return np.asarray(predicted)[:n_fits]

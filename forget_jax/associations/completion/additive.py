@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from forget_jax.associations.completion.linear import Mix, row
 from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
@@ -52,37 +53,52 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
     return fit.mean + fit.row_M[:, None] + fit.column_N
 
 
-def prepare(z_MxN: Array, options: Any = None) -> tuple[Array, Array]:
-    """Row (M) and column (N) sums of the complete rows: all that the alternating means need."""
-    return z_MxN.sum(1), z_MxN.sum(0)
+class Joint(NamedTuple):
+    """Effects of train rows, columns and a new row, fitted together; of the columns as a rule.
 
-
-def extended(
-    state: tuple[Array, Array], columns_S: Array, values_S: Array, options: Settings
-) -> tuple[Effects, Array]:
-    """The train rows' and columns' effects, and the new row's, all fitted together.
-
-    In O(M + N) a step: of complete train rows only the sums matter.
+    Attributes:
+      mean: scalar, with the new row's entries.
+      row_M, new: effects of the train rows and of the new row.
+      column: a column's effect, as a mix of its entries; `added_S` makes it that of a probed one.
     """
-    sum_M, sum_N = state
-    m, n = sum_M.shape[0], sum_N.shape[0]
-    weight_N = jnp.zeros_like(sum_N).at[columns_S].add(~jnp.isnan(values_S))
-    new_N = jnp.zeros_like(sum_N).at[columns_S].add(jnp.nan_to_num(values_S))
-    mean = (sum_N.sum() + new_N.sum()) / (m * n + weight_N.sum())
+
+    mean: Array
+    row_M: Array
+    new: Array
+    column: Mix
+
+
+def joint(sum_M: Array, n: int, z_MxS: Array, values_S: Array, options: Settings) -> Joint:
+    """All effects, in O(M + S) a step: of complete train rows only sums matter.
+
+    Args:
+      sum_M: of the train rows over all their n columns.
+      z_MxS: their probed columns.
+      values_S: of the new row; NaN where not known.
+    """
+    m = sum_M.shape[0]
+    weight_S = (~jnp.isnan(values_S)).astype(sum_M.dtype)
+    count = weight_S.sum()
+    mean = (sum_M.sum() + jnp.nan_to_num(values_S).sum()) / (m * n + count)
     left_M = sum_M - n * mean
-    left_N = sum_N - m * mean + new_N - weight_N * mean
-    left_new = (new_N - weight_N * mean).sum()
-    share_N = 1 / (m + weight_N + options.shrink_columns)
-    known_N = weight_N * share_N
+    new_S = jnp.where(weight_S > 0, values_S - mean, 0)
+    free_S = z_MxS.sum(0) - m * mean  # what a column has, without the new row
+    share = 1 / (m + options.shrink_columns)
+    share_known = 1 / (m + 1 + options.shrink_columns)
 
     # A step needs of the column effects only two sums, which are linear in what the rows have.
-    sums = (left_N * share_N).sum(), share_N.sum(), known_N.sum()
-    known_sums = (left_N * known_N).sum(), known_N.sum(), (weight_N * known_N).sum()
+    held = (weight_S * (free_S + new_S)).sum() * share_known
+    sums = (
+        left_M.sum() * share - (weight_S * free_S).sum() * share + held,
+        n * share + count * (share_known - share),
+        count * share_known,
+    )
+    known_sums = held, count * share_known, count * share_known
 
     def rows(total: Array, new: Array) -> tuple[Array, Array]:
         in_all, in_known = (x[0] - total * x[1] - new * x[2] for x in (sums, known_sums))
-        count = jnp.maximum(weight_N.sum() + options.shrink_rows, 1e-9)
-        return (left_M - in_all) / (n + options.shrink_rows), (left_new - in_known) / count
+        known = jnp.maximum(count + options.shrink_rows, 1e-9)
+        return (left_M - in_all) / (n + options.shrink_rows), (new_S.sum() - in_known) / known
 
     def step(_: int, effect: tuple[Array, Array]) -> tuple[Array, Array]:
         row_M, new = rows(*effect)
@@ -91,12 +107,27 @@ def extended(
     nothing = jnp.zeros_like(mean)
     effect = jax.lax.fori_loop(0, STEPS - 1, step, (nothing, nothing))
     row_M, new = rows(*effect)
-    return Effects(mean, row_M, (left_N - row_M.sum() - weight_N * new) * share_N), new
+    total = row_M.sum()
+    probed_S = (free_S + new_S - total - new) * share_known
+    column = Mix(
+        jnp.full_like(sum_M, share),
+        -(m * mean + total) * share,
+        weight_S * (probed_S - (free_S - total) * share),
+    )
+    return Joint(mean, row_M, new, column)
 
 
-def extend(
-    state: tuple[Array, Array], columns_S: Array, values_S: Array, key: Array, options: Settings
-) -> Array:
+def mixed(found: Joint) -> Mix:
+    """The new row: mean + its effect + each column's."""
+    return found.column._replace(constant=found.column.constant + found.mean + found.new)
+
+
+def prepare(z_MxN: Array, options: Any = None) -> Array:
+    """The complete rows as they are."""
+    return z_MxN
+
+
+def extend(z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings) -> Array:
     """The same as appending the row and filling."""
-    fit, new = extended(state, columns_S, values_S, options)
-    return fit.mean + new + fit.column_N
+    found = joint(z_MxN.sum(1), z_MxN.shape[1], z_MxN[:, columns_S], values_S, options)
+    return row(mixed(found), z_MxN, columns_S)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from forget_jax.associations.completion import additive, small
+from forget_jax.associations.completion import additive, linear, small
 from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
@@ -50,13 +50,13 @@ class Probed(NamedTuple):
     weight_S: Array  # 1 where the new row's value is known, else 0
 
 
-class Prepared(NamedTuple):
-    z_MxN: Array  # less its mean
+class Fit(NamedTuple):
+    """Complete train rows fitted alone, from their moments."""
+
     mean: Array
     deviation: Array
-    gram_MxM: Array  # Z Zᵀ over all columns
-    sum_M: Array
-    row_Mxk: Array  # [b, p] of the train rows, fitted alone
+    moments: Moments
+    row_Mxk: Array  # [b, p]
 
 
 class Penalty(NamedTuple):
@@ -89,10 +89,13 @@ def _design(parameters_Kxk: Array) -> Array:
     return parameters_Kxk.at[..., 0].set(1)
 
 
-def _start(residual_MxN: Array, row_M: Array, rank: int) -> Array:
-    """[b, p] to start from: leading eigenvectors of the residual, both sides' factors as large."""
-    m, n = residual_MxN.shape
-    values, vectors = jnp.linalg.eigh(residual_MxN @ residual_MxN.T)
+def _start(gram_MxM: Array, n: int, row_M: Array, rank: int) -> Array:
+    """[b, p] to start from: leading eigenvectors of the residual, both sides' factors as large.
+
+    `gram_MxM` is the residual's, over n columns.
+    """
+    m = row_M.shape[0]
+    values, vectors = jnp.linalg.eigh(gram_MxM)
     half = (jnp.maximum(values[::-1][:rank], 1e-12) * m / n) ** 0.25
     return jnp.concatenate([row_M[:, None], vectors[:, ::-1][:, :rank] * half], 1)
 
@@ -119,7 +122,7 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
         column_Nxk = _other_side(left, known_MxN, row_Mxk, penalty)
         return _other_side(left.T, known_MxN.T, column_Nxk, penalty)
 
-    start_Mxk = _start(residual, fit.row_M, options.rank)
+    start_Mxk = _start(residual @ residual.T, z_MxN.shape[1], fit.row_M, options.rank)
     row_Mxk = jax.lax.fori_loop(0, options.steps, step, start_Mxk)
     column_Nxk = _other_side(left, known_MxN, row_Mxk, penalty)
     return fit.mean + row_Mxk[:, :1] + _design(row_Mxk) @ column_Nxk.T
@@ -176,53 +179,89 @@ def _probed(row_Mxk: Array, new_k: Array, probed: Probed, penalty: Penalty) -> A
     return jnp.where(weight_S > 0, both, alone).T
 
 
-def prepare(z_MxN: Array, options: Settings) -> Prepared:
-    """The factorisation of the complete train rows alone, from their M × M Gram matrix."""
-    mean = z_MxN.mean()
-    z_MxN = z_MxN - mean
-    row_M = z_MxN.mean(1)
-    residual = z_MxN - row_M[:, None] - z_MxN.mean(0)
-    gram, total = z_MxN @ z_MxN.T, z_MxN.sum(1)
-    none = jnp.zeros((0,), z_MxN.dtype)
-    penalty = _penalty(options, z_MxN.std())
-    new_k = jnp.zeros(options.rank + 1, z_MxN.dtype)
-    moments = Moments(gram, total, z_MxN.shape[1])
-    unprobed = Probed(z_MxN[:, :0], none, none)
+def fitted(gram_MxM: Array, sum_M: Array, n: int, options: Settings) -> Fit:
+    """The factorisation of complete train rows alone, from their Gram matrix and sums.
+
+    Args:
+      gram_MxM, sum_M: Z Zᵀ and Z 1 over all n columns; rows may lack any common constant.
+    """
+    m = sum_M.shape[0]
+    mean = sum_M.sum() / (m * n)
+    gram_MxM = gram_MxM - mean * (sum_M + sum_M[:, None]) + n * mean**2
+    sum_M = sum_M - n * mean
+    row_M = sum_M / n
+    # What means of rows and columns leave.
+    left = gram_MxM - gram_MxM.mean(0) - gram_MxM.mean(1)[:, None] + gram_MxM.mean()
+    left = left - n * jnp.outer(row_M, row_M)
+    deviation = jnp.sqrt(jnp.maximum(jnp.trace(gram_MxM), 0) / (m * n))
+    none = jnp.zeros((0,), sum_M.dtype)
+    penalty = _penalty(options, deviation)
+    new_k = jnp.zeros(options.rank + 1, sum_M.dtype)
+    moments = Moments(gram_MxM, sum_M, n)
+    unprobed = Probed(jnp.zeros((m, 0), sum_M.dtype), none, none)
 
     def step(_: int, row_Mxk: Array) -> Array:
         return _train_step(row_Mxk, new_k, moments, unprobed, penalty)[0]
 
-    row_Mxk = jax.lax.fori_loop(0, options.steps, step, _start(residual, row_M, options.rank))
-    return Prepared(z_MxN, mean, z_MxN.std(), gram, total, row_Mxk)
+    start_Mxk = _start(left, n, row_M, options.rank)
+    row_Mxk = jax.lax.fori_loop(0, options.steps, step, start_Mxk)
+    return Fit(mean, deviation, moments, row_Mxk)
 
 
-def extend(
-    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
-) -> Array:
-    """The new row fitted jointly with the train rows, started from their own factorisation."""
-    penalty, rank = _penalty(options, state.deviation), options.rank
-    weight_S = (~jnp.isnan(values_S)).astype(state.z_MxN.dtype)
-    left_S = jnp.where(weight_S > 0, values_S - state.mean, 0)
-    probed = Probed(state.z_MxN[:, columns_S], left_S, weight_S)
-    moments = Moments(state.gram_MxM, state.sum_M, state.z_MxN.shape[1])
+def mixed(fit: Fit, z_MxS: Array, values_S: Array, options: Settings) -> linear.Mix:
+    """The new row fitted jointly with the train rows, started from their own factorisation.
+
+    Args:
+      z_MxS: the train rows at the probed columns, less the constant that the fit's rows lack.
+      values_S: of the new row, less the same; NaN where not known.
+    """
+    penalty, rank = _penalty(options, fit.deviation), options.rank
+    z_MxS = z_MxS - fit.mean
+    weight_S = (~jnp.isnan(values_S)).astype(z_MxS.dtype)
+    left_S = jnp.where(weight_S > 0, values_S - fit.mean, 0)
+    probed = Probed(z_MxS, left_S, weight_S)
 
     def step(_: int, parameters: tuple[Array, Array]) -> tuple[Array, Array]:
-        return _train_step(*parameters, moments, probed, penalty)
+        return _train_step(*parameters, fit.moments, probed, penalty)
 
     # The new row's first parameters come from columns fitted without it.
     without = probed._replace(weight_S=0 * weight_S)
-    first_Sxk = _probed(state.row_Mxk, jnp.zeros(rank + 1), without, penalty)
+    first_Sxk = _probed(fit.row_Mxk, jnp.zeros(rank + 1), without, penalty)
     e_Sxk = _design(first_Sxk)
     new_k = small.solve(
         (e_Sxk * weight_S[:, None]).T @ e_Sxk + penalty.matrix(rank, weight_S.sum()),
         e_Sxk.T @ (weight_S * (left_S - first_Sxk[:, 0])),
     )
-    row_Mxk, new_k = jax.lax.fori_loop(0, options.steps, step, (state.row_Mxk, new_k))
+    row_Mxk, new_k = jax.lax.fori_loop(0, options.steps, step, (fit.row_Mxk, new_k))
     design = _design(row_Mxk)
     map_kxM = small.solve(design.T @ design + penalty.matrix(rank, design.shape[0]), design.T)
     # [1, p] · y_j = ([1, p] map) z_j − …: one product with the columns, whatever the rank.
     new = _design(new_k)
     mix_M = new @ map_kxM
-    row_N = state.mean + new_k[0] + mix_M @ state.z_MxN - mix_M @ row_Mxk[:, 0]
+    free_S = mix_M @ (z_MxS - row_Mxk[:, :1])
     probed_S = _probed(row_Mxk, new_k, probed, penalty) @ new
-    return row_N.at[columns_S].set(state.mean + new_k[0] + probed_S)
+    return linear.Mix(
+        mix_M,
+        fit.mean + new_k[0] - mix_M @ (row_Mxk[:, 0] + fit.mean),
+        weight_S * (probed_S - free_S),
+    )
+
+
+def prepare(z_MxN: Array, options: Settings) -> tuple[Array, Array, Fit]:
+    """The complete train rows less their mean, the mean, and their factorisation."""
+    mean = z_MxN.mean()
+    z_MxN = z_MxN - mean
+    return z_MxN, mean, fitted(z_MxN @ z_MxN.T, z_MxN.sum(1), z_MxN.shape[1], options)
+
+
+def extend(
+    state: tuple[Array, Array, Fit],
+    columns_S: Array,
+    values_S: Array,
+    key: Array,
+    options: Settings,
+) -> Array:
+    """The new row, by `mixed`."""
+    z_MxN, mean, fit = state
+    found = mixed(fit, z_MxN[:, columns_S], values_S - mean, options)
+    return mean + linear.row(found, z_MxN, columns_S)

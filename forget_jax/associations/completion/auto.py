@@ -9,7 +9,13 @@ combination's squared error is least.
 Such weights hold for rows like the train rows. A new row whose own entries ask for far more noise
 than theirs is unlike them: it takes the Gaussian models by how probable they make these entries.
 
-A new row costs one estimate by each candidate, in milliseconds; nothing is refitted.
+What is known of the columns beside (their loss under the base, their length, their source) makes
+more Gaussian models, a set for each kind: rows may differ along such a feature as if they had
+already been seen to (a prior of the columns' covariance). They are weighed like the others, so a
+kind that does not help on rows left out has no weight.
+
+Candidates are mixes of the train rows (`candidates`), so their errors on a row left out are a
+product of small matrices, and a new row is one product with the columns, whatever their number.
 """
 
 from typing import NamedTuple
@@ -18,18 +24,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from forget_jax.associations.completion import additive, als, column_mean, knn, mixture
+from forget_jax.associations.completion import linear, mixture
+from forget_jax.associations.completion.candidates import (
+    EXACT,
+    OTHERS,
+    Models,
+    Products,
+    Side,
+    estimates_of,
+    models_of,
+    products_of,
+)
 from forget_jax.associations.completion.settings import settings
 from forget_jax.associations.completion.weights import weigh
 
 Array = jax.Array
-MOST_COLUMNS = 2048  # that candidates are weighed on, drawn at random where there are more
 MOST_ROWS = 64  # that are left out, evenly spaced where there are more
 FEWEST_ROWS = 4  # from which on there are weights; below, they are the mixture's
 DRAWS = 4  # of known columns for each row left out
-WIDTHS = (30.0, 0.3, 0.03)  # of neighbours' similarity, in variances of the matrix
-TEMPER = 0.5  # power of the evidence: entries are not as independent as the models have it
-UNLIKE, SOFT = 0.7, 0.15  # the logarithm of the noise's scale at which a row counts as half unlike
 
 
 @settings
@@ -48,64 +60,13 @@ class Settings:
     offset: Array | float = 4.0
 
 
-class Models(NamedTuple):
-    """What complete train rows say to each candidate."""
-
-    gaussian: mixture.Prepared
-    mean_N: Array
-    near: knn.Prepared
-    als: als.Prepared
-    variance: Array
-
-
 class Prepared(NamedTuple):
+    z_MxN: Array  # the train rows
+    side: Side
+    products: Products
     models: Models
     weight_C: Array
     bounds: tuple[Array, Array]  # 0 and 1 where the train rows hold nothing else, or infinite
-
-
-class Estimates(NamedTuple):
-    """What the C = G + O candidates say of a new row."""
-
-    factors_Gxk: Array  # of the Gaussian models, on their basis
-    rows_OxN: Array  # of the others
-    unlike: Array  # how much the row is unlike the train rows, 0 to 1
-    evident_G: Array  # weights of the Gaussian models by the row's own entries
-
-
-def _als(rank: int) -> als.Settings:
-    return als.Settings(rank=min(rank, 5))
-
-
-def _models(z_MxN: Array, options: Settings) -> Models:
-    return Models(
-        mixture.prepare(z_MxN, mixture.Settings(options.rank, options.offset)),
-        z_MxN.mean(0),
-        knn.prepare(z_MxN, knn.Settings()),
-        als.prepare(z_MxN, _als(options.rank)),
-        z_MxN.var(),
-    )
-
-
-def _estimates(models: Models, columns_S: Array, values_S: Array, rank: int) -> Estimates:
-    found = mixture.models(models.gaussian, columns_S, values_S)
-    k = found.mean_k.shape[-1]
-    factors_Gxk = jnp.concatenate([found.mean_k.reshape(-1, k), found.plain_k.reshape(-1, k)])
-    new = columns_S, values_S, jax.random.key(0)
-    widths = jnp.asarray(WIDTHS) * models.variance + jnp.finfo(values_S.dtype).tiny
-    rows = [
-        column_mean.extend_scaled(models.mean_N, *new, column_mean.Scaled()),
-        additive.extend(models.near.sums, *new, additive.Settings()),
-        als.extend(models.als, *new, _als(rank)),
-    ]
-    near = jax.vmap(lambda width: knn.extend(models.near, *new, knn.Settings(width=width)))(widths)
-    evident = jax.nn.softmax(TEMPER * found.evidence.reshape(-1))
-    return Estimates(
-        factors_Gxk,
-        jnp.concatenate([jnp.stack(rows), near]),
-        jax.nn.sigmoid((found.log_scale.mean() - UNLIKE) / SOFT),
-        jnp.concatenate([evident, jnp.zeros_like(evident)]),
-    )
 
 
 def _bounds(z_MxN: Array) -> tuple[Array, Array]:
@@ -113,68 +74,97 @@ def _bounds(z_MxN: Array) -> tuple[Array, Array]:
     return jnp.where(binary, 0, -jnp.inf), jnp.where(binary, 1, jnp.inf)
 
 
-def _usual(options: Settings) -> Array:
+def _usual(options: Settings, kinds: int) -> Array:
     """The weights of the mixture: all its models alike."""
     models = options.rank * len(mixture.POOLED)
-    weight_C = np.zeros(2 * models + 3 + len(WIDTHS), np.float32)
+    weight_C = np.zeros(2 * models * (1 + kinds) + OTHERS, np.float32)
     weight_C[:models] = 1 / models
     return jnp.asarray(weight_C)
 
 
-def held_out(z_MxN: Array, options: Settings) -> Array:
+def held_out(z_MxN: Array, side: Side, products: Products, options: Settings) -> Array:
     """K × C × C mean products of the candidates' errors on K train rows, each left out in turn."""
     m, n = z_MxN.shape
     rng = np.random.default_rng(0)
-    if n > MOST_COLUMNS:
-        z_MxN, n = z_MxN[:, np.sort(rng.choice(n, MOST_COLUMNS, replace=False))], MOST_COLUMNS
     s = min(options.probes, max(n // 2, 1))
     columns_DxS = jnp.stack([rng.choice(n, s, replace=False) for _ in range(DRAWS)])
+    z_DxMxS = jnp.moveaxis(z_MxN[:, columns_DxS], 1, 0)
+    side_D = tuple(jnp.moveaxis(kind[:, columns_DxS], 1, 0) for kind in side)
 
     def one(i: Array) -> Array:
         others = jnp.arange(m - 1)
-        models = _models(z_MxN[others + (others >= i)], options)
-        gaussian, row_N = models.gaussian, z_MxN[i]
+        others = others + (others >= i)
+        models = models_of(products, others, side, options.rank, options.offset)
 
-        def draw(columns_S: Array) -> Array:
-            found = _estimates(models, columns_S, row_N[columns_S], options.rank)
-            rows_GxN = gaussian.mean_N + found.factors_Gxk @ gaussian.basis_kxN
-            error_CxN = jnp.concatenate([rows_GxN, found.rows_OxN]) - row_N
-            error_CxN = error_CxN.at[:, columns_S].set(0)
-            return error_CxN @ error_CxN.T / max(n - s, 1)
+        def draw(drawn: tuple[Array, Side]) -> Array:
+            z_MxS, kinds = drawn
+            estimates = estimates_of(models, products, z_MxS[others], kinds, z_MxS[i], options.rank)
+            found, width = estimates.mixes, len(products.gram_UxU)
+            by_rows = found.mix_M[:, : m - 1]
+            # Errors on U: the mix of the others, less the row itself.
+            error_CxU = jnp.zeros((len(found.constant), width), z_MxS.dtype)
+            error_CxU = error_CxU.at[:, others].set(by_rows).at[:, i].set(-1)
+            error_CxU = error_CxU.at[:, m:-2].set(found.mix_M[:, m - 1 :])
+            error_CxU = error_CxU.at[:, -2].set(by_rows.sum(1) - 1)
+            error_CxU = error_CxU.at[:, -1].set(found.constant)
+            mean_S = z_MxS.mean(0) - products.grand
+            probed = [z_MxS - products.grand - mean_S, *kinds, mean_S[None], jnp.ones((1, s))]
+            probed_UxS = jnp.concatenate(probed)
+            free_UxU = products.gram_UxU - jnp.matmul(probed_UxS, probed_UxS.T, precision=EXACT)
+            half = jnp.matmul(error_CxU, free_UxU, precision=EXACT)
+            return jnp.matmul(half, error_CxU.T, precision=EXACT) / max(n - s, 1)
 
-        return jax.lax.map(draw, columns_DxS).mean(0)
+        return jax.lax.map(draw, (z_DxMxS, side_D)).mean(0)
 
     return jax.lax.map(one, jnp.linspace(0, m - 1, min(m, MOST_ROWS)).astype(jnp.int32))
 
 
-def prepare(z_MxN: Array, options: Settings) -> Prepared:
+def prepare(z_MxN: Array, options: Settings, side: Side = ()) -> Prepared:
     """The candidates and their weights: each row left out once, in one compiled call."""
-    weight_C = _usual(options)
+    weight_C, products = _usual(options, len(side)), products_of(z_MxN, side)
     if z_MxN.shape[0] >= FEWEST_ROWS and z_MxN.shape[1] > 1:
-        weight_C = weigh(held_out(z_MxN, options), weight_C)
-    return Prepared(_models(z_MxN, options), weight_C, _bounds(z_MxN))
+        weight_C = weigh(held_out(z_MxN, side, products, options), weight_C)
+    rows_M = jnp.arange(z_MxN.shape[0])
+    models = models_of(products, rows_M, side, options.rank, options.offset)
+    return Prepared(z_MxN, side, products, models, weight_C, _bounds(z_MxN))
 
 
 def again(state: Prepared, z_MxN: Array, options: Settings) -> Prepared:
     """The candidates from other rows, under the weights found before."""
-    return Prepared(_models(z_MxN, options), state.weight_C, state.bounds)
+    products = products_of(z_MxN, state.side)
+    rows_M = jnp.arange(z_MxN.shape[0])
+    models = models_of(products, rows_M, state.side, options.rank, options.offset)
+    return state._replace(z_MxN=z_MxN, products=products, models=models)
+
+
+def side_weights(state: Prepared) -> list[float]:
+    """The share of the weight that each kind of features has."""
+    each = (len(state.weight_C) - OTHERS) // (1 + len(state.side))
+    weight_C = np.asarray(state.weight_C)
+    return [float(weight_C[each * (1 + i) :][:each].sum()) for i in range(len(state.side))]
 
 
 def extend(
     state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
 ) -> Array:
     """The new row's weighted mean; the train rows are not refitted."""
-    models = state.models
-    found = _estimates(models, columns_S, values_S, options.rank)
-    G = found.factors_Gxk.shape[0]
-    alike = 1 - found.unlike
-    weight_G = alike * state.weight_C[:G] + found.unlike * found.evident_G
-    weight_O = alike * state.weight_C[G:]
-    # a candidate without weight may be no number
-    factors_k = jnp.where(weight_G[:, None] > 0, weight_G[:, None] * found.factors_Gxk, 0).sum(0)
-    others_N = jnp.where(weight_O[:, None] > 0, weight_O[:, None] * found.rows_OxN, 0).sum(0)
-    gaussian = models.gaussian
-    row_N = weight_G.sum() * gaussian.mean_N + factors_k @ gaussian.basis_kxN + others_N
+    z_MxS, kinds = state.z_MxN[:, columns_S], tuple(kind[:, columns_S] for kind in state.side)
+    found = estimates_of(state.models, state.products, z_MxS, kinds, values_S, options.rank)
+    G = found.evident_G.shape[0]
+    weight_C = (1 - found.unlike) * state.weight_C
+    weight_C = weight_C.at[:G].add(found.unlike * found.evident_G)
+
+    def weighed(x: Array) -> Array:
+        """Over the candidates; one without weight may be no number."""
+        weight = weight_C.reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(weight > 0, weight * x, 0).sum(0)
+
+    mix = jax.tree.map(weighed, found.mixes)
+    # Mixes are of rows less the grand mean.
+    m = state.z_MxN.shape[0]
+    constant = mix.constant + state.products.grand * (1 - mix.mix_M[:m].sum())
+    whole_MPxN = jnp.concatenate([state.z_MxN, *state.side])
+    row_N = linear.row(mix._replace(constant=constant), whole_MPxN, columns_S)
     return jnp.clip(row_N, *state.bounds)
 
 

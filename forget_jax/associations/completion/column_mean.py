@@ -17,7 +17,7 @@ class Plain:
 
 @settings
 class Scaled:
-    """Settings of the scaled means; see `_scale`."""
+    """Settings of the scaled means; see `scale`."""
 
     shrink: Array | float = 3.0
 
@@ -45,13 +45,14 @@ def extend(mean_N: Array, columns_S: Array, values_S: Array, key: Array, options
     return mean_N
 
 
-def _scale(mean_N: Array, columns_S: Array, values_S: Array, shrink: Array | float) -> Array:
+def scale(mean_S: Array, values_S: Array, square: Array, shrink: Array | float) -> Array:
     """Least-squares factor of a row on the column means, drawn towards 1.
 
-    `shrink` counts in typical entries: the prior weighs as much as that many of them.
+    `shrink` counts in typical entries, of mean square `square`: the prior weighs as much as that
+    many of them.
     """
-    weight = shrink * (mean_N**2).mean() + jnp.finfo(mean_N.dtype).tiny
-    mean_S = jnp.where(jnp.isnan(values_S), 0, mean_N[columns_S])
+    weight = shrink * square + jnp.finfo(mean_S.dtype).tiny
+    mean_S = jnp.where(jnp.isnan(values_S), 0, mean_S)
     dot = (mean_S * jnp.nan_to_num(values_S)).sum()
     return (dot + weight) / ((mean_S**2).sum() + weight)
 
@@ -60,10 +61,8 @@ def fill_scaled(z_MxN: Array, known_MxN: Array, key: Array, options: Scaled) -> 
     """Every row is the column means times one number of its own."""
     mean_N = _means(z_MxN, known_MxN)
     values_MxN = jnp.where(known_MxN, z_MxN, jnp.nan)
-    columns_N = jnp.arange(z_MxN.shape[1])
-    scale_M = jax.vmap(lambda values_N: _scale(mean_N, columns_N, values_N, options.shrink))(
-        values_MxN
-    )
+    square = (mean_N**2).mean()
+    scale_M = jax.vmap(lambda values_N: scale(mean_N, values_N, square, options.shrink))(values_MxN)
     return scale_M[:, None] * mean_N
 
 
@@ -71,4 +70,4 @@ def extend_scaled(
     mean_N: Array, columns_S: Array, values_S: Array, key: Array, options: Scaled
 ) -> Array:
     """The new row is the column means times the factor its known entries suggest."""
-    return _scale(mean_N, columns_S, values_S, options.shrink) * mean_N
+    return scale(mean_N[columns_S], values_S, (mean_N**2).mean(), options.shrink) * mean_N

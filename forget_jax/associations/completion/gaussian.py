@@ -6,11 +6,12 @@ the offset has a broad prior, since a new task may forget more or less than all 
 gives predictive variances in closed form.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from forget_jax.associations.completion import additive, small
 from forget_jax.associations.completion.settings import settings
@@ -42,17 +43,23 @@ class Prepared(NamedTuple):
 
 
 class Decomposition(NamedTuple):
+    """What rows say; the columns may be a part of those that the values are of."""
+
     mean_N: Array
     factors_rxN: Array  # leading directions, their squared norms the eigenvalues
     values_r: Array
     square_N: Array  # sums of squares around the mean
+    total: Array  # of the sums of squares, over all columns
+    n: int  # of these columns
 
 
-class Model(NamedTuple):
-    scale_r: Array  # loadings are these times the factors
-    noise_N: Array  # each column's own
-    average: Array
-    freedom: int
+class Models(NamedTuple):
+    """Of R numbers of factors."""
+
+    scale_Rxr: Array  # loadings are these times the factors; 0 beyond a model's own
+    noise_RxN: Array  # each column's own
+    average_R: Array
+    freedom_R: Array  # rows' worth of evidence in a column's own noise
 
 
 def decompose(z_MxN: Array, rank: int) -> Decomposition:
@@ -61,30 +68,36 @@ def decompose(z_MxN: Array, rank: int) -> Decomposition:
     left = z_MxN - mean_N
     values, vectors = jnp.linalg.eigh(left @ left.T)
     factors_rxN = vectors[:, ::-1][:, :rank].T @ left
-    return Decomposition(mean_N, factors_rxN, values[::-1][:rank], (left**2).sum(0))
+    square_N = (left**2).sum(0)
+    n = left.shape[1]
+    return Decomposition(mean_N, factors_rxN, values[::-1][:rank], square_N, square_N.sum(), n)
 
 
-def model(state: Decomposition, rank: int, n_rows: int) -> Model:
-    """Scales of the first `rank` factors and what noise they leave."""
-    freedom = max(n_rows - 1 - rank, 1)
-    left_N = jnp.maximum(state.square_N - (state.factors_rxN[:rank] ** 2).sum(0), 0) / freedom
-    floor = 1e-5 * jnp.maximum(state.square_N.mean() / n_rows, 1e-20)
-    average = jnp.maximum(left_N.mean(), floor)
+def models(state: Decomposition, ranks: Sequence[int], n_rows: int) -> Models:
+    """Scales of the first factors, as many as each rank has, and what noise they leave."""
+    rank_R = np.array(ranks)
+    freedom_R = jnp.asarray(np.maximum(n_rows - 1 - rank_R, 1), state.mean_N.dtype)
+    taken_RxN = jnp.cumsum(state.factors_rxN**2, 0)[rank_R - 1]
+    left_RxN = jnp.maximum(state.square_N - taken_RxN, 0) / freedom_R[:, None]
+    floor = 1e-5 * jnp.maximum(state.total / state.n / n_rows, 1e-20)
+    left_R = (state.total - jnp.cumsum(state.values_r)[rank_R - 1]) / freedom_R
+    average_R = jnp.maximum(left_R / state.n, floor)
     # Each eigenvalue carries noise of its own; what is left of it is signal.
-    noise = left_N.shape[0] * average
-    signal_r = jnp.maximum(1 - noise / jnp.maximum(state.values_r[:rank], 1e-20), 0)
-    scale_r = jnp.sqrt(signal_r / max(n_rows - 1, 1))
-    return Model(scale_r, jnp.maximum(left_N, floor), average, freedom)
+    noise_R = state.n * average_R
+    signal_Rxr = jnp.maximum(1 - noise_R[:, None] / jnp.maximum(state.values_r, 1e-20), 0)
+    own_Rxr = np.arange(len(state.values_r)) < rank_R[:, None]
+    scale_Rxr = jnp.where(own_Rxr, jnp.sqrt(signal_Rxr / max(n_rows - 1, 1)), 0)
+    return Models(scale_Rxr, jnp.maximum(left_RxN, floor), average_R, freedom_R)
 
 
 def prepare(z_MxN: Array, options: Settings) -> Prepared:
     """Mean, loadings and noise of complete rows, M ≥ rank + 2."""
     whole = decompose(z_MxN, options.rank)
-    one = model(whole, options.rank, z_MxN.shape[0])
+    one = jax.tree.map(lambda x: x[0], models(whole, [options.rank], z_MxN.shape[0]))
     pooled = options.pooled
-    noise_N = (one.freedom * one.noise_N + pooled * one.average) / (one.freedom + pooled)
+    noise_N = (one.freedom_R * one.noise_RxN + pooled * one.average_R) / (one.freedom_R + pooled)
     broad_1xN = jnp.full((1, z_MxN.shape[1]), options.offset * z_MxN.std())
-    loadings_kxN = jnp.concatenate([broad_1xN, one.scale_r[:, None] * whole.factors_rxN])
+    loadings_kxN = jnp.concatenate([broad_1xN, one.scale_Rxr[:, None] * whole.factors_rxN])
     return Prepared(whole.mean_N, loadings_kxN, noise_N)
 
 

@@ -7,12 +7,10 @@ squared differences of forgetting are far below 1 that is nearly a plain mean, a
 tell tasks apart.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from forget_jax.associations.completion import additive, sgd
+from forget_jax.associations.completion import additive, linear, sgd
 from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
@@ -86,28 +84,36 @@ def fill_sgd(z_MxN: Array, known_MxN: Array, key: Array, options: Descended) -> 
     return _fill(z_MxN, known_MxN, base, options)
 
 
-class Prepared(NamedTuple):
-    z_MxN: Array
-    sums: Any
+def prepare(z_MxN: Array, options: Settings) -> Array:
+    """The complete train rows as they are."""
+    return z_MxN
 
 
-def prepare(z_MxN: Array, options: Settings) -> Prepared:
-    """The complete train rows and their sums."""
-    return Prepared(z_MxN, additive.prepare(z_MxN))
+def mixed(z_MxS: Array, values_S: Array, base: additive.Joint, options: Settings) -> linear.Mix:
+    """The new row from its baselines and its neighbours' residuals.
 
-
-def extend(
-    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
-) -> Array:
-    """The same as appending and filling: distances come from the known entries alone."""
-    z_MxN = state.z_MxN
+    Args:
+      z_MxS: the probed columns of the complete train rows.
+      values_S: of the new row; NaN where not known.
+      base: effects of all rows, under `options.baseline`.
+    """
     known_S = ~jnp.isnan(values_S)
-    base, new = additive.extended(state.sums, columns_S, values_S, options.baseline)
-    square_M = jnp.where(known_S, (z_MxN[:, columns_S] - values_S) ** 2, 0).sum(1)
+    square_M = jnp.where(known_S, (z_MxS - values_S) ** 2, 0).sum(1)
     distance_M = square_M / jnp.maximum(known_S.sum(), 1)
     similar_M = jnp.where(known_S.any(), 1 / (options.width + distance_M), 0)
     nearest = jnp.argsort(-similar_M)[: options.neighbours]
     weight_M = jnp.zeros_like(similar_M).at[nearest].set(similar_M[nearest])
     weight_M = weight_M / jnp.maximum(weight_M.sum(), 1e-30)
-    left_N = weight_M @ z_MxN - weight_M @ (base.mean + base.row_M) - weight_M.sum() * base.column_N
-    return base.mean + new + base.column_N + left_N
+    rest = 1 - weight_M.sum()  # of the column's effect, which the neighbours' residuals lack
+    return linear.Mix(
+        weight_M + rest * base.column.mix_M,
+        base.mean + base.new - weight_M @ (base.mean + base.row_M) + rest * base.column.constant,
+        rest * base.column.added_S,
+    )
+
+
+def extend(z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings) -> Array:
+    """The same as appending and filling: distances come from the known entries alone."""
+    z_MxS = z_MxN[:, columns_S]
+    base = additive.joint(z_MxN.sum(1), z_MxN.shape[1], z_MxS, values_S, options.baseline)
+    return linear.row(mixed(z_MxS, values_S, base, options), z_MxN, columns_S)

@@ -23,6 +23,7 @@ POOLED = (1.0, 10.0, 100.0, 1000.0)
 NOISE_SCALES = (0.25, 1.0, 4.0, 16.0)
 FACTOR_SCALES = (0.25, 1.0, 4.0)
 NOISE_Q, FACTOR_Q = (scale.ravel() for scale in np.meshgrid(NOISE_SCALES, FACTOR_SCALES))
+RATIO_V, RATIO_Q = np.unique(NOISE_Q / FACTOR_Q, return_inverse=True)  # V different ones
 PLAIN = int(np.flatnonzero((NOISE_Q == 1) & (FACTOR_Q == 1))[0])  # the train rows' own scales
 
 
@@ -45,18 +46,21 @@ class Prepared(NamedTuple):
 
 def prepare(z_MxN: Array, options: Settings) -> Prepared:
     """What models of 1 to `rank` factors share, and their scales and noise; M ≥ rank + 2 rows."""
-    rank = options.rank
-    state = gaussian.decompose(z_MxN, rank)
-    models = [gaussian.model(state, r, z_MxN.shape[0]) for r in range(1, rank + 1)]
-    scale_Rxr = jnp.stack([jnp.pad(m.scale_r, (0, rank - len(m.scale_r))) for m in models])
-    spread = options.offset * z_MxN.std()
+    state = gaussian.decompose(z_MxN, options.rank)
+    return prepared(state, options.offset * z_MxN.std(), z_MxN.shape[0])
+
+
+def prepared(state: gaussian.Decomposition, offset: Array, n_rows: int) -> Prepared:
+    """The same from a decomposition of `n_rows` rows, for the columns that it has."""
+    rank = len(state.values_r)
+    found = gaussian.models(state, range(1, rank + 1), n_rows)
     return Prepared(
         state.mean_N,
         jnp.concatenate([jnp.ones_like(state.mean_N)[None], state.factors_rxN]),
-        jnp.concatenate([jnp.full((rank, 1), spread), scale_Rxr], 1),
-        jnp.stack([m.noise_N for m in models]),
-        jnp.stack([m.average for m in models]),
-        jnp.stack([jnp.asarray(m.freedom, z_MxN.dtype) for m in models]),
+        jnp.concatenate([jnp.full((rank, 1), offset), found.scale_Rxr], 1),
+        found.noise_RxN,
+        found.average_R,
+        found.freedom_R,
     )
 
 
@@ -83,23 +87,27 @@ def _scaled(load_kxS: Array, noise_S: Array, left_S: Array, known_S: Array) -> P
     square, count = (weight_S * left_S**2).sum(), known_S.sum()
     identity = jnp.eye(gram_kxk.shape[0], dtype=gram_kxk.dtype)
 
-    def one(noise: Array, factor: Array) -> tuple[Array, Array, Array]:
-        # Everything divided by the noise's scale: only the ratio enters the inverse.
-        precision = identity * (noise / factor) + gram_kxk
-        inverse, log_determinant = small.inverse(precision)
-        mean_k = inverse @ right_k
-        log_determinant = log_determinant + len(right_k) * jnp.log(factor / noise)
-        evidence = -0.5 * (
-            (square - right_k @ mean_k) / noise + log_determinant + count * jnp.log(noise)
-        )
-        return mean_k, noise * inverse, evidence
+    def one(ratio: Array) -> tuple[Array, Array, Array]:
+        # Everything divided by the noise's scale: only its ratio to the factors' enters.
+        precision = identity * ratio + gram_kxk
+        mean_k, log_determinant = small.solved(precision, right_k)
+        # Where no variance is asked for, no inverse is computed.
+        inverse, _ = small.inverse(precision)
+        return mean_k, inverse, log_determinant - len(right_k) * jnp.log(ratio)
 
-    noise_Q, factor_Q = jnp.asarray(NOISE_Q), jnp.asarray(FACTOR_Q)
-    mean_Qxk, covariance_Qxkxk, evidence_Q = jax.vmap(one)(noise_Q, factor_Q)
+    noise_Q = jnp.asarray(NOISE_Q)
+    mean_Vxk, inverse_Vxkxk, log_determinant_V = jax.vmap(one)(jnp.asarray(RATIO_V))
+    mean_Qxk = mean_Vxk[RATIO_Q]
+    evidence_Q = -0.5 * (
+        (square - mean_Qxk @ right_k) / noise_Q
+        + log_determinant_V[RATIO_Q]
+        + count * jnp.log(noise_Q)
+    )
     weight_Q = jax.nn.softmax(evidence_Q)
     mean_k = weight_Q @ mean_Qxk
     off_Qxk = mean_Qxk - mean_k
-    covariance = jnp.einsum("q,qab->ab", weight_Q, covariance_Qxkxk)
+    share_V = jnp.zeros(len(RATIO_V), mean_k.dtype).at[RATIO_Q].add(weight_Q * noise_Q)
+    covariance = jnp.einsum("v,vab->ab", share_V, inverse_Vxkxk)
     whole = covariance + (weight_Q * off_Qxk.T) @ off_Qxk
     return Posterior(
         mean_k,

@@ -4,12 +4,10 @@ Unknown residuals are replaced by those of the matrix whose singular values are 
 threshold, again and again. Singular vectors come from the M × M Gram matrix.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from forget_jax.associations.completion import additive
+from forget_jax.associations.completion import additive, linear
 from forget_jax.associations.completion.settings import settings
 
 Array = jax.Array
@@ -49,24 +47,18 @@ def fill(z_MxN: Array, known_MxN: Array, key: Array, options: Settings) -> Array
     return base + jax.lax.fori_loop(0, options.steps, step, jnp.zeros_like(left))
 
 
-class Prepared(NamedTuple):
-    z_MxN: Array
-    gram_MxM: Array
-    sums: Any
+def prepare(z_MxN: Array, options: Settings) -> Array:
+    """The complete train rows as they are."""
+    return z_MxN
 
 
-def prepare(z_MxN: Array, options: Settings) -> Prepared:
-    """The complete train rows, their Gram matrix and sums."""
-    return Prepared(z_MxN, z_MxN @ z_MxN.T, additive.prepare(z_MxN))
-
-
-def extend(
-    state: Prepared, columns_S: Array, values_S: Array, key: Array, options: Settings
-) -> Array:
+def extend(z_MxN: Array, columns_S: Array, values_S: Array, key: Array, options: Settings) -> Array:
     """Appends the row; only its own entries change from step to step, O(M · N) each."""
-    base, new = additive.extended(state.sums, columns_S, values_S, BASE)
-    left_MxN = state.z_MxN - base.mean - base.row_M[:, None] - base.column_N
-    base_N = base.mean + new + base.column_N
+    n = z_MxN.shape[1]
+    base = additive.joint(z_MxN.sum(1), n, z_MxN[:, columns_S], values_S, BASE)
+    column_N = linear.row(base.column, z_MxN, columns_S)
+    left_MxN = z_MxN - base.mean - base.row_M[:, None] - column_N
+    base_N = base.mean + base.new + column_N
     known_N = jnp.zeros(base_N.shape, bool).at[columns_S].max(~jnp.isnan(values_S))
     left_N = jnp.zeros_like(base_N).at[columns_S].add(jnp.nan_to_num(values_S - base_N[columns_S]))
     gram = left_MxN @ left_MxN.T

@@ -9,6 +9,13 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from forget_jax import files
+from forget_jax.commands.summaries.checks import (
+    AdjustedFlips,
+    Check,
+    CheckedSet,
+    Flipped,
+    WorstExample,
+)
 from forget_jax.commands.summaries.codec import decode, encode
 from forget_jax.commands.summaries.experiments import (
     TOTAL,
@@ -41,8 +48,10 @@ from forget_jax.commands.summaries.matrices import (
     MethodsDiffer,
     Predict,
     PredictedTask,
+    Probabilities,
     Probes,
     ProbesDiffer,
+    ReliabilityBin,
     RobustMean,
 )
 from forget_jax.commands.summaries.plans import Answer, Candidate, Curve, Plan, UnseenRun
@@ -63,6 +72,7 @@ from forget_jax.files import PathLike
 __all__ = [
     "COMMANDS",
     "TOTAL",
+    "AdjustedFlips",
     "Answer",
     "Arm",
     "ArmBySeed",
@@ -70,6 +80,8 @@ __all__ = [
     "Associate",
     "Bench",
     "Candidate",
+    "Check",
+    "CheckedSet",
     "Checks",
     "Curve",
     "CurvePoint",
@@ -82,6 +94,7 @@ __all__ = [
     "Failed",
     "Fan",
     "Finetune",
+    "Flipped",
     "Forgotten",
     "Headroom",
     "Law",
@@ -97,9 +110,11 @@ __all__ = [
     "Predict",
     "PredictedTask",
     "Pretrain",
+    "Probabilities",
     "Probes",
     "ProbesDiffer",
     "Quickstart",
+    "ReliabilityBin",
     "Replay",
     "RhoProfile",
     "RobustMean",
@@ -112,6 +127,7 @@ __all__ = [
     "Training",
     "Tried",
     "UnseenRun",
+    "WorstExample",
     "load",
     "read",
     "to_json",
@@ -126,6 +142,7 @@ Summary = (
     | Predict
     | Probes
     | Replay
+    | Check
     | Mix
     | Scaling
     | Plan

@@ -17,12 +17,17 @@ class Strategy:
 
     Attributes:
       strategy, ratio, cost: what it is; ratio 0 without replay.
+      matched: `steps` are added for replayed rows, or they displace the task's at equal `compute`.
       upstream_nll: mean NLL of held-out upstream examples, nats a token.
       task_loss: mean loss on held-out rows of the tasks, nats a token.
       mean_z: mean forgetting of the held-out upstream examples, nats a token.
       z: the same for each pair of task and seed, tasks outermost.
       loss: of the tasks, for the same pairs.
       z_pool: mean forgetting of the candidates for replay; None where it was not measured.
+      em: share of the tasks' held-out rows of short answers that are answered right; None where
+        none is recited.
+      em_forgotten: share of upstream examples that the base answers right and the fine-tune does
+        not.
       z_by_kind: mean_z, by kind of the examples (their source up to its first slash).
       recovered: share of (none − random) that it saves beyond random replay, and its 95 %
         bootstrap interval over tasks; None without both.
@@ -33,12 +38,15 @@ class Strategy:
     strategy: str
     ratio: float
     cost: str
+    matched: str
     upstream_nll: float
     task_loss: float
     mean_z: float
     z: tuple[float, ...]
     loss: tuple[float, ...]
     z_pool: float | None
+    em: float | None
+    em_forgotten: float | None
     z_by_kind: dict[str, float]
     recovered: tuple[float, float, float] | None
     extra_forward: float

@@ -38,6 +38,9 @@ class Associate:
       f1_rank: with exact_match, F1 of logistic factors of ranks 1, 2, …
       test_retest, seed_rmse: correlation and distance of the same tasks' z under two seeds.
       missing: entries without a figure.
+      improved: mean z of the sources that improved strongly (`associations.improved`), which the
+        base did not know.
+      columns_improved: columns of these that were left out.
       columns_dropped: with exact_match, examples that the base answers wrongly.
       em, f1: with exact_match, mean exact match and F1 of each model's answers.
       prompts_cut: with exact_match, prompts that were over the context.
@@ -62,6 +65,8 @@ class Associate:
     test_retest: float | None
     seed_rmse: float | None
     missing: int
+    improved: dict[str, float]
+    columns_improved: int
     columns_dropped: int | None = field(default=None, metadata=SPARSE)
     em: dict[str, float] | None = field(default=None, metadata=SPARSE)
     f1: dict[str, float] | None = field(default=None, metadata=SPARSE)
@@ -75,14 +80,35 @@ class Associate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """Entries of about one probability.
+
+    Attributes:
+      predicted: their mean probability of being 1.
+      observed: the share of them that are 1.
+      entries: how many they are, over all draws.
+    """
+
+    predicted: float
+    observed: float
+    entries: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """How well a method completes rows: means over seeds, `_std` the deviation over seeds.
 
     Attributes:
       rmse, mae: in the matrix's unit, over all entries that were not observed.
-      spearman, precision_at_k: means over rows.
+      spearman, precision_at_k: means over rows; of the k entries of a row that are predicted
+        highest, the share that are among its k highest (of zeros and ones: that are 1).
+      precision_at_k_low, precision_at_k_high: 95 % t interval over test tasks; None with one.
       f1, precision, recall, auc: of predicting which entries are forgotten.
       row_mean_error: root mean squared error of the rows' means, in the matrix's unit.
+      brier: of calibrated probabilities, in a matrix of zeros and ones: their mean squared error.
+      brier_clipped: of the estimates themselves, cut to 0 and 1.
+      brier_base: of the share of ones in the train rows.
+      reliability: from the least probable entries to the most probable.
       per_seed: by metric, its value under each seed.
       settings: of the method, where they are not its defaults.
       seconds: wall time, compilation included.
@@ -104,8 +130,15 @@ class Method:
     auc_std: float
     precision_at_k: float
     precision_at_k_std: float
+    precision_at_k_low: float | None
+    precision_at_k_high: float | None
     row_mean_error: float
     row_mean_error_std: float
+    brier: float | None = field(default=None, metadata=SPARSE)
+    brier_std: float | None = field(default=None, metadata=SPARSE)
+    brier_clipped: float | None = field(default=None, metadata=SPARSE)
+    brier_base: float | None = field(default=None, metadata=SPARSE)
+    reliability: tuple[ReliabilityBin, ...] | None = field(default=None, metadata=SPARSE)
     per_seed: dict[str, tuple[float, ...]]
     settings: dict[str, object]
     seconds: float
@@ -113,7 +146,7 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsDiffer:
-    """RMSE of one method less another's, paired by seed.
+    """A metric of one method less another's, paired by seed.
 
     Attributes:
       mean, low, high: of the differences, with the 95 % t interval.
@@ -135,7 +168,10 @@ class Evaluate:
     Attributes:
       methods: by name.
       best: the name of the lowest RMSE.
-      paired: the best method against each other one, by `best − other`.
+      paired: its RMSE against that of each other one, by `best − other`.
+      k: of `precision_at_k`.
+      best_at_k: the name of the highest precision at k; None where there is none.
+      paired_at_k: its precision against that of each other one, by `best − other`.
       observed: entries known of each row.
       seeds: draws of these entries.
       train_tasks, test_tasks: names.
@@ -145,6 +181,9 @@ class Evaluate:
     methods: dict[str, Method]
     best: str
     paired: dict[str, MethodsDiffer]
+    k: int
+    best_at_k: str | None
+    paired_at_k: dict[str, MethodsDiffer]
     observed: int
     seeds: int
     train_tasks: tuple[str, ...]
@@ -193,6 +232,7 @@ class Forgotten:
       z: in the matrix's unit.
       low, high: of the interval; z itself where it was measured.
       text: its beginning; empty where that is not known.
+      probability: of being 1 (lost), in a matrix of zeros and ones; z itself where it was measured.
     """
 
     example: str
@@ -202,6 +242,22 @@ class Forgotten:
     high: float
     measured: bool
     text: str
+    probability: float | None = field(default=None, metadata=SPARSE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probabilities:
+    """How good probabilities of held-out tasks' entries were; no task counts for its own.
+
+    Attributes:
+      brier: mean squared difference of probability and outcome.
+      brier_base: the same of one probability for all, the share of ones.
+      reliability: from the least probable entries to the most probable.
+    """
+
+    brier: float
+    brier_base: float
+    reliability: tuple[ReliabilityBin, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +270,9 @@ class PredictedTask:
       most_forgotten: the examples of the largest z.
       expected_rmse: of entries of held-out train rows, predicted from as many.
       learned_from: rows that it was predicted from.
+      side: by what is known of the examples beside (`loss and length`, `source`), the share of the
+        weight that estimates by it were given.
+      probabilities: in a matrix of zeros and ones, from held-out train rows.
     """
 
     mean: MeanForgetting
@@ -221,6 +280,8 @@ class PredictedTask:
     most_forgotten: tuple[Forgotten, ...]
     expected_rmse: float
     learned_from: int
+    side: dict[str, float] = field(default_factory=dict)
+    probabilities: Probabilities | None = field(default=None, metadata=SPARSE)
 
 
 @dataclass(frozen=True, kw_only=True)

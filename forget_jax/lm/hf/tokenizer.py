@@ -37,7 +37,7 @@ def train(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """A byte-level BPE tokenizer (no text is out of vocabulary), the same for the same texts.
 
     Digits are split one by one, so arithmetic sees place values. Ids 0, 1 and 2 are <s>, </s> and
-    <pad>.
+    <pad>. By itself it puts <s> in front of a text.
 
     Args:
       texts: read once.
@@ -51,7 +51,7 @@ def train(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
             f"a byte-level tokenizer needs vocab_size >= 259 (256 bytes, {BOS} {EOS} {PAD}), "
             f"not {vocab_size}"
         )
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -65,6 +65,10 @@ def train(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    # The base is pretrained with it, so everybody who asks the tokenizer puts it on.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, 0)]
+    )
     return transformers().PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
@@ -257,7 +261,7 @@ def save(tokenizer: Any, path: files.PathLike) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-    """What special tokens a tokenizer has, and what it puts on by itself (which is not used).
+    """What special tokens a tokenizer has, and what it puts on by itself.
 
     Attributes:
       bos, eos, pad: `(token, id)` or None.
