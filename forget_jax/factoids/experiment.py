@@ -27,6 +27,7 @@ from forget_jax.factoids.training import Job, Trainer
 from forget_jax.factoids.tree import RECOVERY, Grid, Node, forests
 from forget_jax.files import safe_name
 from forget_jax.fleet.fleet import Fleet
+from forget_jax.lm.cost import memory
 from forget_jax.randomness import generator
 from forget_jax.runs.once import kept, once
 from forget_jax.runs.progress import Progress
@@ -203,6 +204,7 @@ def measure(trainer: Trainer, experiment: Experiment) -> None:
             with Progress("ask", len(left), unit="run") as progress:
                 for i, node in enumerate(left):
                     _ask(trainer, experiment, node)
+                    memory.give_back()
                     progress.at(i + 1)
             if fleet.full:
                 _clear(trainer, grid, level)

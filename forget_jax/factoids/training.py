@@ -5,7 +5,6 @@ that memory holds one training at a time, however many arms there are.
 """
 
 import dataclasses
-import gc
 import shutil
 from collections.abc import Sequence
 
@@ -20,6 +19,7 @@ from forget_jax.factoids.tree import Node
 from forget_jax.fleet import fleet as fleets
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.lm import lora, sharding
+from forget_jax.lm.cost import memory
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.lm.model import Adapters, Model
 from forget_jax.training.loop import Outcome, Recipe, Task, train
@@ -80,7 +80,7 @@ class Trainer:
         for group in self.groups(jobs):
             if fleets.kept(self.fleet, [job.task for job in group]) is None:
                 self._group(group)
-                gc.collect()  # a training that has ended holds itself in a circle, with its moments
+                memory.give_back()
                 self.fleet.work.tick()
 
     def groups(self, jobs: Sequence[Job]) -> list[list[Job]]:

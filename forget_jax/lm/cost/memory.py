@@ -5,7 +5,9 @@ backward pass keeps per token and layer, from the decoder's own structure; tests
 compiler's figure.
 """
 
+import ctypes
 import dataclasses
+import gc
 import math
 import os
 import re
@@ -214,6 +216,17 @@ def machine() -> int:
         except (OSError, ValueError):  # no such group, or one without a limit
             continue
     return found
+
+
+def give_back() -> None:
+    """Gives what was freed back to the system.
+
+    The C library keeps it otherwise: after a whole model was trained, gigabytes that the next
+    training does not reuse. Nothing happens where the library has no such call.
+    """
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def fits(wanted: Plan, has: int | None = None) -> bool:
