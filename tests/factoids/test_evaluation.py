@@ -63,7 +63,7 @@ def test_figures_are_means_over_facts_and_over_tokens():
 
 def test_half_precision_state_loses_small_steps(tiny_model, random_examples):
     """Under `paper` whole models and moments are bfloat16: of weights with a standard deviation of
-    .02 a full step of 5e-5 leaves 43 % as they were (remix.md §2)."""
+    .02 a full step of 5e-5 leaves 43 % as they were."""
     settings = Train(
         batch_size=2, microbatch=2, buckets=1, lr=5e-5, schedule="constant", warmup=0, save_every=0
     )

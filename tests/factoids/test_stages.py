@@ -1,4 +1,4 @@
-"""The rows and order of a stage; and what the authors' code does otherwise (remix.md §7)."""
+"""The rows and order of a stage; and what the authors' code does otherwise (arXiv 2411.07175)."""
 
 import numpy as np
 import pytest
