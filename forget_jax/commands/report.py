@@ -259,7 +259,7 @@ def _evaluate(summary: summaries.Evaluate) -> Section:
         name: room.PairedTest(t.seeds, t.mean, t.low, t.high, t.p)
         for name, t in summary.paired.items()
     }
-    return room.methods_section(methods, summary.observed, summary.seeds, summary.k, paired)
+    return room.methods_section(methods, summary.observed, summary.seeds, paired, summary.k)
 
 
 def _reliability(bins: Sequence[summaries.ReliabilityBin]) -> list[room.Reliability]:

@@ -117,8 +117,8 @@ def methods_section(
     methods: Mapping[str, Completed],
     observed: int,
     seeds: int,
-    k: int = 50,
     paired: Mapping[str, PairedTest] | None = None,
+    k: int = 50,
 ) -> Section:
     """Completion methods side by side, best first.
 
@@ -126,8 +126,8 @@ def methods_section(
       methods: by name.
       observed: entries known of each new row.
       seeds: draws of these entries.
-      k: of the precision.
       paired: the best method's RMSE less each other one's, by `best − other`.
+      k: of the precision.
     """
     rmse = dict(zip(methods, floats(m.rmse for m in methods.values()), strict=True))
     spread = dict(zip(methods, floats(m.rmse_std for m in methods.values()), strict=True))
