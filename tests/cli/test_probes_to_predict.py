@@ -1,9 +1,9 @@
 """A new task in three commands: probes, score, predict; and `predict` on matrices with gaps."""
 
 import json
-import tempfile
 import re
 import shlex
+import tempfile
 
 import numpy as np
 import pandas as pd
