@@ -95,6 +95,7 @@ def harness(folder, name, **further):
         dtype="float32",
         batch_size=8,
         max_length=128,
+        add_bos_token=False,
         **further,
     )
     found = simple_evaluate(lm, tasks=tasks, log_samples=True, bootstrap_iters=0)
@@ -117,7 +118,7 @@ def test_models_and_sample_files_give_the_same_verdict(world, run_cli, tmp_path)
     base = f"--config.model.path={world / 'base'}"
     adapter = f"--config.adapters={world / 'adapter'}"
     models = {}
-    # the harness puts BOS before rolling texts and, with this tokenizer, not before questions
+    # told to add none, the harness puts BOS before rolling texts and not before questions
     for name, bos in (("texts", "true"), ("quiz", "false")):
         status, _, err = run_cli(
             *("check", base, adapter, f"--config.sets={world / name}.jsonl"),
