@@ -78,33 +78,19 @@ class Buckets:
         return Shape(rows, self.edges[i], self.targets[i])
 
 
-def even_rows(
-    lengths: Sequence[int], buckets: Buckets, rows: int, multiple: int = 1
-) -> tuple[int, ...]:
-    """Rows of a batch of each bucket: as many as fit, but no more than fill its batches evenly.
-
-    Args:
-      lengths: of the examples, in tokens.
-      rows: the most of the longest bucket; shorter ones hold more, up to as many tokens.
-      multiple: what they must be multiples of.
-    """
-    bucket_N = np.searchsorted(buckets.edges, lengths)
-    count_B = np.bincount(bucket_N, minlength=len(buckets.edges))
-    even = []
-    for edge, count in zip(buckets.edges, count_B.tolist(), strict=True):
-        most = max(rows, rows * buckets.edges[-1] // edge // multiple * multiple)
-        each = -(-count // -(-count // most)) if count else most
-        even.append(-(-each // multiple) * multiple)
-    return tuple(even)
-
-
 def bucketed(
-    lengths: Sequence[int], buckets: Buckets, rows_B: Sequence[int]
+    lengths: Sequence[int],
+    buckets: Buckets,
+    rows: int,
+    row_tokens: int | None = None,
+    multiple: int = 8,
 ) -> list[tuple[Shape, list[tuple[int, ...]]]]:
     """Cuts a data set, sorted by length, into batches of one example a row.
 
     Args:
-      rows_B: rows of the batches of each bucket.
+      rows: rows of a batch; with `row_tokens`, of a batch of the longest bucket.
+      row_tokens: if given, shorter buckets hold more rows, up to this many tokens a batch.
+      multiple: what their number of rows is a multiple of.
 
     Returns:
       (shape, rows) per batch, longest first; each row is a tuple of example indices.
@@ -112,8 +98,10 @@ def bucketed(
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     plan: list[tuple[Shape, list[tuple[int, ...]]]] = []
     while order:
-        length = lengths[order[0]]
-        shape = buckets.shape(length, rows_B[buckets.edges.index(buckets.edge(length))])
+        shape = buckets.shape(lengths[order[0]], rows)
+        if row_tokens is not None:
+            most = row_tokens // shape.length // multiple * multiple
+            shape = dataclasses.replace(shape, rows=max(rows, most))
         plan.append((shape, [(i,) for i in order[: shape.rows]]))
         order = order[shape.rows :]
     return plan

@@ -5,6 +5,7 @@ Memory does not grow with the data set: one chunk's results and a few batches ar
 
 import dataclasses
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -31,15 +32,12 @@ class Layout:
 
     Attributes:
       buckets: the lengths of rows.
-      rows: the most rows of a batch of the longest bucket; shorter ones hold more, up to as many
-        tokens.
-      rows_B: rows of the batches of each bucket.
+      rows: rows of a batch of the longest bucket; shorter ones hold more, up to as many tokens.
       packed: the shape of rows that hold several examples; None gives each example a row.
     """
 
     buckets: Buckets
     rows: int
-    rows_B: tuple[int, ...]
     packed: Shape | None = None
 
     @classmethod
@@ -51,20 +49,22 @@ class Layout:
         Args:
           packing: put several examples into a row (kernels must honour segment ids).
         """
-        shards = sharding.row_shards()
-        rows = -(-rows // shards) * shards
+        rows = -(-rows // sharding.row_shards()) * sharding.row_shards()
+        if not packing:
+            return cls(buckets, rows)
         lengths, tokens = _sizes(encoded)
-        rows_B = batches.even_rows(lengths, buckets, rows, shards)
         most = rows * buckets.edges[-1]
-        packed = batches.packed_shape(lengths, tokens, most, shards) if packing else None
-        return cls(buckets, rows, rows_B, packed)
+        return cls(
+            buckets, rows, batches.packed_shape(lengths, tokens, most, sharding.row_shards())
+        )
 
     def plan(self, encoded: Sequence[Encoded]) -> list[tuple[Shape, list[tuple[int, ...]]]]:
         """The batches of some of the examples, each a shape and its rows' examples."""
         lengths, tokens = _sizes(encoded)
         if self.packed is not None:
             return batches.packed(lengths, tokens, self.packed)
-        return batches.bucketed(lengths, self.buckets, self.rows_B)
+        most, multiple = self.rows * self.buckets.edges[-1], math.lcm(8, sharding.row_shards())
+        return batches.bucketed(lengths, self.buckets, self.rows, most, multiple)
 
 
 def _sizes(encoded: Sequence[Encoded]) -> tuple[list[int], list[int]]:

@@ -94,22 +94,6 @@ def test_every_target_is_predicted_once_from_its_own_past(examples, buckets, row
         assert sorted(seen[i]) == np.flatnonzero(e.is_target).tolist()
 
 
-@given(lengths=LENGTHS, count=st.integers(1, 4), rows=st.integers(1, 8), multiple=st.integers(1, 3))
-def test_batches_of_a_bucket_are_evenly_full(lengths, count, rows, multiple):
-    buckets = Buckets(edges := batches.bucket_edges(lengths, count), edges)
-    rows = -(-rows // multiple) * multiple
-    rows_B = batches.even_rows(lengths, buckets, rows, multiple)
-    longest = rows * edges[-1]
-    for edge, each in zip(edges, rows_B, strict=True):
-        most = max(rows, longest // edge // multiple * multiple)
-        there = sum(buckets.edge(n) == edge for n in lengths)
-        number = -(-there // most)
-        assert each % multiple == 0 and each <= most
-        assert number * each - there < number * multiple  # places left free
-    planned = batches.bucketed(lengths, buckets, rows_B)
-    assert sorted(i for _, cut in planned for (i,) in cut) == list(range(len(lengths)))
-
-
 @given(examples=example_sets(), rows=st.integers(1, 4), row_tokens=st.integers(1, 200))
 def test_packed_rows_keep_within_their_shape(examples, rows, row_tokens):
     lengths, tokens = [len(e.ids) for e in examples], [e.tokens for e in examples]
