@@ -36,9 +36,7 @@ def get_config() -> ConfigDict:
     c.factoids = factoids.get_config()
     c.factoids.stage_a = "builtin:short_facts[:48]"
     c.factoids.stage_b = "builtin:short_facts/B[:48]"
-    c.factoids.mix = "builtin:random_words/3"
-    c.factoids.ratio = 1.0
-    c.factoids.arms = ("naive", "random in A", "redraw:10")
+    c.factoids.arms = ("naive", "redraw:10")
 
     for stage in (c.associate, c.replay, c.scaling):
         stage.train.buckets = 2
