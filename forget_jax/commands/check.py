@@ -42,7 +42,7 @@ def check(settings: Check) -> None:
     sets = [reading.split_name(named)[0] for named in settings.sets]
     for field, given in limits.items():
         _check_known(field, given, sets)
-    score.check(check_models.as_score(settings))
+    score.check(score.asked(settings, settings.sets))
 
 
 def _check_files(settings: Check) -> None:

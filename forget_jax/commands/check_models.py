@@ -9,11 +9,10 @@ import xarray as xr
 
 from forget_jax.commands import score, values
 from forget_jax.commands.check_scores import Measured, Noise
-from forget_jax.commands.settings import Check, Score
+from forget_jax.commands.settings import Check
 from forget_jax.data import reading
 from forget_jax.data.examples import Example
 from forget_jax.data.reading import Reader
-from forget_jax.data.settings import Paths
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.lm.hf import base as bases
@@ -21,39 +20,21 @@ from forget_jax.lm.hf import peft, peft_merge
 from forget_jax.lm.hf.base import Base
 from forget_jax.runs.once import once
 from forget_jax.runs.workdir import Workdir
-from forget_jax.scoring import disk, recite
+from forget_jax.scoring import recite
 from forget_jax.scoring.recite import Asked, Loaded
-from forget_jax.scoring.table import NLL, Table, complete, rescored
+from forget_jax.scoring.table import NLL, rescored
 
 RESCORED = 64  # examples of each set that measure the noise
 OPTION = "|option "  # in a column's name: the example's, answered by one of its other options
 
 
-def as_score(settings: Check) -> Score:
-    """What `score` would be asked for the same table."""
-    data = Paths(**vars(settings.data), path=settings.sets)
-    return Score(
-        model=settings.model,
-        adapters=settings.adapters,
-        models=settings.models,
-        data=data,
-        score=settings.score,
-        mesh=settings.mesh,
-    )
-
-
 def measured(settings: Check, work: Workdir) -> Measured:
     """Scores every set under the base and all fine-tunes; resumes."""
-    wanted = as_score(settings)
+    wanted = score.asked(settings, settings.sets)
     base, reader = values.load(settings.model, settings.data, score=settings.score, work=work)
     examples, sets = _read(settings, reader)
     encoded, _ = reader.encode([*examples, *_others(examples)], scored=True)
-    names = [BASE, *settings.adapters, *settings.models]
-    table = Table(work / "scores.zarr", names, encoded, settings.score)
-    score.fill(wanted, base, table)
-    work.tick()
-    scored = complete(work / "scores.zarr")
-    disk.tidy(work / "scores.zarr")
+    scored = score.tabled(wanted, base, encoded, work)
     noise = once(work / "noise.json", lambda: _moves(settings, base, encoded, scored, sets))
     kept = {e.name for e in encoded}
     examples = [e for e in examples if e.name in kept]

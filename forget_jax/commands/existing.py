@@ -7,17 +7,16 @@ import numpy as np
 import xarray as xr
 
 from forget_jax.commands import matrices, score, values
-from forget_jax.commands.settings import Associate, Score
+from forget_jax.commands.settings import Associate
 from forget_jax.data import reading
 from forget_jax.data.examples import Example
-from forget_jax.data.settings import Data, Paths
+from forget_jax.data.settings import Data
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.fleet.forgetting import OTHER_BASE, forgetting
 from forget_jax.fleet.forgetting import read as read_table
 from forget_jax.runs.workdir import Workdir
-from forget_jax.scoring import disk
-from forget_jax.scoring.table import NLL, Table, complete
+from forget_jax.scoring.table import NLL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,25 +54,12 @@ def check(settings: Associate) -> None:
     if not settings.scores:
         if not settings.upstream:
             raise UserError("no data set is named; give upstream")
-        score.check(_as_score(settings))
+        score.check(score.asked(settings, settings.upstream))
     elif settings.adapters or settings.models or settings.upstream:
         raise UserError(
             "scores are measured already: leave adapters, models and upstream out "
             "(--config=associate:existing)"
         )
-
-
-def _as_score(settings: Associate) -> Score:
-    """What `score` would be asked for the same table."""
-    data = Paths(**vars(settings.data), path=settings.upstream)
-    return Score(
-        model=settings.model,
-        adapters=settings.adapters,
-        models=settings.models,
-        data=data,
-        score=settings.score,
-        mesh=settings.mesh,
-    )
 
 
 def found(settings: Associate, work: Workdir) -> Found:
@@ -82,15 +68,10 @@ def found(settings: Associate, work: Workdir) -> Found:
 
 
 def _scored(settings: Associate, work: Workdir) -> Found:
-    wanted = _as_score(settings)
+    wanted = score.asked(settings, settings.upstream)
     base, reader = values.load(settings.model, wanted.data, score=settings.score, work=work)
     texts = reader.read(settings.upstream, scored=True)
-    names = [BASE, *settings.adapters, *settings.models]
-    table = Table(work / "scores.zarr", names, texts.encoded, settings.score)
-    score.fill(wanted, base, table)
-    work.tick()
-    scored = complete(work / "scores.zarr")
-    disk.tidy(work / "scores.zarr")
+    scored = score.tabled(wanted, base, texts.encoded, work)
     kept = {e.name for e in texts.encoded}
     examples = [e for e in texts.examples if e.name in kept]
     matrices.keep_examples(work.path, examples)

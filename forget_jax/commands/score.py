@@ -13,12 +13,14 @@ from forget_jax.associations import improved
 from forget_jax.associations.matrix import Matrix, save
 from forget_jax.commands import matrices, values
 from forget_jax.commands.driver import Ended
-from forget_jax.commands.settings import Score
+from forget_jax.commands.settings import Associate, Check, Score
 from forget_jax.commands.summaries import NotFinite, OrderDependence, OverContext
 from forget_jax.commands.summaries import Score as Summary
 from forget_jax.commands.summaries.codec import decode
 from forget_jax.data.examples import Example
 from forget_jax.data.rows import row_of
+from forget_jax.data.settings import Paths
+from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.fleet.cells import BASE
 from forget_jax.fleet.forgetting import forgetting
@@ -151,6 +153,28 @@ def _forgot(z_MxN: np.ndarray) -> str:
         return ""
     share = (known > 0).mean()
     return f"; mean z of {len(z_MxN)} {known.mean():+.4f} nats, {share:.0%} of it above zero"
+
+
+def asked(settings: Associate | Check, path: tuple[str, ...]) -> Score:
+    """What this command would be asked for, to score data sets under fine-tunes that exist."""
+    return Score(
+        model=settings.model,
+        adapters=settings.adapters,
+        models=settings.models,
+        data=Paths(**vars(settings.data), path=path),
+        score=settings.score,
+        mesh=settings.mesh,
+    )
+
+
+def tabled(settings: Score, base: Base, encoded: Sequence[Encoded], work: Workdir) -> xr.Dataset:
+    """The whole table of scores of a base and its fine-tunes, in scores.zarr; resumes."""
+    names = [BASE, *settings.adapters, *settings.models]
+    fill(settings, base, Table(work / "scores.zarr", names, encoded, settings.score))
+    work.tick()
+    scored = complete(work / "scores.zarr")
+    disk.tidy(work / "scores.zarr")
+    return scored
 
 
 def fill(settings: Score, base: Base, table: Table) -> OrderDependence | None:
