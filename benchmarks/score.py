@@ -1,6 +1,6 @@
 """Scoring examples against transformers, in one run, taking turns.
 
-    python benchmarks/score.py [--quick] [--json PATH] [--shape NAME]
+    python benchmarks/score.py [--quick] [--json PATH] [--shape NAME] [--documents N]
 
 Both sides give the negative log-likelihood of every example of real rows: C4 documents, whose
 tokens are all targets, and task rows, whose completions are. forget_jax runs with the defaults of
@@ -13,7 +13,8 @@ the `score` command. The peers sort the rows by length and batch as many tokens 
 Then eight adapters three ways, first that of the commands: in one pass, one at a time, and each
 merged into the base. On CPU the model has 5.3 M parameters, or is SmolLM2-135M with its own weights
 and words (`--shape=smollm2`: fewer rows, of at most 256 tokens, and two adapters); on an
-accelerator it is Llama's 1 B, random weights in bfloat16.
+accelerator it is Llama's 1 B, random weights in bfloat16. `--documents` measures so many documents
+and nothing else: few fill one batch and a half, and what is computed for the rest of it is padding.
 """
 
 import tempfile
@@ -58,11 +59,12 @@ def _peers(rows: Sequence[Encoded], on_cpu: bool) -> dict[str, Mapping[str, Any]
     return peers
 
 
-def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
+def run(quick: bool = False, shape: str = "small", documents: str = "") -> dict[str, Any]:
     """Measures all and returns `rows`, `ratio` and `notes`.
 
     Args:
       shape: the model on CPU.
+      documents: how many, if nothing else is to be measured.
     """
     why = no_peer()
     found: dict[str, Any] = {"rows": [], "ratio": {}, "notes": [why] if why else []}
@@ -75,10 +77,12 @@ def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
         if not on_cpu:
             loading |= {"shape": "1b", "random": True}
         model = SHAPES[str(loading["shape"])]
-        where, tasks, documents = world.encode(model)
+        where, tasks, texts = world.encode(model)
         found["notes"] += [f"{about['device']}, {about['system']}", f"rows of {where}"]
         count = COUNT[not quick] * (1 if on_cpu else 8) // FEWER.get(str(loading["shape"]), 1)
-        data = {"documents": documents[:count], "tasks": tasks[: 4 * count]}
+        data = {"documents": texts[:count], "tasks": tasks[: 4 * count]}
+        if documents:
+            data = {"documents": texts[: int(documents)]}
         with Side("ours", loading) as ours, Side("peer", loading) as peer:
             peak = ours.ask("matmul_peak")["flops"]
             for name, rows in data.items():
@@ -96,6 +100,8 @@ def run(quick: bool = False, shape: str = "small") -> dict[str, Any]:
             if why is None:
                 found["notes"].append(peer.ask("about")["system"])
             peer.close()
+            if documents:
+                return found
             adapters = 2 if loading["shape"] in FEWER else ADAPTERS
             turns = {
                 f"forget_jax_{how}": _turn(ours, rows="tasks", adapters=adapters, how=how)
@@ -120,4 +126,5 @@ def _add(found: dict[str, Any], done: Mapping[str, list[Row]], setting: str, pea
 
 
 if __name__ == "__main__":
-    table.main(__doc__, run, shape=CPU_SHAPES)
+    alone = "so many documents, and nothing else"
+    table.main(__doc__, run, shape=CPU_SHAPES, documents=alone)
