@@ -459,7 +459,7 @@ class Bench:
     )
     quick: bool = setting(
         False,
-        "fewer rows, rounds and cases: two to six minutes on two idle cores, several times that "
+        "fewer rows, rounds and cases: about 3 to 6 minutes on two idle cores, several times that "
         "on busy ones; stopped, the same command goes on after the cases that are measured",
     )
     shape: str = setting(

@@ -413,7 +413,7 @@ def test_quiet_says_only_what_went_wrong(run_cli, score_arguments, tmp_path):
     assert (status, out) == (2, "") and err.startswith("forget-jax: ") and err.count("\n") == 1
 
 
-@pytest.mark.fault("found before a model is read", "one line")
+@pytest.mark.fault("found before training", "one line")
 @pytest.mark.parametrize(
     ("field", "said"),
     [
