@@ -1,6 +1,6 @@
 """Scoring examples against transformers, in one run, taking turns.
 
-    python benchmarks/score.py [--quick] [--json PATH] [--shape NAME]
+    python benchmarks/score.py [--quick] [--json PATH] [--shape NAME] [--documents N]
 
 Both sides give the negative log-likelihood of every example of real rows: C4 documents, whose
 tokens are all targets, and task rows, whose completions are. forget_jax runs with the defaults of
@@ -13,7 +13,8 @@ the `score` command. The peers sort the rows by length and batch as many tokens 
 Then eight adapters three ways, first that of the commands: in one pass, one at a time, and each
 merged into the base. On CPU the model has 5.3 M parameters, or is SmolLM2-135M with its own weights
 and words (`--shape=smollm2`: fewer rows, of at most 256 tokens, and two adapters); on an
-accelerator it is Llama's 1 B, random weights in bfloat16.
+accelerator it is Llama's 1 B, random weights in bfloat16. `--documents` measures so many documents
+and nothing else: few fill one batch and a half, and what is computed for the rest of it is padding.
 """
 
 import tempfile
@@ -27,7 +28,7 @@ from forget_jax.benchmarks import table, world
 from forget_jax.benchmarks.finetune import no_peer
 from forget_jax.benchmarks.shapes import ADAPTERS, CPU_SHAPES, FEWER, SHAPES
 from forget_jax.benchmarks.side import Side
-from forget_jax.benchmarks.table import Found, Keep, Row
+from forget_jax.benchmarks.table import Case, Found, Keep, Row
 from forget_jax.data.tokenise import Encoded
 from forget_jax.scoring.settings import Score
 
@@ -58,11 +59,17 @@ def _peers(rows: Sequence[Encoded], on_cpu: bool) -> dict[str, Mapping[str, Any]
     return peers
 
 
-def run(quick: bool = False, shape: str = "small", keep: Keep = table.at_once) -> Found:
+def run(
+    quick: bool = False,
+    shape: str = "small",
+    documents: str = "",
+    keep: Keep = table.at_once,
+) -> Found:
     """Measures all and returns `rows`, `ratio` and `notes`.
 
     Args:
       shape: the model on CPU.
+      documents: how many, if nothing else is to be measured.
       keep: of `table.measure`.
     """
     why = no_peer()
@@ -75,9 +82,11 @@ def run(quick: bool = False, shape: str = "small", keep: Keep = table.at_once) -
         if not on_cpu:
             loading |= {"shape": "1b", "random": True}
         model = SHAPES[str(loading["shape"])]
-        where, tasks, documents = world.encode(model)
+        where, tasks, texts = world.encode(model)
         count = COUNT[not quick] * (1 if on_cpu else 8) // FEWER.get(str(loading["shape"]), 1)
-        data = {"documents": documents[:count], "tasks": tasks[: 4 * count]}
+        data = {"documents": texts[:count], "tasks": tasks[: 4 * count]}
+        if documents:
+            data = {"documents": texts[: int(documents)]}
         for name, rows in data.items():
             world.save(Path(folder) / f"{name}.npz", rows)
         with Side("ours", loading) as ours, Side("peer", loading) as peer:
@@ -109,14 +118,10 @@ def run(quick: bool = False, shape: str = "small", keep: Keep = table.at_once) -
                 _add(found, done, f"tasks, {adapters} adapters", ours)
                 return found
 
-            found = table.measure(
-                {
-                    "documents": lambda _: base("documents"),
-                    "tasks": lambda _: base("tasks"),
-                    "adapters": lambda _: several(),
-                },
-                keep,
-            )
+            cases: dict[str, Case] = {name: lambda _, name=name: base(name) for name in data}
+            if not documents:
+                cases["adapters"] = lambda _: several()
+            found = table.measure(cases, keep)
     about_all = [f"{about['device']}, {about['system']}", f"rows of {where}"]
     found["notes"] = [*([why] if why else []), *about_all, *found["notes"]]
     return found
@@ -141,4 +146,5 @@ def _add(found: Found, done: Mapping[str, list[Row]], setting: str, side: Side) 
 
 
 if __name__ == "__main__":
-    table.main(__doc__, run, shape=CPU_SHAPES)
+    alone = "so many documents, and nothing else"
+    table.main(__doc__, run, shape=CPU_SHAPES, documents=alone)

@@ -11,6 +11,7 @@ import dataclasses
 import importlib.metadata
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,15 @@ class Matrix:
             if len(set(names)) != len(names):
                 twice, _ = collections.Counter(names).most_common(1)[0]
                 raise UserError(f"two {what}s are called {twice!r}; give each a name of its own")
+
+    def columns(self, numbers: Sequence[int] | np.ndarray) -> "Matrix":
+        """Some columns, with their names and sources."""
+        return dataclasses.replace(
+            self,
+            z_MxN=self.z_MxN[:, numbers],
+            examples=tuple(self.examples[j] for j in numbers),
+            sources=tuple(self.sources[j] for j in numbers) if self.sources else (),
+        )
 
     def groups(self) -> dict[str, np.ndarray]:
         """Masks of columns by name: all under the empty name, and each source's.

@@ -5,12 +5,14 @@ import json
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
 from forget_jax import files, foreign
 from forget_jax.associations import matrix, matrix_files
 from forget_jax.associations.matrix import Matrix
+from forget_jax.associations.side import features
 from forget_jax.data import reading
 from forget_jax.data.examples import Example
 from forget_jax.data.rows import row_of
@@ -88,6 +90,23 @@ def base_scores(path: PathLike) -> pd.DataFrame | None:
         return None
     scored = forgetting.read(table, str(table))
     return _base(scored) if BASE in scored.model.values else None
+
+
+def side(path: PathLike, found: Matrix) -> dict[str, np.ndarray]:
+    """What is known beside of a matrix's columns: their sources, loss and length under the base.
+
+    Args:
+      path: of the matrix.
+      found: what was loaded from there, or some of its columns.
+
+    Returns:
+      By kind its features, p × N, as `auto` takes them.
+    """
+    base = base_scores(path)
+    if base is None:
+        return features(found.sources)
+    base = base.reindex(list(found.examples))
+    return features(found.sources, base.nll.to_numpy(), base.tokens.to_numpy())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -103,7 +104,8 @@ def weigh(
         measured = _measured(settings, base, reader, pool)
         return Weighed(measured.z.to_numpy(), measured.z.to_numpy())
     matrix = matrices.load(settings.matrix.path)
-    others_MxJ = _columns(matrix, pool)
+    columns = _columns(matrix, pool)
+    others_MxJ = np.asarray(columns.z_MxN)
     if strategy == "column_mean":
         mean_J = np.nanmean(others_MxJ, axis=0)
         return Weighed(mean_J, mean_J)
@@ -112,15 +114,18 @@ def weigh(
     probes = rng.choice(len(pool), min(wanted, len(pool)), replace=False)
     measured = _measured(settings, base, reader, [pool[j] for j in probes])
     _check_same_base(settings, measured)
-    z_1xS = measured.z.to_numpy()[None]
-    z_J = associations.predict_rows(others_MxJ, probes[None], z_1xS, settings.mix.method)[0]
+    options: dict[str, Any] = {}
+    if settings.mix.method == "auto":
+        options["side"] = tuple(matrices.side(settings.matrix.path, columns).values())
+    given = probes[None], measured.z.to_numpy()[None]
+    z_J = associations.predict_rows(others_MxJ, *given, settings.mix.method, **options)[0]
     if strategy == "predicted":
         return Weighed(z_J, z_J)
     return Weighed(coverage(Known(np.full(len(pool), np.nan), others_MxJ, z_J)), z_J)
 
 
-def _columns(matrix: Matrix, pool: Sequence[Example]) -> np.ndarray:
-    """The candidates' columns of the matrix, task x candidate.
+def _columns(matrix: Matrix, pool: Sequence[Example]) -> Matrix:
+    """The candidates' columns of the matrix.
 
     Raises:
       UserError: a candidate that is no column.
@@ -132,7 +137,7 @@ def _columns(matrix: Matrix, pool: Sequence[Example]) -> np.ndarray:
             "first; give the upstream (and data.shuffle) that the matrix was made with, or leave "
             "pool empty to take its columns"
         )
-    return np.asarray(matrix.z_MxN)[:, [where[e.name] for e in pool]]
+    return matrix.columns([where[e.name] for e in pool])
 
 
 def _measured(

@@ -17,7 +17,6 @@ from forget_jax import associations, files
 from forget_jax.associations.calibration import Judged
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.online import FEWEST, PredictedRow, Predictor
-from forget_jax.associations.side import features
 from forget_jax.commands import evaluate, matrices
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Predict
@@ -224,12 +223,7 @@ def _without_unknown(rows: Rows) -> Rows:
             f"{left[0]} first",
             file=sys.stderr,
         )
-    keep = np.flatnonzero(known_N)
-    sources = tuple(found.sources[j] for j in keep) if found.sources else ()
-    examples = tuple(found.examples[j] for j in keep)
-    kept = dataclasses.replace(
-        found, z_MxN=found.z_MxN[:, keep], examples=examples, sources=sources
-    )
+    kept = found.columns(np.flatnonzero(known_N))
     share_M = np.isnan(kept.z_MxN).mean(1)
     wanted = [i for i in rows.wanted if 0 < share_M[i] < 1]
     if not wanted:
@@ -246,7 +240,7 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
     groups = list(rows.matrix.groups().values())
     options: dict[str, Any] = {}
     if settings.method == "auto":
-        options["side"] = _side(rows.matrix, settings)
+        options["side"] = matrices.side(settings.matrix.path, rows.matrix)
     known = {i: np.flatnonzero(~np.isnan(z_MxN[i])) for i in rows.wanted}
     exact = len({columns.tobytes() for columns in known.values()}) <= MOST_FITS
     fits: dict[tuple[bytes, bytes], Predictor] = {}
@@ -265,15 +259,6 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
                 **options,
             )
         yield i, fits[key], associations.predict_row(fits[key], columns_S, z_MxN[i, columns_S])
-
-
-def _side(found: Matrix, settings: Predict) -> dict[str, np.ndarray]:
-    """What is known of the columns beside: their sources, loss and length under the base."""
-    base = matrices.base_scores(settings.matrix.path)
-    if base is None:
-        return features(found.sources)
-    base = base.reindex(list(found.examples))
-    return features(found.sources, base.nll.to_numpy(), base.tokens.to_numpy())
 
 
 def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:

@@ -42,8 +42,12 @@ def check(settings: Replay) -> None:
         raise UserError("replay needs at least one task (tasks) and one of replay.strategies")
     if not replay.ratio or not replay.cost or not replay.matched:
         raise UserError("replay needs at least one replay.ratio, replay.cost and replay.matched")
-    if not settings.matrix.path:
-        raise UserError("give matrix.path (the association matrix of these upstream examples)")
+    asks = [spec for spec in replay.strategies if parse(spec)[0].needs_matrix]
+    if asks and not settings.matrix.path:
+        raise UserError(
+            "give matrix.path (the association matrix of these upstream examples), which "
+            f"{asks[0]} asks; none, pad, random, generated, answered and surprise do without"
+        )
     if settings.lora.rank == 0 and set(replay.cost) - {"nll"}:
         raise UserError(
             "replay.cost=kl needs adapters, which leave the base as it was: set lora.rank above 0"
@@ -74,12 +78,17 @@ def _fine_tunes(settings: Replay) -> int:
 def run(settings: Replay, work: Workdir) -> Ended:
     """Trains every task under every arm and compares what is forgotten; resumes."""
     replay, seed = settings.replay, settings.train.seed
-    matrix = matrices.load(settings.matrix.path)
-    matrix.rows(tuple(task_names(settings.tasks)))  # each has one
+    names, path = tuple(task_names(settings.tasks)), settings.matrix.path
+    matrix = matrices.load(path) if path else None
+    if matrix is not None:
+        matrix.rows(names)  # each has one
     reader = values.fleet_reader(settings, work, _fine_tunes(settings))
     texts = reader.read(settings.upstream)
     scored = texts if settings.data.eos_scored else reader.read(settings.upstream, scored=True)
     upstream = Upstream.split(matrix, texts.encoded, scored.encoded, replay, seed)
+    if matrix is not None:
+        beside = matrices.side(path, matrix.columns(upstream.column_J))
+        upstream = dataclasses.replace(upstream, side=tuple(beside.values()))
     read = _tasks(settings, reader)
     fleet = values.fleet(settings, work, reader, OBJECTIVE)
     training = {name: task.training for name, task in read.items()}

@@ -27,12 +27,13 @@ class Upstream:
     """The upstream examples of a comparison, in three parts.
 
     Attributes:
-      column_J: the matrix column of each example.
+      column_J: the matrix column of each example; its own number where there is no matrix.
       trained: as they are replayed.
       scored: as they are measured.
       pool: which may be replayed.
       held: which measure forgetting.
       observed: which of the pool the prediction may see.
+      side: what `auto` may know of the examples beside, for each kind its features (p × J).
     """
 
     column_J: np.ndarray
@@ -41,11 +42,12 @@ class Upstream:
     pool: np.ndarray
     held: np.ndarray
     observed: np.ndarray
+    side: Sequence[np.ndarray] = ()
 
     @classmethod
     def split(
         cls,
-        matrix: Matrix,
+        matrix: Matrix | None,
         trained: Sequence[Encoded],
         scored: Sequence[Encoded],
         replay: Replay,
@@ -54,7 +56,7 @@ class Upstream:
         """The parts, drawn by the seed.
 
         Args:
-          matrix: whose columns the examples are.
+          matrix: whose columns the examples are; None where no strategy asks one.
           trained, scored: the same examples, as they are replayed and as they are measured.
           replay: the share that may be replayed, and how many of these are observed.
 
@@ -62,7 +64,8 @@ class Upstream:
           UserError: an example that is no column of the matrix, or a text that would be replayed
             and measured.
         """
-        where = {name: j for j, name in enumerate(matrix.examples)}
+        columns = [e.name for e in trained] if matrix is None else matrix.examples
+        where = {name: j for j, name in enumerate(columns)}
         missing = [e.name for e in trained if e.name not in where]
         if missing:
             raise UserError(
@@ -116,7 +119,7 @@ class Compared:
 
 
 def known(
-    matrix: Matrix,
+    matrix: Matrix | None,
     task: str,
     upstream: Upstream,
     method: str,
@@ -125,13 +128,16 @@ def known(
 ) -> Known:
     """What is known of a task's forgetting of the P candidates.
 
-    The prediction sees the task's own row at the observed examples only, and the other tasks' rows.
+    The prediction sees the task's own row at the observed examples only, and the other tasks' rows;
+    without a matrix there is none.
     """
-    row = matrix.rows((task,))[0]
-    z_MxJ = np.asarray(matrix.z_MxN)[:, upstream.column_J]
-    own_J = z_MxJ[row]
-    others, predicted_J = completed(matrix, task, upstream, own_J[upstream.observed], method)
     pool = upstream.pool
+    if matrix is None:
+        nothing = np.full(len(pool), np.nan)
+        return Known(nothing, nothing[None], nothing, base_nll_P, gradient_PxF)
+    row = matrix.rows((task,))[0]
+    own_J = np.asarray(matrix.z_MxN)[row, upstream.column_J]
+    others, predicted_J = completed(matrix, task, upstream, own_J[upstream.observed], method)
     return Known(own_J[pool], others[:, pool], predicted_J[pool], base_nll_P, gradient_PxF)
 
 
@@ -142,7 +148,8 @@ def completed(
     row = matrix.rows((task,))[0]
     others_MxJ = np.delete(np.asarray(matrix.z_MxN)[:, upstream.column_J], row, axis=0)
     given = upstream.observed[None], seen_S[None]
-    return others_MxJ, associations.predict_rows(others_MxJ, *given, method)[0]
+    side = upstream.side if method == "auto" else ()
+    return others_MxJ, associations.predict_rows(others_MxJ, *given, method, side=side)[0]
 
 
 def compare(

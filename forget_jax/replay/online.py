@@ -33,7 +33,7 @@ def is_online(cell: Cell) -> bool:
 def revision(
     fleet: Fleet,
     grid: Sequence[Cell],
-    matrix: Matrix,
+    matrix: Matrix | None,
     upstream: Upstream,
     own_rows: Mapping[str, int],
     replay: Replay,
@@ -41,6 +41,7 @@ def revision(
     """What changes at each mark; nothing where no cell is online.
 
     Args:
+      matrix: None where no cell is online.
       own_rows: how many rows each task trains on, beside what is replayed.
     """
     cells = {cell.name: cell for cell in grid if is_online(cell)}
@@ -79,6 +80,7 @@ def revision(
 
     def _again(cell: Cell, task: Task, mark: int, seen_S: np.ndarray) -> Task:
         name = str(cell.at["task"])
+        assert matrix is not None
         _, row_J = completed(matrix, name, upstream, seen_S, replay.method)
         _, sampling = parse(cell.arm.strategy)
         how = Sampling(sampling, replay.temperature, replay.best_of)

@@ -53,6 +53,11 @@ class Strategy:
     rows: str = "upstream"
     sampling: str = "softmax"
 
+    @property
+    def needs_matrix(self) -> bool:
+        """Whether it asks what tasks were measured to forget."""
+        return self.knows not in ("nothing", "base")
+
 
 def _surprise(known: Known) -> np.ndarray:
     assert known.base_nll_J is not None

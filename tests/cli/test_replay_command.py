@@ -66,6 +66,7 @@ def matched(arguments, finished):
     return finished(
         [
             *(*arguments, "--config.replay.strategies=none,random,answered"),
+            "--config.matrix.path=",  # which these do not ask
             *("--config.replay.matched=steps,compute", "--config.replay.recite=6"),
             *("--config.replay.generated=5", "--config.replay.generated_tokens=4"),
             *("--config.train.steps=12", "--config.replay.ratio=0.125", "--config.replay.seeds=1"),
