@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # Folders of the repository that would take a general name if they were installed as they stand.
-ELSEWHERE = {"forget_jax.configs": "configs", "forget_jax.benchmarks": "benchmarks"}
+ELSEWHERE = {f"forget_jax.{name}": name for name in ("configs", "benchmarks", "launch")}
 
 setup(
     name="forget-jax",
@@ -21,7 +21,8 @@ setup(
         "forget_jax": [
             *("report/*.html", "report/*.css", "report/*.js"),
             *("commands/golden.json", "py.typed"),
-        ]
+        ],
+        "forget_jax.launch": ["*.sh", "Dockerfile"],
     },
     install_requires=[
         "jax>=0.10.2",

@@ -26,6 +26,7 @@ from forget_jax.associations.matrix import load
 from forget_jax.benchmarks import splits as protocol
 from forget_jax.benchmarks import table
 from forget_jax.benchmarks.side import missing
+from forget_jax.benchmarks.table import Case, Found, Keep, Row
 from forget_jax.lm.cost import peak
 
 TEST = [6, 65, 18, 8, 60, 13, 37, 22, 30, 19, 64, 50, 25, 31, 32, 61, 16, 5, 53, 49]
@@ -183,12 +184,18 @@ def _interval(found: dict[str, Any]) -> str:
     return f"{found['mean']:+.5f} [{found['low']:+.5f}, {found['high']:+.5f}]"
 
 
-def run(quick: bool = False, matrix: str | None = None, splits: str = "0") -> dict[str, Any]:
+def run(
+    quick: bool = False,
+    matrix: str | None = None,
+    splits: str = "0",
+    keep: Keep = table.at_once,
+) -> Found:
     """Measures all parts and returns `rows`, `ratio` (of wall times) and `notes`.
 
     Args:
       matrix: a file with another matrix than the released one.
       splits: how many random splits of every matrix; none by default.
+      keep: of `table.measure`.
     """
     path = pathlib.Path(matrix) if matrix else RELEASED
     notes = [f"the matrix of {path.name}"]
@@ -198,38 +205,48 @@ def run(quick: bool = False, matrix: str | None = None, splits: str = "0") -> di
         notes = [f"{path.name} is absent: a synthetic matrix instead"]
         z = synthetic(66, 1000)
     train, test = z[TRAIN], z[TEST]
-    repeats = 5 if quick else 11
-    rows = [
-        ours(train, test, 10, m, repeats) for m in ("als", "gaussian", "mixture", "knn", "auto")
-    ]
-    fastest = rows[0]["seconds"]
-    ratio: dict[str, float] = {}
     absent = missing("surprise")
     if absent:
         notes.append("the peer is left out: scikit-surprise (the `bench` extra) is not installed")
-    for peer in [] if absent else theirs(train, test, 10, 3 if quick else 10):
-        rows.append(peer)
-        ratio[peer["system"].split(" (")[0]] = peer["seconds"] / fastest
+    cases: dict[str, Case] = {"methods": lambda _: _methods(train, test, 5 if quick else 11)}
+    if not absent:
+        cases["peers"] = lambda found: _peers(found, train, test, 3 if quick else 10)
+    cases["the paper's size"] = lambda _: _large()
+    if count := int(splits):
+        cases["random splits"] = lambda _: _splits(count, quick)
+    found = table.measure(cases, keep)
+    found["notes"] = [*notes, *found["notes"], f"peak memory {peak.resident() / 2**30:.2f} GiB"]
+    return found
 
+
+def _found(rows: list[Row], ratio: dict[str, float] | None = None) -> Found:
+    return {"rows": rows, "ratio": ratio or {}, "notes": []}
+
+
+def _methods(train: np.ndarray, test: np.ndarray, repeats: int) -> Found:
+    methods = ("als", "gaussian", "mixture", "knn", "auto")
+    return _found([ours(train, test, 10, method, repeats) for method in methods])
+
+
+def _peers(found: Found, train: np.ndarray, test: np.ndarray, sample: int) -> Found:
+    """The peers' times over that of our first row."""
+    rows, fastest = theirs(train, test, 10, sample), found["rows"][0]["seconds"]
+    ratio = {row["system"].split(" (")[0]: row["seconds"] / fastest for row in rows}
+    return _found(rows, ratio)
+
+
+def _large() -> Found:
     large = synthetic(66, 141_871)
-    for method in ("als", "mixture", "auto"):
-        rows.append(ours(large[:46], large[46:], 10, method, 1))
+    rows = [ours(large[:46], large[46:], 10, method, 1) for method in ("als", "mixture", "auto")]
     z_85 = synthetic(85, 141_871)
     _, wall, cpu = timed(lambda: rank_r2(z_85, 9))
-    rows.append(
-        {
-            "system": "forget_jax rank_r2, ranks 1 to 9",
-            "setting": "85 × 141871",
-            "seconds": wall,
-            "cpu_seconds": cpu,
-        }
-    )
-    if int(splits):
-        more, lines = on_splits(int(splits), quick)
-        rows += more
-        notes += lines
-    notes.append(f"peak memory {peak.resident() / 2**30:.2f} GiB")
-    return {"rows": rows, "ratio": ratio, "notes": notes}
+    said = {"system": "forget_jax rank_r2, ranks 1 to 9", "setting": "85 × 141871"}
+    return _found([*rows, said | {"seconds": wall, "cpu_seconds": cpu}])
+
+
+def _splits(count: int, quick: bool) -> Found:
+    rows, lines = on_splits(count, quick)
+    return _found(rows) | {"notes": lines}
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import numpy as np
 from forget_jax.benchmarks import table, world
 from forget_jax.benchmarks.shapes import CPU_SHAPES, FEWER, SHAPES
 from forget_jax.benchmarks.side import Side, missing
-from forget_jax.benchmarks.table import Row
+from forget_jax.benchmarks.table import Found, Keep, Row
 from forget_jax.data.batches import Buckets
 from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
@@ -221,18 +221,23 @@ CPU = ("ragged", "batch32", "identical", "tasks")
 ACCELERATOR = ("1b", "7b", "tasks", "memory")
 
 
-def run(quick: bool = False, cases: str | None = None, shape: str = "small") -> dict[str, Any]:
+def run(
+    quick: bool = False,
+    cases: str | None = None,
+    shape: str = "small",
+    keep: Keep = table.at_once,
+) -> Found:
     """Measures all cases, or those named, and returns `rows`, `ratio` and `notes`.
 
     Args:
       shape: the model on CPU.
+      keep: of `table.measure`.
 
     Raises:
       UserError: a case that this machine does not have.
     """
     _check(cases.split(",") if cases else (), {*CPU, *ACCELERATOR})
     why = no_peer()
-    found: dict[str, Any] = {"rows": [], "ratio": {}, "notes": [why] if why else []}
     with tempfile.TemporaryDirectory() as folder:
         small = _loading(folder, shape, 8, False)
         with Side("ours", small) as ours:
@@ -241,14 +246,13 @@ def run(quick: bool = False, cases: str | None = None, shape: str = "small") -> 
             known = CPU if on_cpu else ACCELERATOR
             wanted = cases.split(",") if cases else [k for k in known if not (quick and k in SLOW)]
             _check(wanted, known)
-        found["notes"].append(f"{about['device']}, {about['system']}")
-        for case in wanted:
-            part = _case(folder, case, on_cpu, quick, shape, why is None)
-            for key, value in part.items():
-                if isinstance(value, list):
-                    found[key] += [x for x in value if x not in found[key]]
-                else:
-                    found[key] |= value
+        each = {
+            case: lambda _, case=case: _case(folder, case, on_cpu, quick, shape, why is None)
+            for case in wanted
+        }
+        found = table.measure(each, keep)
+    found["notes"] = [*([why] if why else []), f"{about['device']}, {about['system']}",
+                      *found["notes"]]  # fmt: skip
     return found
 
 

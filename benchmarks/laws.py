@@ -15,7 +15,6 @@ losses, in `../shared/data/laws/gemstones_loss_grid.jsonl` by default) the point
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -23,6 +22,7 @@ import scipy.optimize
 from forget_jax import scaling
 from forget_jax.benchmarks import table
 from forget_jax.benchmarks.completion import timed
+from forget_jax.benchmarks.table import Found, Keep
 from forget_jax.scaling import tables
 from forget_jax.scaling.resample import draw_runs
 from forget_jax.scaling.solve import draw_starts
@@ -119,12 +119,18 @@ def _best(
     return float(np.nanmin(losses))
 
 
-def run(quick: bool = False, points: str | None = None) -> dict[str, Any]:
+def run(quick: bool = False, points: str | None = None, keep: Keep = table.at_once) -> Found:
     """Measures both sides and returns `rows`, `ratio` (of wall times) and `notes`.
 
     Args:
       points: a table with P, steps, l_f and run in place of the Gemstones grid.
+      keep: of `table.measure`.
     """
+    return table.measure({LAW: lambda _: _both(quick, points)}, keep)
+
+
+def _both(quick: bool, points: str | None) -> Found:
+    """Our fits, and the peers' of the same resampled tables."""
     path = pathlib.Path(points) if points else GEMSTONES
     given = measured(path) if path.exists() else synthetic()
     notes = [f"points of {path.name}" if path.exists() else f"{path.name} is absent: synthetic"]

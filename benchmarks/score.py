@@ -28,7 +28,7 @@ from forget_jax.benchmarks import table, world
 from forget_jax.benchmarks.finetune import no_peer
 from forget_jax.benchmarks.shapes import ADAPTERS, CPU_SHAPES, FEWER, SHAPES
 from forget_jax.benchmarks.side import Side
-from forget_jax.benchmarks.table import Row
+from forget_jax.benchmarks.table import Case, Found, Keep, Row
 from forget_jax.data.tokenise import Encoded
 from forget_jax.scoring.settings import Score
 
@@ -59,15 +59,20 @@ def _peers(rows: Sequence[Encoded], on_cpu: bool) -> dict[str, Mapping[str, Any]
     return peers
 
 
-def run(quick: bool = False, shape: str = "small", documents: str = "") -> dict[str, Any]:
+def run(
+    quick: bool = False,
+    shape: str = "small",
+    documents: str = "",
+    keep: Keep = table.at_once,
+) -> Found:
     """Measures all and returns `rows`, `ratio` and `notes`.
 
     Args:
       shape: the model on CPU.
       documents: how many, if nothing else is to be measured.
+      keep: of `table.measure`.
     """
     why = no_peer()
-    found: dict[str, Any] = {"rows": [], "ratio": {}, "notes": [why] if why else []}
     rounds = ROUNDS[not quick]
     with tempfile.TemporaryDirectory() as folder:
         loading = {"folder": folder, "shape": shape, "rank": 8, "random": False}
@@ -78,42 +83,57 @@ def run(quick: bool = False, shape: str = "small", documents: str = "") -> dict[
             loading |= {"shape": "1b", "random": True}
         model = SHAPES[str(loading["shape"])]
         where, tasks, texts = world.encode(model)
-        found["notes"] += [f"{about['device']}, {about['system']}", f"rows of {where}"]
         count = COUNT[not quick] * (1 if on_cpu else 8) // FEWER.get(str(loading["shape"]), 1)
         data = {"documents": texts[:count], "tasks": tasks[: 4 * count]}
         if documents:
             data = {"documents": texts[: int(documents)]}
+        for name, rows in data.items():
+            world.save(Path(folder) / f"{name}.npz", rows)
         with Side("ours", loading) as ours, Side("peer", loading) as peer:
-            peak = ours.ask("matmul_peak")["flops"]
-            for name, rows in data.items():
-                world.save(Path(folder) / f"{name}.npz", rows)
+
+            def base(name: str) -> Found:
+                found = _empty()
                 turns = {f"forget_jax_{name}": _turn(ours, rows=name, adapters=0, how="together")}
-                for system, given in _peers(rows, on_cpu).items() if why is None else ():
+                for system, given in _peers(data[name], on_cpu).items() if why is None else ():
                     turns[f"{system}_{name}"] = _turn(peer, rows=name, **given)
-                done = table.alternate(turns, rounds)
-                _add(found, done, name, peak)
+                _add(found, table.alternate(turns, rounds), name, ours)
                 with tempfile.TemporaryDirectory() as trace:
                     traced = ours.ask("score", rows=name, adapters=0, how="together", trace=trace)
                 found["notes"].append(
                     f"{name}: the device waits for the host in {traced['waiting']:.1%} of the time"
                 )
-            if why is None:
-                found["notes"].append(peer.ask("about")["system"])
-            peer.close()
-            if documents:
+                if why is None:
+                    found["notes"].append(peer.ask("about")["system"])
                 return found
-            adapters = 2 if loading["shape"] in FEWER else ADAPTERS
-            turns = {
-                f"forget_jax_{how}": _turn(ours, rows="tasks", adapters=adapters, how=how)
-                for how in sorted(WAYS, key=lambda how: how != about["way"])
-            }
-            done = table.alternate(turns, rounds)
-            _add(found, done, f"tasks, {adapters} adapters", peak)
+
+            def several() -> Found:
+                found = _empty()
+                peer.close()
+                adapters = 2 if loading["shape"] in FEWER else ADAPTERS
+                turns = {
+                    f"forget_jax_{how}": _turn(ours, rows="tasks", adapters=adapters, how=how)
+                    for how in sorted(WAYS, key=lambda how: how != about["way"])
+                }
+                done = table.alternate(turns, rounds)
+                _add(found, done, f"tasks, {adapters} adapters", ours)
+                return found
+
+            cases: dict[str, Case] = {name: lambda _, name=name: base(name) for name in data}
+            if not documents:
+                cases["adapters"] = lambda _: several()
+            found = table.measure(cases, keep)
+    about_all = [f"{about['device']}, {about['system']}", f"rows of {where}"]
+    found["notes"] = [*([why] if why else []), *about_all, *found["notes"]]
     return found
 
 
-def _add(found: dict[str, Any], done: Mapping[str, list[Row]], setting: str, peak: float) -> None:
+def _empty() -> Found:
+    return {"rows": [], "ratio": {}, "notes": []}
+
+
+def _add(found: Found, done: Mapping[str, list[Row]], setting: str, side: Side) -> None:
     """Adds the systems' rows, how our rate compares, and how far their results differ."""
+    peak = side.ask("matmul_peak")["flops"]
     ours, *others = done
     for system, turns in done.items():
         found["rows"].append(table.summarise(system, setting, turns, peak))

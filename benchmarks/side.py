@@ -7,9 +7,11 @@ between the two and at no other time, so two sides never share the machine.
 import importlib.util
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,6 +55,7 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=True,  # Ctrl-C asks the benchmark, which ends this one
             env={
                 **os.environ,
                 "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # two systems, one accelerator
@@ -110,12 +113,21 @@ class Side:
         self.close()
 
 
+def _listen(requests: "queue.SimpleQueue[str]") -> None:
+    """Passes requests on; ends the process with its input, whatever it computes: nobody waits."""
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
+
+
 def serve(system: Any) -> None:
     """Answers requests with the methods of `system` that bear their names, until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    for line in sys.stdin:
-        request = json.loads(line)
+    requests = queue.SimpleQueue[str]()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    while True:
+        request = json.loads(requests.get())
         work: Callable[..., dict[str, Any]] = getattr(system, request.pop("do"))
         try:
             answer = work(**request)

@@ -1,16 +1,22 @@
-"""Turns that alternate, what they come to, and the table and file that show it."""
+"""Cases one after the other, turns that alternate, what they come to, and the table of it."""
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from forget_jax import stopping
 from forget_jax.errors import UserError
+from forget_jax.runs.progress import Progress
 
 Row = dict[str, Any]
+Found = dict[str, Any]  # `rows`, `ratio` and `notes`
+Case = Callable[[Found], Found]  # what it adds to what the cases before it have found
+Keep = Callable[[str, Callable[[], Found]], Found]  # measures a case, or gives what was kept of it
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key: heading, how it is written
     "tokens_per_second": ("useful tokens/s", lambda x: f"{x:,.0f}"),
     "spread": ("lowest to highest", lambda x: f"{x[0]:,.0f} to {x[1]:,.0f}"),
@@ -31,21 +37,53 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # key: heading, how it
 }
 
 
+def at_once(name: str, measure: Callable[[], Found]) -> Found:
+    """Keeps nothing."""
+    return measure()
+
+
+def measure(cases: Mapping[str, Case], keep: Keep = at_once) -> Found:
+    """All cases in order, each said before it begins; what they found, together.
+
+    Args:
+      keep: is given a case's name and what measures it.
+
+    Raises:
+      Interrupted: a signal has asked to stop, between two cases or turns.
+    """
+    found: Found = {"rows": [], "ratio": {}, "notes": []}
+    for number, (name, case) in enumerate(cases.items()):
+        stopping.check()
+        print(f"case {number + 1} of {len(cases)}: {name}", file=sys.stderr, flush=True)
+        part = keep(name, lambda case=case: case(found))  # type: ignore[misc]
+        for key in ("rows", "notes"):
+            found[key] += [x for x in part[key] if x not in found[key]]
+        found["ratio"] |= part["ratio"]
+    return found
+
+
 def alternate(
     turns: Mapping[str, Callable[[int], Row]], rounds: int, warm: bool = True
 ) -> dict[str, list[Row]]:
     """Takes every system's turn once a round, in an order that is reversed from round to round.
+
+    A line on stderr says how many are done.
 
     Args:
       turns: by system, what does the work of a round and says how long it took.
       warm: do round 0 once before, for compilation, and leave it out.
     """
     done: dict[str, list[Row]] = {name: [] for name in turns}
-    for number in range(-1 if warm else 0, rounds):
-        for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
-            found = turns[name](max(number, 0))
-            if number >= 0:
-                done[name].append(found)
+    numbers, taken = range(-1 if warm else 0, rounds), 0
+    with Progress("  turns", len(turns) * len(numbers), unit="turn") as progress:
+        for number in numbers:
+            for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
+                progress.doing(name)
+                found = turns[name](max(number, 0))
+                if number >= 0:
+                    done[name].append(found)
+                taken += 1
+                progress.at(taken)
     return done
 
 
@@ -108,6 +146,9 @@ def show(found: Mapping[str, Any]) -> str:
     return "\n".join(text)
 
 
+QUICK = "fewer rows, rounds and cases: minutes on two idle cores, several times that on busy ones"
+
+
 def main(doc: str, run: Callable[..., dict[str, Any]], **extra: Any) -> None:
     """The command line of a benchmark.
 
@@ -115,7 +156,7 @@ def main(doc: str, run: Callable[..., dict[str, Any]], **extra: Any) -> None:
       extra: further options by name, with their help, passed on to `run`.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="end within five minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help=QUICK)
     parser.add_argument("--json", type=Path, help="write rows and ratios there")
     for name, meaning in extra.items():
         parser.add_argument(f"--{name}", help=meaning)

@@ -26,6 +26,8 @@ class Rule:
       above, below: what the value must be above or below.
       choices: the words that a text may be, or a function that gives them where they lie in a
         module that is slow to import.
+      allows_text: whether a text may stand though it is none of the choices; raises UserError
+        where it is meant so and wrong.
       free: whether it may change when a run starts again: nothing that is kept depends on it.
       input: what a text names, of which a run remembers what it held: rows of data (also as
         NAME=DATASET), a model, an adapter, or a file (or folder) of another kind.
@@ -37,6 +39,7 @@ class Rule:
     above: float | None = None
     below: float | None = None
     choices: Choices | None = None
+    allows_text: Callable[[str], bool] | None = None
     free: bool = False
     input: Input = ""
 
@@ -84,6 +87,11 @@ def setting(
 def free(field: Any) -> Any:
     """A field of `setting` that may change when a run starts again."""
     return _marked(field, free=True)
+
+
+def or_text(allows: Callable[[str], bool], field: Any) -> Any:
+    """A field of `setting` that also takes texts beside its choices (see `Rule`)."""
+    return _marked(field, allows_text=allows)
 
 
 def names(what: Input, field: Any) -> Any:
@@ -164,7 +172,7 @@ def check(settings: Any, prefix: str = "config") -> None:
 def _check(key: str, x: Any, rule: Rule, several: bool) -> None:
     if isinstance(x, str):
         words = rule.words()
-        if words and x not in words:
+        if words and x not in words and not (rule.allows_text and rule.allows_text(x)):
             known, near = ", ".join(word for word in words if word), nearest(x, words)
             raise UserError(
                 f"{key} names {shown(x)}{near}; there are {known}"

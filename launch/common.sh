@@ -57,6 +57,12 @@ need() {
   [[ $dry_run ]] || command -v "$1" > /dev/null || die "$1 is not installed here"
 }
 
+# check_variable NAME: a variable whose value is passed on, and shown nowhere.
+check_variable() {
+  [[ $1 =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] || die '--env takes the name of a variable, without its value'
+  printenv -- "$1" > /dev/null || die "--env $1: there is no such variable here; export it"
+}
+
 # check_words WORDS...: the words after -- begin with a command of forget-jax.
 check_words() {
   [[ $# -gt 0 ]] || die 'no command of forget-jax; give it last, as in: -- associate --workdir=DIR'

@@ -14,10 +14,13 @@
 #   --parts N        N pods NAME-0, NAME-1, ... at once, each of which trains and scores its share of
 #                    the task groups of `associate` into the one workdir; then one that makes the
 #                    matrix
-#   --source DIR     the folder of forget_jax to install (default: this one)
+#   --source PATH    what to install: a folder of forget_jax or a wheel of it (default: this folder)
 #   --install WORDS  run on each machine, in ~/forget_jax, instead of the usual installation; the
 #                    program must then be named by FORGET_JAX
-#   --create FLAG    one more flag for gcloud's create, such as --create=--network=n; may be repeated
+#   --env NAME       passes a variable of this shell on, such as WANDB_API_KEY, in a file that the
+#                    machines remove once they have read it; its value is shown nowhere; may be
+#                    repeated
+#   --create=FLAG    one more flag for gcloud's create, such as --create=--network=n; may be repeated
 #   --keep           leaves the pod there at the end (it is paid for until deleted)
 #   --dry-run        prints the commands of one undisturbed run and runs nothing
 #
@@ -31,7 +34,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 type='' zone='' project='' name=forget-jax runtime='' spot='' parts='' install='' keep=''
 source=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-more=() options=()
+more=() options=() env='' variables=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --) shift; break ;;
@@ -39,6 +42,7 @@ while [[ $# -gt 0 ]]; do
     --type | --zone | --project | --runtime | --source | --install)
       option "$@"; options+=("$1" "$2"); shift 2 ;;
     --spot | --keep | --dry-run) option "$1" 1; options+=("$1"); shift ;;
+    --env) option "$@"; check_variable "$env"; variables+=("$env"); options+=("$1" "$2"); shift 2 ;;
     --create=*) more+=("${1#--create=}"); options+=("$1"); shift ;;
     -h | --help) usage ;;
     *) die "unknown argument '$1'; see --help" ;;
@@ -59,7 +63,13 @@ if [[ ! $runtime ]]; then
     *) die "--runtime is not given, and not known for the type $type" ;;
   esac
 fi
-[[ -f $source/setup.py ]] || die "--source $source holds no setup.py"
+wheel=''
+if [[ $source == *.whl ]]; then
+  [[ -f $source ]] || die "--source $source does not exist"
+  wheel=$(basename "$source") source=$(dirname "$source")
+elif [[ ! -f $source/setup.py ]]; then
+  die "--source $source holds no setup.py; give a checkout of forget_jax or a wheel of it"
+fi
 check_words "$@"
 check_workdir gs:// 'a pod loses its disks when it is pre-empted' "$@"
 need gcloud
@@ -68,7 +78,7 @@ if [[ $parts ]]; then
   check_parts "$parts" "$1"
   pods=() failed=0
   for ((i = 0; i < parts; i++)); do
-    part=("$0" --name "$name-$i" "${options[@]}" -- "$@" "--config.part=$i/$parts")
+    part=(bash "$0" --name "$name-$i" "${options[@]}" -- "$@" "--config.part=$i/$parts")
     if [[ $dry_run ]]; then "${part[@]}"; else "${part[@]}" & pods+=($!); fi
   done
   trap 'kill "${pods[@]}" 2> /dev/null; wait; exit 130' INT TERM
@@ -77,7 +87,7 @@ if [[ $parts ]]; then
     echo 'tpu_pod.sh: a part has failed (see above); start the same command again to resume' >&2
     exit "$failed"
   fi
-  exec "$0" --name "$name" "${options[@]}" -- "$@"
+  exec bash "$0" --name "$name" "${options[@]}" -- "$@"
 fi
 
 where=("--zone=$zone")
@@ -96,12 +106,18 @@ if [[ ! $install ]]; then
   # the machines' own Python may be too old
   install='python3 -m pip install --quiet --user uv'
   install+=' && python3 -m uv venv --quiet --allow-existing --python 3.12 .venv'
-  install+=" && python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu,gcs]'"
+  install+=" && python3 -m uv pip install --quiet --python .venv/bin/python $(quoted "./${wheel}[tpu,gcs]")"
   [[ ${FORGET_JAX:-} ]] || forget_jax=(.venv/bin/forget-jax)
 fi
 archive=forget_jax.tar.gz
 unpack="mkdir -p forget_jax && tar -xzf $archive -C forget_jax && cd forget_jax && $install"
 words=("${forget_jax[@]}" "$@" --distributed=auto)
+start='cd forget_jax' given=()
+if ((${#variables[@]})); then
+  start+=' && . ../forget_jax.env && rm ../forget_jax.env'
+  given=(forget_jax.env)
+fi
+start+=" && $(quoted "${words[@]}")"
 
 state() {
   local said
@@ -150,17 +166,23 @@ get() {
   done
 }
 
+# pack FOLDER: the archive, and the variables, which nobody else may read.
 pack() {
-  run tar -czf "$1" -C "$source" --exclude=.git --exclude='.venv*' --exclude=runs .
+  local make
+  run tar -czf "$1/$archive" -C "$source" --exclude=.git --exclude='.venv*' --exclude=runs \
+    "${wheel:-.}" || return
+  ((${#variables[@]})) || return 0
+  make="(umask 077; declare -px ${variables[*]} > $(quoted "$1/forget_jax.env"))"
+  if [[ $dry_run ]]; then echo "$make"; else eval "$make"; fi
 }
 
 if [[ $dry_run ]]; then
   run "${create[@]}"
   run "${describe[@]}"
-  pack "/tmp/$archive"
-  run "${copy[@]}" "/tmp/$archive" "$name:"
+  pack /tmp
+  run "${copy[@]}" "/tmp/$archive" "${given[@]/#//tmp/}" "$name:"
   run "${on_all[@]}" "--command=$unpack"
-  run "${on_all[@]}" "--command=cd forget_jax && $(quoted "${words[@]}")"
+  run "${on_all[@]}" "--command=$start"
   [[ $keep ]] || run "${delete[@]}"
   exit
 fi
@@ -168,13 +190,13 @@ fi
 trap clean_up EXIT
 trap 'kill "${child:-}" 2> /dev/null; exit 130' INT TERM
 packed=$(mktemp -d)
-pack "$packed/$archive" || die "cannot pack $source"
+pack "$packed" || die "cannot pack $source"
 while true; do
   get || exit
   asked=1
-  attend "${copy[@]}" "$packed/$archive" "$name:" &&
+  attend "${copy[@]}" "$packed/$archive" "${given[@]/#/$packed/}" "$name:" &&
     attend "${on_all[@]}" "--command=$unpack" &&
-    attend "${on_all[@]}" "--command=cd forget_jax && $(quoted "${words[@]}")" &&
+    attend "${on_all[@]}" "--command=$start" &&
     exit 0
   status=$?
   # a pre-emption may show in the state only some time after the connection has ended

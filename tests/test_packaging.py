@@ -37,7 +37,9 @@ def test_all_modules_and_templates_are_inside(wheel):
     wanted = of("forget_jax", "*.py")
     for ending in ("html", "css", "js"):
         wanted |= of("forget_jax/report", f"*.{ending}")
-    wanted |= {f"forget_jax/{name}" for name in of("configs", "*.py") | of("benchmarks", "*.py")}
+    for folder in ("configs", "benchmarks", "launch"):
+        wanted |= {f"forget_jax/{name}" for name in of(folder, "*.py") | of(folder, "*.sh")}
+    wanted.add("forget_jax/launch/Dockerfile")
     wanted |= {"forget_jax/py.typed", "forget_jax/commands/golden.json"}
     assert wanted == {name for name in wheel if name.startswith("forget_jax/")}
 

@@ -12,7 +12,7 @@ import xarray as xr
 from forget_jax.associations import improved
 from forget_jax.associations import summary as figures
 from forget_jax.associations.matrix import Matrix, save
-from forget_jax.commands import existing, matrices, values
+from forget_jax.commands import early, existing, matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Associate
 from forget_jax.commands.summaries import Associate as Summary
@@ -67,7 +67,8 @@ def check(settings: Associate) -> None:
         raise UserError("no data set is named; give upstream")
     grids.check_names(names)
     grids.check_names([grids.label(at) for at in _grid(settings, names)])
-    tasks.own_values(settings.train, names)
+    tasks.check_warmup(settings.train, tasks.own_values(settings.train, names))
+    early.check(settings.model, settings.lora)
 
 
 def _grid(settings: Associate, names: Sequence[str]) -> list[dict[str, str | int]]:
@@ -81,7 +82,7 @@ def run(settings: Associate, work: Workdir) -> Ended:
     if existing.given(settings):
         return _existing(settings, work)
     count = len(settings.tasks) + min(settings.repeat_tasks, len(settings.tasks))
-    fleet, reader = values.fleet(settings, work, count)
+    reader = values.fleet_reader(settings, work, count)
     names = reading.task_names(settings.tasks)
     texts = {name: reader.read((spec,)) for name, spec in zip(names, settings.tasks, strict=True)}
     upstream = reader.read(settings.upstream, scored=True)
@@ -89,6 +90,7 @@ def run(settings: Associate, work: Workdir) -> Ended:
     examples = [e for e in upstream.examples if e.name in kept]
     matrices.keep_examples(work, examples)
     grid = _cells(settings, texts)
+    fleet = values.fleet(settings, work, reader)
     reciting = _reciting(settings, fleet, reader, examples)
     if reciting is not None and work.has_part(0):
         _mistakes(reciting([BASE]))  # refuses a base that knows nothing before any training

@@ -31,9 +31,10 @@ OPTION = "|option "  # in a column's name: the example's, answered by one of its
 def measured(settings: Check, work: Workdir) -> Measured:
     """Scores every set under the base and all fine-tunes; resumes."""
     wanted = score.asked(settings, settings.sets)
-    base, reader = values.load(settings.model, settings.data, score=settings.score, work=work)
+    reader = values.reader(settings.model, settings.data, score=settings.score, work=work)
     examples, sets = _read(settings, reader)
     encoded, _ = reader.encode([*examples, *_others(examples)], scored=True)
+    base = values.base(settings.model, reader)
     scored = score.tabled(wanted, base, encoded, work)
     noise = once(work / "noise.json", lambda: _moves(settings, base, encoded, scored, sets))
     kept = {e.name for e in encoded}

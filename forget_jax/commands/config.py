@@ -196,7 +196,7 @@ def _parse(key: str, text: str, like: Any) -> Any:
             return True
         if text.lower() in ("false", "0", "no"):
             return False
-        raise UserError(f"config.{key} takes true or false, not {shown(text)}")
+        raise UserError(f"config.{key} takes true or false, not {shown(text)}{_sweep(text)}")
     if isinstance(like, int | float):
         whole = isinstance(like, int)
         article = "a whole number" if whole else "a number"
@@ -207,8 +207,18 @@ def _parse(key: str, text: str, like: Any) -> Any:
             article += " of at most 63 bits" if whole else ""
         except (ValueError, OverflowError):
             pass
-        raise UserError(f"config.{key} takes {article}, not {shown(text)}")
+        raise UserError(f"config.{key} takes {article}, not {shown(text)}{_sweep(text)}")
     return text
+
+
+def _sweep(text: str) -> str:
+    """How to try several values, for a field of one that is given several."""
+    if "," not in text.strip(",") or not all(part.strip() for part in text.split(",")):
+        return ""
+    return (
+        "; a sweep is a run for each value with a --workdir of its own (a loop in the shell), or "
+        "`forget-jax scaling`, whose lrs, ranks, steps and methods take several"
+    )
 
 
 def _whole(text: str) -> int:

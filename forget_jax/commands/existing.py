@@ -69,8 +69,9 @@ def found(settings: Associate, work: Workdir) -> Found:
 
 def _scored(settings: Associate, work: Workdir) -> Found:
     wanted = score.asked(settings, settings.upstream)
-    base, reader = values.load(settings.model, wanted.data, score=settings.score, work=work)
+    reader = values.reader(settings.model, wanted.data, score=settings.score, work=work)
     texts = reader.read(settings.upstream, scored=True)
+    base = values.base(settings.model, reader)
     scored = score.tabled(wanted, base, texts.encoded, work)
     kept = {e.name for e in texts.encoded}
     examples = [e for e in texts.examples if e.name in kept]

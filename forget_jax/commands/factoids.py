@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import distributed, files
-from forget_jax.commands import values
+from forget_jax.commands import early, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Factoids
 from forget_jax.commands.summaries import Arm, ArmBySeed, ArmsDiffer
@@ -76,6 +76,7 @@ def check(settings: Factoids) -> None:
     if settings.data.too_long == "windows":
         raise UserError("facts are recited whole: set data.too_long=truncate, left or error")
     values.check_alone(settings.train, "factoids")
+    early.check(settings.model, settings.lora)
     for node in grid_of(settings).nodes.values():
         _check_arm(settings, node.name, node.what or Mitigation())
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from forget_jax.commands import values
+from forget_jax.commands import early, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Finetune
 from forget_jax.commands.summaries import Finetune as Summary
@@ -17,19 +17,22 @@ from forget_jax.training.loop import Recipe, StepPlan, train
 
 
 def check(settings: Finetune) -> None:
-    """Refuses values of tasks that are not this one."""
+    """Refuses values of tasks that are not this one, and what cannot be trained."""
+    early.check(settings.model, settings.lora)
     if settings.data.path:
-        tasks.own_values(settings.train, [task_name(settings.data.path[0])])
+        own = tasks.own_values(settings.train, [task_name(settings.data.path[0])])
+        tasks.check_warmup(settings.train, own)
 
 
 def run(settings: Finetune, work: Workdir) -> Ended:
     """Fine-tunes and writes `adapter/` (or `model/` where lora.rank is 0); resumes."""
     recipe = Recipe(settings.train, values.adapter(settings.lora))
-    base, reader = values.load(settings.model, settings.data, recipe, work=work)
+    reader = values.reader(settings.model, settings.data, recipe, work=work)
     texts = reader.read(settings.data.path)
     name = task_name(settings.data.path[0])
     own = tasks.own_values(settings.train, [name])[name]
     task = tasks.task(name, texts.encoded, settings.train.seed, settings.train, own)
+    base = values.base(settings.model, reader)
     fleet = Fleet(work, base, recipe)
     with journal(fleet, "finetune", f"finetune {name}") as (checkpoints, listener):
         outcome = train(base.model, recipe, [task], checkpoints, listener=listener)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import files
-from forget_jax.commands import matrices, values
+from forget_jax.commands import early, matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Replay
 from forget_jax.commands.summaries import Headroom, OverContext, StrategiesDiffer, Strategy
@@ -23,6 +23,7 @@ from forget_jax.fleet import cells as grids
 from forget_jax.fleet import fitting
 from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
+from forget_jax.fleet.tasks import check_warmup
 from forget_jax.replay import accounting, candidates, online, own, verdict
 from forget_jax.replay.accounting import Account
 from forget_jax.replay.cells import OBJECTIVE, Arm, arms, cells
@@ -66,6 +67,8 @@ def check(settings: Replay) -> None:
             )
     rows = round(train.steps * train.batch_size * (1 + max(replay.ratio)))
     fitting.check_order(rows, _fine_tunes(settings), "train.steps and train.batch_size")
+    check_warmup(train)
+    early.check(settings.model, settings.lora)
 
 
 def _fine_tunes(settings: Replay) -> int:
@@ -79,17 +82,18 @@ def run(settings: Replay, work: Workdir) -> Ended:
     matrix = matrices.load(path) if path else None
     if matrix is not None:
         matrix.rows(names)  # each has one
-    fleet, reader = values.fleet(settings, work, _fine_tunes(settings), OBJECTIVE)
+    reader = values.fleet_reader(settings, work, _fine_tunes(settings))
     texts = reader.read(settings.upstream)
     scored = texts if settings.data.eos_scored else reader.read(settings.upstream, scored=True)
     upstream = Upstream.split(matrix, texts.encoded, scored.encoded, replay, seed)
     if matrix is not None:
         beside = matrices.side(path, matrix.columns(upstream.column_J))
         upstream = dataclasses.replace(upstream, side=tuple(beside.values()))
-    tasks = _tasks(settings, reader)
-    training = {name: task.training for name, task in tasks.items()}
+    read = _tasks(settings, reader)
+    fleet = values.fleet(settings, work, reader, OBJECTIVE)
+    training = {name: task.training for name, task in read.items()}
     rows = candidates.rows(
-        fleet, reader, upstream, {name: task.examples for name, task in tasks.items()}, replay
+        fleet, reader, upstream, {name: task.examples for name, task in read.items()}, replay
     )
     base_nll_P, gradient_PxF = candidates.features(fleet, upstream, replay)
     facts = {
@@ -101,11 +105,11 @@ def run(settings: Replay, work: Workdir) -> Ended:
     counts = {name: len(rows) for name, rows in training.items()}
     revision = online.revision(fleet, grid, matrix, upstream, counts, replay)
     compared = compare(fleet, grid, upstream, replay.measure_pool, revision)
-    measured = own.losses(fleet, grid, {name: task.heldout for name, task in tasks.items()})
+    measured = own.losses(fleet, grid, {name: task.heldout for name, task in read.items()})
     compared.frame["loss"] = [measured[cell.name] for cell in grid]
     if replay.recite:
         rule = dataclasses.replace(settings.exact_match, max_new_tokens=replay.recite)
-        theirs = {n: Answers(t.held, reader, rule).short(t.heldout) for n, t in tasks.items()}
+        theirs = {n: Answers(t.held, reader, rule).short(t.heldout) for n, t in read.items()}
         held = [upstream.scored[i] for i in upstream.held]
         asked = Answers(texts.examples, reader, rule).short(held)
         right, forgotten = own.exact_match(fleet, grid, theirs, asked)
@@ -113,7 +117,7 @@ def run(settings: Replay, work: Workdir) -> Ended:
         compared.frame["em_forgotten"] = [forgotten[cell.name] for cell in grid]
     files.write_text(work / "cells.csv", compared.frame.to_csv(index=False))
     all_arms = arms(replay)
-    extra = _extra(settings, fleet, grid, upstream, tasks, rows)
+    extra = _extra(settings, fleet, grid, upstream, read, rows)
     room = _headroom(compared, all_arms, settings)
     summary = Summary(
         replay={

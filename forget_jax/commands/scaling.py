@@ -21,8 +21,6 @@ from forget_jax.scaling import formula, tables
 
 def check(settings: Scaling) -> None:
     """Refuses an empty grid, or no law, before anything is trained."""
-    if not settings.points.path:
-        sweep.check(settings)
     if not (settings.laws or settings.formulas):
         raise UserError("no law could be fitted; laws is empty")
     for text in settings.formulas:
@@ -36,6 +34,8 @@ def check(settings: Scaling) -> None:
             f"config.target is {settings.target!r}{nearest(settings.target, columns)}; a grid has "
             f"the columns {', '.join(columns)}"
         )
+    if not settings.points.path:
+        sweep.check(settings)
 
 
 def run(settings: Scaling, work: Workdir) -> Ended:

@@ -11,7 +11,7 @@ import xarray as xr
 from forget_jax import files
 from forget_jax.associations import improved
 from forget_jax.associations.matrix import Matrix, save
-from forget_jax.commands import matrices, values
+from forget_jax.commands import early, matrices, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Associate, Check, Score
 from forget_jax.commands.summaries import NotFinite, OrderDependence, OverContext
@@ -40,6 +40,7 @@ MOST_NAMES = 20  # of examples without a finite score in the summary
 
 def check(settings: Score) -> None:
     """Refuses models that cannot be told apart, and those that cannot be scored at all."""
+    early.check_named(settings.model)
     names = [BASE, *settings.adapters, *settings.models]
     twice = {name for name in names if names.count(name) > 1}
     if twice == {BASE}:
@@ -51,14 +52,15 @@ def check(settings: Score) -> None:
         raise UserError(f"adapters or models name {min(twice)} twice; a model is scored once")
     for path in settings.adapters:
         peft.is_plain(path)
-    for path in settings.models if settings.model.path else ():
+    for path in settings.models:
         _check_shape(path, settings.model.path, about.config_of(settings.model.path))
 
 
 def run(settings: Score, work: Workdir) -> Ended:
     """Scores the data and writes scores.zarr and scores.parquet; resumes."""
-    base, reader = values.load(settings.model, settings.data, score=settings.score, work=work)
+    reader = values.reader(settings.model, settings.data, score=settings.score, work=work)
     texts = reader.read(settings.data.path, scored=True)
+    base = values.base(settings.model, reader)
     names = [BASE, *settings.adapters, *settings.models]
     table = Table(work / "scores.zarr", names, texts.encoded, settings.score)
     moved = fill(settings, base, table)

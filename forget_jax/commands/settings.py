@@ -457,7 +457,11 @@ class Bench:
         "benchmark to run: finetune, score, completion, laws or matmul",
         choices=("finetune", "score", "completion", "laws", "matmul"),
     )
-    quick: bool = setting(False, "end within five minutes on two cores")
+    quick: bool = setting(
+        False,
+        "fewer rows, rounds and cases: about 3 to 6 minutes on two idle cores, several times that "
+        "on busy ones; stopped, the same command goes on after the cases that are measured",
+    )
     shape: str = setting(
         "small",
         "the model on CPU: small (5.3 M parameters), smollm2 (135 M; `builtin:smollm2`) or tiny "

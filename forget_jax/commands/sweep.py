@@ -4,7 +4,7 @@ import dataclasses
 
 import pandas as pd
 
-from forget_jax.commands import values
+from forget_jax.commands import early, values
 from forget_jax.commands.settings import Scaling
 from forget_jax.data.reading import held_out, task_names, task_seed
 from forget_jax.data.tokenise import Encoded
@@ -15,7 +15,8 @@ from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.fleet.grid import Measured
 from forget_jax.fleet.methods import Method
-from forget_jax.lm.hf import modules
+from forget_jax.fleet.tasks import check_warmup
+from forget_jax.lm.hf import about, modules
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.runs.workdir import Workdir
 from forget_jax.training.loop import Recipe, Task
@@ -28,8 +29,13 @@ def check(settings: Scaling) -> None:
         raise UserError("ranks, steps, methods and lrs name at least one value each")
     if not (settings.task or settings.tasks) or not settings.upstream:
         raise UserError("give task and upstream (data sets), or points.path (a table to fit)")
-    for name in settings.methods:
-        methods.of(name)
+    found = [methods.of(name) for name in settings.methods]
+    longest = dataclasses.replace(settings.train, steps=max(settings.steps))
+    check_warmup(longest, field="the longest of steps")
+    early.check(settings.model, dataclasses.replace(settings.lora, rank=max(settings.ranks)))
+    if (shape := early.shape(settings.model)) is not None:
+        for method in found:
+            method.check(shape)
 
 
 def measure(settings: Scaling, work: Workdir) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -41,7 +47,7 @@ def measure(settings: Scaling, work: Workdir) -> tuple[pd.DataFrame, dict[str, s
     targets = modules.expression(lora.targets)
     scale_1 = LoRAConfig(most, float(most), False, targets, dropout=lora.dropout)
     recipe = Recipe(settings.train, scale_1 if adapted else None)
-    base, reader = values.load(
+    reader = values.reader(
         settings.model,
         settings.data,
         recipe,
@@ -50,12 +56,13 @@ def measure(settings: Scaling, work: Workdir) -> tuple[pd.DataFrame, dict[str, s
         work,
         kept=int(not adapted),
     )
-    config, dtype = base.model.config, base.model.dtype
+    path = settings.model.path
+    config, dtype = about.config_of(path), about.dtype_of(path)
     if whole and adapted:  # the base stays beside the model that is trained
         alone = dataclasses.replace(recipe, lora=None)
         wants = fitting.Wants(reader.context, alone, settings.score, kept=1)
         fitting.check(config, dtype, wants)
-    for method in found:
+    for method in found:  # where no config.json was here before
         method.check(config)
     trained, heldout = {}, {}
     for name, spec in zip(task_names(specs), specs, strict=True):
@@ -72,6 +79,7 @@ def measure(settings: Scaling, work: Workdir) -> tuple[pd.DataFrame, dict[str, s
     ]
     runs.sort(key=lambda run: (run.method.whole, run.rank))  # alike ones train together
     grids.check([run.cell for run in runs])
+    base = values.base(settings.model, reader)
     fleet = Fleet(work, base, recipe, settings.score, settings.runs_together, settings.data.context)
     marks = sorted(set(settings.steps))
     swept = grid.sweep(fleet, runs, marks, Measured.of(heldout, upstream, settings.metric, fleet))

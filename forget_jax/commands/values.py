@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from forget_jax.commands import inputs
+from forget_jax.commands import early, inputs
 from forget_jax.commands.settings import Tasks
 from forget_jax.commands.summaries import Training
 from forget_jax.data.reading import Reader
@@ -65,12 +65,25 @@ def load(
     Raises:
       UserError: no model there, a tokenizer of another model, or a run that cannot fit.
     """
+    found = reader(model, data, recipe, score, together, work, kept)
+    return base(model, found), found
+
+
+def reader(
+    model: ModelPath,
+    data: Data,
+    recipe: Recipe | None = None,
+    score: Score | None = None,
+    together: int = 1,
+    work: Workdir | None = None,
+    kept: int = 0,
+) -> Reader:
+    """What reads data sets for a base model, whose weights may be read after them.
+
+    Arguments and errors as for `load`.
+    """
+    early.check_named(model)
     path = model.path
-    if not path:
-        raise UserError(
-            "model.path is not given; name a Hugging Face folder, or make a small base with "
-            "`forget-jax pretrain --workdir=DIR` and give DIR/model"
-        )
     tokenizer = tokenizers.load(path)
     special = tokenizers.special_tokens(tokenizer)
     puts = special.adds_bos if data.bos == "auto" else data.bos == "true"
@@ -78,27 +91,39 @@ def load(
     config = about.config_of(path)
     about.check_tokenizer(config, tokenizer, path)
     seen = None if work is None else inputs.watcher(work)
-    reader = Reader(data, tokenizer, config.context, config.vocab_size, seen)
     wants = Wants(min(data.context or config.context, config.context), recipe, score, kept)
     fitting.check(config, about.dtype_of(path), wants, together)
-    read = bases.read(path).computing(dtype=model.dtype)
-    return Base(path, read, tokenizer, about.eos_ids(path)), reader
+    return Reader(data, tokenizer, config.context, config.vocab_size, seen)
 
 
-def fleet(
-    settings: Tasks, work: Workdir, count: int, objective: Objective | None = None
-) -> tuple[Fleet, Reader]:
-    """What the fine-tunes of a run with many tasks share, and what reads their data sets.
+def base(model: ModelPath, reader: Reader) -> Base:
+    """The base model of a reader: its weights are read here, after what could be wrong before."""
+    read = bases.read(model.path).computing(dtype=model.dtype)
+    return Base(model.path, read, reader.tokenizer, about.eos_ids(model.path))
+
+
+def fleet_reader(settings: Tasks, work: Workdir, count: int) -> Reader:
+    """What reads the data sets of a run with many tasks.
 
     Args:
       count: how many fine-tunes there will be.
+    """
+    most = min(settings.tasks_together or 1, count)
+    recipe = Recipe(settings.train, adapter(settings.lora))
+    return reader(settings.model, settings.data, recipe, settings.score, most, work)
+
+
+def fleet(
+    settings: Tasks, work: Workdir, reader: Reader, objective: Objective | None = None
+) -> Fleet:
+    """What the fine-tunes of a run with many tasks share; reads the weights.
+
+    Args:
       objective: what they minimise; None for the NLL.
     """
     recipe = Recipe(settings.train, adapter(settings.lora), objective or Objective())
-    together = settings.tasks_together
-    most = min(together or 1, count)
-    base, reader = load(settings.model, settings.data, recipe, settings.score, most, work)
-    return Fleet(work, base, recipe, settings.score, together, settings.data.context), reader
+    together, context = settings.tasks_together, settings.data.context
+    return Fleet(work, base(settings.model, reader), recipe, settings.score, together, context)
 
 
 def check_alone(train: Train, command: str) -> None:

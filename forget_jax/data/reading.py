@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from forget_jax.data import sources, special_tokens, tokenise
+from forget_jax.data import sources, special_tokens, templates, tokenise
 from forget_jax.data.examples import Example
 from forget_jax.data.notes import say
 from forget_jax.data.row_files import stem
 from forget_jax.data.settings import Data
-from forget_jax.data.tokenise import TEMPLATES, Encoded, Template
+from forget_jax.data.templates import Template
+from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.randomness import seed_of
 
@@ -129,7 +130,7 @@ def task_seed(seed: int, name: str, repeat: int = 0) -> int:
 def template(data: Data, scored: bool = False) -> Template:
     """The template that settings name; where examples are `scored`, `data.eos_scored` holds."""
     return dataclasses.replace(
-        TEMPLATES[data.template],
+        templates.of(data.template),
         bos={"true": True, "false": False}.get(data.bos),
         eos=data.eos,
         eos_target=data.eos_scored or not scored,

@@ -3,8 +3,9 @@
 import dataclasses
 
 from forget_jax.data.special_tokens import READINGS
-from forget_jax.data.tokenise import BOS, TARGETS, TEMPLATES, TOO_LONG
-from forget_jax.settings import names, setting
+from forget_jax.data.templates import TEMPLATES, is_text
+from forget_jax.data.tokenise import BOS, TARGETS, TOO_LONG
+from forget_jax.settings import names, or_text, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +21,15 @@ class Data:
         "rows of the file",
         least=-1,
     )
-    template: str = setting(
-        "plain",
-        "how prompt and completion become text: plain, raw (one after the other as they stand), "
-        "answer, tulu or tulu_answer, or chat (two turns of the tokenizer's own chat template: for "
-        "instruct models)",
-        choices=TEMPLATES,
+    template: str = or_text(
+        is_text,
+        setting(
+            "plain",
+            "how prompt and completion become text: plain, raw (one after the other as they "
+            "stand), answer, tulu or tulu_answer, chat (two turns of the tokenizer's own chat "
+            "template: for instruct models), or a text such as 'Q: {prompt} A: {completion}'",
+            choices=TEMPLATES,
+        ),
     )
     bos: str = setting(
         "auto",

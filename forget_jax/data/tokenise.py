@@ -20,52 +20,12 @@ from forget_jax.data import conversations, special_tokens, windows
 from forget_jax.data.encoded import Encoded, stream
 from forget_jax.data.examples import Example, Message
 from forget_jax.data.marking import Marked, Marker, Piece, adds_prefix
+from forget_jax.data.templates import TEMPLATES, Template
 from forget_jax.errors import UserError
 from forget_jax.lm.hf.tokenizer import Unreadable
 from forget_jax.lm.hf.tokenizer import special_tokens as special_tokens_of
 
 __all__ = ["TEMPLATES", "Encoded", "Template", "encode", "prompts", "stream"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Template:
-    """How an example becomes text, and which special tokens are put around it.
-
-    Attributes:
-      prompt, completion: format strings over the stripped prompt and completion.
-      bos: put the beginning-of-sequence token first; None: where the tokenizer by itself does.
-      eos: end completions and assistant turns with the end-of-sequence token.
-      eos_target: whether that token is a target.
-      eos_text: end plain texts with it too, as a target (for pretraining; scores leave it out,
-        arXiv 2406.14026).
-      literal: special tokens that stand in a text are text; else they become special tokens.
-      chat: a prompt and its completion are two turns of the tokenizer's own chat template.
-      strip: spaces and line ends around prompt, completion and answer are taken off first.
-    """
-
-    prompt: str = "{prompt}\n"
-    completion: str = "{completion}"
-    bos: bool | None = True
-    eos: bool = True
-    eos_target: bool = True
-    eos_text: bool = False
-    literal: bool = False
-    chat: bool = False
-    strip: bool = True
-
-    def stripped(self, text: str) -> str:
-        """A prompt or completion without what is around it, where the template takes that off."""
-        return text.strip() if self.strip else text
-
-
-TEMPLATES = {
-    "plain": Template(),
-    "raw": Template(prompt="{prompt}", strip=False),
-    "answer": Template(prompt="{prompt}\nThe answer is: "),
-    "tulu": Template(prompt="<|user|>\n{prompt}\n<|assistant|>\n"),
-    "tulu_answer": Template(prompt="<|user|>\n{prompt}\nThe answer is:\n<|assistant|>\n"),
-    "chat": Template(chat=True),
-}
 
 
 AT_A_TIME = 1024  # examples that are tokenised together

@@ -1,7 +1,7 @@
 """Tasks out of a run's settings, each with values of its own where it has some."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from forget_jax import settings
@@ -13,6 +13,7 @@ from forget_jax.training.plan import Task
 from forget_jax.training.settings import Train
 
 OWN = {"steps": int, "lr": float, "schedule": str, "warmup": int, "seed": int, "patience": int}
+ALIKE: Mapping[str, Mapping[str, Any]] = {"": {}}  # tasks without values of their own
 
 
 def own_values(train: Train, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -43,6 +44,28 @@ def own_values(train: Train, names: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise UserError(f"train.by_task: {where} takes {kind}, not {said}") from e
         settings.check(dataclasses.replace(train, **found[task]), f"train.by_task: {task}")
     return found
+
+
+def check_warmup(
+    train: Train, own: Mapping[str, Mapping[str, Any]] = ALIKE, field: str = "train.steps"
+) -> None:
+    """Refuses a task that ends before its learning rate has risen to its peak.
+
+    Args:
+      own: of `own_values`.
+      field: that says how many steps there are, for people.
+
+    Raises:
+      UserError: it has more steps of warm-up than steps.
+    """
+    for name, changed in own.items():
+        mine = dataclasses.replace(train, **changed)
+        if mine.warmup > mine.steps:
+            whose = f" of {name}" if changed else ""
+            raise UserError(
+                f"train.warmup={mine.warmup}{whose} is over {field}={mine.steps}: the learning "
+                f"rate would never reach {mine.lr:g}; give a shorter warm-up, or more steps"
+            )
 
 
 def task(

@@ -3,14 +3,17 @@
 import importlib
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from forget_jax.benchmarks import finetune, score, table, waiting, world
+from forget_jax.benchmarks import finetune, matmul, score, table, waiting, world
 from forget_jax.benchmarks.shapes import TINY
 from forget_jax.benchmarks.side import Side, missing
 from forget_jax.data.examples import Example
@@ -60,6 +63,34 @@ def test_a_matmul_bench_writes_summary_metrics_and_page_and_is_not_repeated(run_
     assert (tmp_path / "summary.json").stat().st_mtime_ns == before
 
 
+def test_a_bench_that_was_stopped_goes_on_after_the_cases_it_has(run_cli, tmp_path, monkeypatch):
+    done = []
+
+    def case(name, stops):
+        def measure(found):
+            done.append(name)
+            if stops and done.count(name) == 1:
+                os.kill(os.getpid(), signal.SIGINT)  # which the next turn sees
+            turn = {"tokens": 4, "seconds": 2.0, "cpu_seconds": 1, "useful": 1, "peak_bytes": 8}
+            turns = table.alternate({name: lambda number: turn | {"before": time.sleep(0.2)}}, 1)
+            rows = [table.summarise(name, f"after {len(found['rows'])}", turns[name])]
+            return {"rows": rows, "ratio": {}, "notes": []}
+
+        return measure
+
+    cases = {"one": case("one", False), "two": case("two", True), "three": case("three", False)}
+    monkeypatch.setattr(matmul, "run", lambda quick, shape, keep: table.measure(cases, keep))
+    argv = ["bench", "--config.what=matmul", f"--workdir={tmp_path / 'w'}"]
+    status, _, err = run_cli(*argv)
+    assert status == 130 and "same command again to resume" in err and done == ["one", "two"]
+    assert "case 2 of 3: two" in err and "turn 1/2" in err
+    status, _, err = run_cli(*argv)
+    assert status == 0 and done == ["one", "two", "two", "three"], err
+    assert err.count("measured by an earlier start") == 1
+    rows = json.loads((tmp_path / "w" / "summary.json").read_text())["rows"]
+    assert [row["setting"] for row in rows] == ["after 0", "after 1", "after 2"]
+
+
 @pytest.mark.parametrize("field", ["what=fine_tune", "shape=7b"])
 def test_an_unknown_benchmark_is_said(field, run_cli, tmp_path):
     status, _, err = run_cli("bench", f"--config.{field}", f"--workdir={tmp_path}/w")
@@ -88,6 +119,16 @@ def test_score_without_peers(no_peers, short):
     assert list(found["ratio"]) == ways[1:]
     gap = next(n for n in found["notes"] if n.startswith("tasks, 8 adapters: mean NLLs"))
     assert float(gap.split()[-2]) < 1e-4
+
+
+def test_a_side_ends_with_its_input_whatever_it_computes():
+    code = "import time; from forget_jax.benchmarks import side; "
+    code += "side.serve(type('S', (), {'wait': lambda self: time.sleep(60)})())"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdin.write('{"do": "wait"}\n')
+        process.stdin.close()
+        assert process.wait(30) == 0
 
 
 def test_a_case_that_is_not_there():

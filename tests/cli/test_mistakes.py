@@ -202,6 +202,12 @@ def test_in_the_data(command, text, said, mistake, tmp_path, tiny_base, data_fil
         (["data.path="], "no data set is named"),
         (["data.context=65"], "data.context=65 is over the model's own context of 64"),
         (["data.context=-1"], "data.context is -1"),
+        (["data.template=Q: {question} {completion}"], "holds {question}; it takes {prompt} and"),
+        (["data.template={prompt.__class__}{completion}"], "holds {prompt.__class__}; it takes"),
+        (["data.template={prompt[0]}{completion}"], "holds {prompt[0]}; it takes"),
+        (["data.template={prompt!r}{completion:>9}"], "holds {prompt!r}; it takes"),
+        (["data.template={completion} {prompt}"], "must hold {prompt} once and {completion} once"),
+        (["data.template={prompt} {completion"], "a brace that is text is written twice"),
         (["data.template=tulip"], r"data.template is 'tulip' (did you mean tulu?)"),
         (["data.too_long=cut"], "too_long is 'cut'; it must be one of truncate"),
         (["data.columns=prompt"], "data.columns takes pairs such as prompt=question"),
@@ -213,8 +219,6 @@ def test_in_the_data(command, text, said, mistake, tmp_path, tiny_base, data_fil
         (["train.clip=-1"], "train.clip is -1"),
         (["train.warmup=-2"], "train.warmup is -2"),
         (["lora.rank=-1"], "lora.rank is -1"),
-        (["lora.targets=nothing"], "lora.targets 'nothing' matches no linear layer"),
-        (["lora.targets=(attn"], "lora.targets '(attn' is not a regular expression"),
     ],
 )
 def test_in_the_fields(fields, said, mistake, tiny_base, data_files):
@@ -387,7 +391,7 @@ def test_a_file_that_is_missing_is_told_before_anything_is_made(
     field, mistake, score_arguments, monkeypatch, tmp_path
 ):
     if field == "data.path":  # before the model is read, too
-        monkeypatch.setattr("forget_jax.commands.values.load", None)
+        monkeypatch.setattr("forget_jax.commands.values.reader", None)
     said = mistake(*score_arguments, f"--config.{field}={tmp_path / 'gone.jsonl'}")
     assert "gone.jsonl" in said
 
@@ -407,3 +411,48 @@ def test_quiet_says_only_what_went_wrong(run_cli, score_arguments, tmp_path):
     assert (tmp_path / "run" / "report.html").exists()
     status, out, err = run_cli(*given, "--config.score.rows=3")
     assert (status, out) == (2, "") and err.startswith("forget-jax: ") and err.count("\n") == 1
+
+
+@pytest.mark.fault("found before training", "one line")
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("lora.targets=nothing", "lora.targets 'nothing' matches no linear layer of this model; "),
+        ("lora.targets=(attn", "lora.targets '(attn' is not a regular expression"),
+        ("lora.targets=q_proj,v_porj", "names 'v_porj' (did you mean v_proj?)"),
+        ("lora.targets=q_porj", "'q_porj' (did you mean q_proj?) matches no linear layer"),
+        ("lora.targets=q_proj,c_attn", "names c_attn, which this model has not; it has q_proj"),
+        ("train.warmup=5", "train.warmup=5 is over train.steps=4"),
+        ("train.by_task=reverse.steps=2,reverse.warmup=3", "train.warmup=3 of reverse is over"),
+    ],
+)
+def test_a_training_is_checked_before_folder_tokenizer_and_weights(
+    field, said, mistake, monkeypatch, finetune_arguments, associate_arguments
+):
+    for late in ("values.reader", "driver.Workdir"):
+        monkeypatch.setattr(f"forget_jax.commands.{late}", None)
+    for argv in (finetune_arguments, associate_arguments):
+        assert said in mistake(*argv, f"--config.{field}")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["scaling", "--config.train.warmup=999999"], "train.warmup=999999 is over the longest of"),
+        (["scaling", "--config.methods=top:3"], "top:3 is too many of this model's 2 layers"),
+        (["scaling", "--config.lora.targets=x"], "matches no linear layer"),
+        (["factoids", "--config.lora.rank=2", "--config.lora.targets=x"], "matches no linear"),
+        (["replay", "--config.matrix.path=m", "--config.lora.targets=x"], "matches no linear"),
+        (["pretrain", "--config.train.steps=3", "--config.train.warmup=9"], "is over train.steps"),
+    ],
+)
+def test_so_are_the_others(argv, said, mistake, monkeypatch, tiny_base):
+    monkeypatch.setattr("forget_jax.commands.driver.Workdir", None)
+    model = [] if argv[0] == "pretrain" else [f"--config.model.path={tiny_base}"]
+    assert said in mistake(*argv, *model)
+
+
+def test_rows_are_read_before_the_weights(mistake, monkeypatch, tmp_path, finetune_arguments):
+    monkeypatch.setattr("forget_jax.commands.values.base", None)
+    rows = jsonl(tmp_path, '{"text": "a b c"}\n{"text": \n')
+    assert "line 2: not valid JSON" in mistake(*finetune_arguments, f"--config.data.path={rows}")

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 
+from forget_jax.data import templates
 from forget_jax.data.examples import Example
 from forget_jax.data.tokenise import TEMPLATES, Template, encode, prompts
 from forget_jax.errors import UserError
@@ -61,6 +62,18 @@ def test_raw_joins_what_is_there(tokenizer):
     assert tokenizer.decode(found.ids[1:-1]) == PAIR.prompt + PAIR.completion
     ids, _ = prompts([PAIR], tokenizer, TEMPLATES["raw"], 50)
     assert tokenizer.decode(ids[0][1:]) == PAIR.prompt
+
+
+def test_a_text_is_a_template(tokenizer):
+    chosen = templates.of(r"{{Q}}: {prompt}\nA\\n: {completion}." + "\t")
+    found = one(PAIR, tokenizer, chosen)
+    assert tokenizer.decode(found.ids[~found.is_target][1:]) == "{Q}: 12 + 30 =\nA\\n: "
+    assert target_text(found, tokenizer) == f"42.\t{tokenizer.eos_token}"
+    wild = dataclasses.replace(PAIR, prompt="{completion} {x.y} {", completion="}{prompt}")
+    found = one(wild, tokenizer, chosen)  # braces of a row are text
+    assert tokenizer.decode(found.ids[1:-1]) == "{Q}: {completion} {x.y} {\nA\\n: }{prompt}.\t"
+    for named in ("plain", "raw", "tulu"):
+        assert templates.of(named) is TEMPLATES[named] and not templates.is_text(named)
 
 
 def test_bos_follows_the_tokenizers_habit():

@@ -30,6 +30,9 @@ esac
 """
 
 
+TOOLS = ("gcloud", "xpk", "kubectl", "sbatch", "squeue", "srun", "scontrol", "tar", "forget-jax")
+
+
 class Tools:
     """A folder of stand-ins, the first of PATH."""
 
@@ -37,7 +40,7 @@ class Tools:
         self.folder = folder
         self.log = folder / "log"
         folder.mkdir()
-        for name in ("gcloud", "xpk", "sbatch", "srun", "scontrol", "tar", "forget-jax"):
+        for name in TOOLS:
             tool = folder / name
             text = STAND_IN.format(log=shlex.quote(str(self.log)), folder=shlex.quote(str(folder)))
             tool.write_text(text)

@@ -29,7 +29,10 @@ LOCAL = [LAUNCH / "local.sh"]
         [*GKE, "--num-slices", "2", "--xpk=--priority=low"],
         [*GKE, "--parts", "3", "--restarts", "4"],
         [*SLURM, "--nodes", "2", "--gpus-per-node", "4", "--sbatch=--partition=long"],
-        [*SLURM, "--parts", "3"],
+        [*SLURM, "--parts", "3", "--account", "a", "--partition", "p", "--container", "i:1"],
+        [*TPU, "--env", "HOME"],
+        [*GKE, "--env", "HOME"],
+        [*SLURM, "--env", "HOME", "--logs", "/tmp"],
     ],
     ids=lambda start: " ".join([start[0].name, *start[1:]]),
 )
@@ -50,7 +53,8 @@ def test_a_dry_run_prints_what_a_run_calls(tools, tmp_path, start):
 
     def plain(calls):
         words = [
-            " ".join(re.sub(r"/\S*/forget_jax.tar.gz", "ARCHIVE", w) for w in c) for c in calls
+            " ".join(re.sub(r"/\S*/(forget_jax\.\w+|tmp\.\w+)", "FILE", w) for w in c)
+            for c in calls
         ]
         return sorted(w for w in words if " describe " not in w)  # of pods started at once
 
@@ -87,6 +91,87 @@ def test_words_reach_forget_jax_unharmed(tools, tmp_path):
     tools.does("srun", 'shift 3; "$@"')
     tools.run(job, *given)
     assert given == words and tools.calls("forget-jax")[2:] == [words]
+
+
+SECRET = "s3cr3t 'of' $nobody"
+
+
+@pytest.mark.parametrize("start", [TPU, GKE, SLURM], ids=lambda start: start[0].name)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_variable_is_passed_on_and_its_value_shown_nowhere(tools, start, dry, tmp_path):
+    given = [*start, "--env", "WANDB_API_KEY", "--env", "OTHER", *dry, "--", *SWEEP]
+    env = {"WANDB_API_KEY": SECRET, "OTHER": "o", "TMPDIR": str(tmp_path)}
+    tools.does("sbatch", "echo 17")
+    # what xpk and scp are given, as they would read it
+    tools.does("xpk", f"for w; do [[ $w != --env-file=* ]] || cp ${{w#*=}} {tmp_path}/kept; done")
+    keep = f"[[ $w != *.env ]] || {{ stat -c %a $w; cp $w {tmp_path}/kept; }}"
+    tools.does("gcloud", f"[[ $4 != describe ]] || echo ACTIVE; for w; do {keep}; done")
+    status, out, err = tools.run(*start[:1], *given[1:], **env)
+    assert status == 0, err
+    everything = out + err + str(tools.calls())
+    assert "s3cr3t" not in everything and (dry or start == TPU or "WANDB_API_KEY" in (
+        everything + (tmp_path / "kept").read_text() if start == GKE else everything
+    ))  # fmt: skip
+    if dry:
+        assert "WANDB_API_KEY" in out
+    elif start == GKE:
+        assert (tmp_path / "kept").read_text() == "WANDB_API_KEY\nOTHER\n"
+        assert not list(tmp_path.glob("tmp.*"))
+    elif start == TPU:
+        assert "600" in out.split()
+        run = next(c[-1] for c in tools.calls("gcloud") if "bin/forget-jax" in c[-1])
+        (tmp_path / "forget_jax").mkdir()
+        (tmp_path / "kept").rename(tmp_path / "forget_jax.env")
+        read, _, _ = run.removeprefix("--command=").partition(" && .venv")
+        line = f'cd {tmp_path} && {read} && printf %s "$WANDB_API_KEY"'
+        assert tools.run("bash", "-c", line) == (0, SECRET, "")
+        assert not (tmp_path / "forget_jax.env").exists()
+    else:
+        assert "--export=ALL,WANDB_API_KEY,OTHER" in tools.calls("sbatch")[0]
+
+
+def test_the_log_of_process_0_is_shown_until_the_end(tools, tmp_path):
+    tools.does("sbatch", f"echo one > {tmp_path}/j-17.out; echo 17")
+    more = f"echo two >> {tmp_path}/j-17.out; rm {tmp_path}/queued; echo 17"
+    tools.does("squeue", f"[[ ! -f {tmp_path}/queued ]] || {{ {more}; }}")
+    (tmp_path / "queued").touch()
+    given = ["--follow", "--logs", tmp_path, "--name", "j", "--", *SWEEP]
+    status, out, err = tools.run(*SLURM, *given)
+    assert (status, out) == (0, "one\ntwo\n") and "job 17 writes to" in err
+
+    tools.does("kubectl", "echo said; sleep 60")
+    tools.does("xpk", "[[ $2 != list ]] || sleep 0.5")
+    status, out, _ = tools.run(*GKE, "--follow", "--", *SWEEP)
+    assert (status, out) == (0, "said\n")
+    assert any("jobset-name=forget-jax," in word for word in tools.calls("kubectl")[0])
+
+
+def test_slurm_runs_in_a_container_with_the_flags_of_srun(tools):
+    flags = ["--container", "i:1", "--srun=--container-mounts=/a b:/a"]
+    assert tools.run(*SLURM, *flags, "--account", "a", "--partition", "p", "--", *SWEEP)[0] == 0
+    (words,) = tools.calls("sbatch")
+    assert {"--account=a", "--partition=p", "--output=./%x-%j.out"} <= set(words)
+    job = next(i for i, word in enumerate(words) if word.endswith("slurm_job.sh"))
+    assert tools.run(*words[job:])[0] == 0
+    (called,) = tools.calls("srun")
+    assert called[4:6] == ["--container-mounts=/a b:/a", "--container-image=i:1"]
+    assert called[6:] == ["forget-jax", *SWEEP]
+
+
+def test_a_wheel_is_installed_on_a_pod(tools, tmp_path):
+    wheel = tmp_path / "forget_jax-1-py3-none-any.whl"
+    wheel.touch()
+    status, out, _ = tools.run(*TPU, "--source", wheel, "--dry-run", "--", *SWEEP)
+    assert status == 0 and f"-C {tmp_path} " in out
+    assert "forget_jax-1-py3-none-any.whl\\\\\\[tpu" in out
+
+
+def test_the_scripts_are_found_where_forget_jax_is_installed(tools):
+    start = [sys.executable, "-m", "forget_jax.launch"]
+    assert tools.run(*start) == (0, f"{LAUNCH}\n", "")
+    status, out, err = tools.run(*start, "slurm", "--help")
+    assert status == 0 and "Submits one forget-jax command to SLURM" in out, err
+    assert tools.run(*start, "slrm")[0] == 2
 
 
 def test_a_matrix_waits_for_all_parts(tools):
@@ -129,6 +214,10 @@ GIVEN = ["--", "associate", "--workdir=gs://b/a"]
         ),
         *(([*s, "--", "score", "--workdir=runs"], "give --workdir=gs://DIR") for s in (TPU, GKE)),
         *(([*s, "--name", "A_b", *GIVEN], "--name is 'A_b'") for s in (TPU, GKE)),
+        *(([*s, "--env", "A=b", *GIVEN], "name of a variable, without") for s in (TPU, GKE, SLURM)),
+        *(([*s, "--env", "NO_SUCH", *GIVEN], "there is no such") for s in (TPU, GKE, SLURM)),
+        *(([*s, "--follow", "--parts", "2", *GIVEN], "--follow shows one") for s in (GKE, SLURM)),
+        ([*TPU, "--source", "/no.whl", *GIVEN], "--source /no.whl does not exist"),
         ([*SLURM, "--", "score"], "give --workdir=DIR"),
         ([*SLURM, "--nodes", "two", *GIVEN], "--nodes is 'two'; it must be a whole number"),
         ([*SLURM, "--gpus-per-node", "-1", *GIVEN], "--gpus-per-node is '-1'"),
