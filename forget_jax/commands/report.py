@@ -105,7 +105,7 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
         case summaries.Replay():
             return [_replay(summary)]
         case summaries.Check():
-            return [_check(summary)]
+            return _check(summary)
         case summaries.Mix():
             return [_mix(summary)]
         case summaries.Scaling():
@@ -331,7 +331,7 @@ def _replay(summary: summaries.Replay) -> Section:
     return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
 
 
-def _check(summary: summaries.Check) -> Section:
+def _check(summary: summaries.Check) -> list[Section]:
     found = [
         room.Checked(
             model=model,
@@ -353,7 +353,33 @@ def _check(summary: summaries.Check) -> Section:
         for model, of in summary.sets.items()
         for name, c in of.items()
     ]
-    return room.check_section(found, summary.over, summary.unit, summary.level)
+    over = list(check_texts.over(summary.sets))
+    answered = [
+        room.Behaved(
+            model=model,
+            set=name,
+            prompts=a.prompts,
+            same=(a.same.share, a.same.low, a.same.high),
+            alike=a.alike.share,
+            right=_flips(a.right),
+            refused=_flips(a.refused),
+            limit=a.limit,
+            over=a.over,
+            changed=[(c.example, c.fate, c.prompt, c.before, c.after) for c in a.changed],
+        )
+        for model, of in summary.behaviour.items()
+        for name, a in of.items()
+    ]
+    checked = room.check_section(found, over, summary.unit, summary.level)
+    behaviour = room.behaviour_section(answered, summary.level)
+    return [checked] * bool(found) + [behaviour] * bool(answered)
+
+
+def _flips(f: summaries.Flipped | None) -> room.Flips | None:
+    if f is None:
+        return None
+    held = (check_texts.held(f, "before"), check_texts.held(f, "after"))
+    return room.Flips(*held, f.lost, f.gained, f.p)
 
 
 def _mix(summary: summaries.Mix) -> Section:

@@ -1,6 +1,7 @@
 """The page: sections made from arrays and plain values, and the HTML that holds them."""
 
 from forget_jax.report.association_sections import Completed, methods_section, rank_section
+from forget_jax.report.behaviour_section import Behaved, Flips, behaviour_section
 from forget_jax.report.bench_section import bench_section
 from forget_jax.report.check_section import Checked, check_section
 from forget_jax.report.factoids_section import FactsCompared, FactsKept, factoids_section
@@ -29,6 +30,7 @@ from forget_jax.report.run_sections import score_section, timing_section, traini
 from forget_jax.report.section import Figure, Section, Table, Text
 
 __all__ = [
+    "Behaved",
     "Checked",
     "Completed",
     "Expected",
@@ -37,6 +39,7 @@ __all__ = [
     "FactsKept",
     "Figure",
     "FittedLaw",
+    "Flips",
     "Forgetting",
     "LawChecks",
     "LawSurface",
@@ -55,6 +58,7 @@ __all__ = [
     "Table",
     "Text",
     "UnseenRow",
+    "behaviour_section",
     "bench_section",
     "check_section",
     "factoids_section",

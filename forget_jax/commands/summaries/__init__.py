@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 from forget_jax import files
 from forget_jax.commands.summaries.checks import (
     AdjustedFlips,
+    AnswersChanged,
+    ChangedAnswer,
     Check,
     CheckedSet,
     Flipped,
+    Share,
     WorstExample,
 )
 from forget_jax.commands.summaries.codec import decode, encode
@@ -74,12 +77,14 @@ __all__ = [
     "TOTAL",
     "AdjustedFlips",
     "Answer",
+    "AnswersChanged",
     "Arm",
     "ArmBySeed",
     "ArmsDiffer",
     "Associate",
     "Bench",
     "Candidate",
+    "ChangedAnswer",
     "Check",
     "CheckedSet",
     "Checks",
@@ -120,6 +125,7 @@ __all__ = [
     "RobustMean",
     "Scaling",
     "Score",
+    "Share",
     "StrategiesDiffer",
     "Strategy",
     "Summary",
