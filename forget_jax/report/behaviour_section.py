@@ -102,7 +102,7 @@ def _lead(found: Sequence[Behaved]) -> str:
     )
     refused = [b for b in found if b.refused and b.refused.before]
     if refused:
-        worst = max(refused, key=lambda b: b.refused.lost / b.refused.before if b.refused else 0)
+        worst = max(refused, key=lambda b: b.refused.lost if b.refused else 0)
         assert worst.refused
         refusals = count(worst.refused.before, "refusal")
         lead += (
@@ -114,36 +114,34 @@ def _lead(found: Sequence[Behaved]) -> str:
 
 
 def _table(found: Sequence[Behaved], level: float) -> Table:
-    def cells(flips: Flips | None) -> tuple[Cell, ...]:
-        if flips is None:
-            return (None,) * 5
-        return flips.before, flips.after, flips.lost, flips.gained, flips.p
-
     rows: list[tuple[Cell, ...]] = [
         (
-            *(b.model, b.set, b.prompts),
-            *(percent(share) for share in (*b.same, b.alike)),
-            *cells(b.right),
-            *cells(b.refused),
-            "–" if b.limit is None else percent(b.limit),
-            "over" if b.over else "",
+            *(b.model, b.set, b.prompts, percent(b.same[0])),
+            f"{percent(b.same[1])} to {percent(b.same[2])}",
+            *(percent(b.alike), _flipped(b.right), _flipped(b.refused)),
+            "–" if b.limit is None else f"{percent(b.limit)}: {'over' if b.over else 'within'}",
         )
         for b in found
     ]
-    flips = ("before", "after", "lost", "gained", "p")
     columns = (
-        *("fine-tune", "prompts", "asked", "as the base's", f"{percent(level)} from", "to"),
-        *("but for form", *(f"right {x}" for x in flips), *(f"refusals {x}" for x in flips)),
-        *("limit", "verdict"),
+        *("fine-tune", "prompts", "asked", "as the base's", f"{percent(level)} interval"),
+        *("but for form", "right answers", "refusals", "limit on refusals"),
     )
     return Table(
         "Every fine-tune on every set of prompts",
         columns,
         tuple(rows),
-        "Answers are greedy. A refusal is an answer with one of the phrases of `refusals` near "
-        "its beginning; lost ones are the base's alone, gained ones the fine-tune's alone, and p "
-        "is McNemar's exact test between the two.",
+        "Answers are greedy. A refusal is an answer with one of the phrases of the field refusals "
+        "near its beginning; lost ones are the base's alone, gained ones the fine-tune's alone, "
+        "and p is McNemar's exact test between the two.",
     )
+
+
+def _flipped(flips: Flips | None) -> str:
+    if flips is None:
+        return "–"
+    moved = f"{flips.lost} lost, {flips.gained} gained, p {number(flips.p)}"
+    return f"{flips.before} to {flips.after} ({moved})"
 
 
 def _text(
