@@ -5,12 +5,13 @@ from forget_jax.report.behaviour_section import Behaved, Flips, behaviour_sectio
 from forget_jax.report.bench_section import bench_section
 from forget_jax.report.check_section import Checked, check_section
 from forget_jax.report.factoids_section import FactsCompared, FactsKept, factoids_section
-from forget_jax.report.law_checks import Extrapolated, LawChecks
+from forget_jax.report.law_checks import Extrapolated, LawChecks, Resampled
 from forget_jax.report.law_section import FittedLaw, LawSurface, Part, scaling_section
 from forget_jax.report.matrix_section import Forgetting, matrix_section
 from forget_jax.report.mix_section import Expected, mix_section
 from forget_jax.report.page import page
 from forget_jax.report.paired import PairedTest
+from forget_jax.report.pareto import Mark
 from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_section
 from forget_jax.report.predicted_section import (
     PredictedExample,
@@ -43,6 +44,7 @@ __all__ = [
     "Forgetting",
     "LawChecks",
     "LawSurface",
+    "Mark",
     "PairedTest",
     "Part",
     "PlanBasis",
@@ -53,6 +55,7 @@ __all__ = [
     "Reliability",
     "Replayed",
     "Replays",
+    "Resampled",
     "Room",
     "Section",
     "Table",

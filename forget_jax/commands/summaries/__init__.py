@@ -38,7 +38,7 @@ from forget_jax.commands.summaries.experiments import (
     Strategy,
     Surface,
 )
-from forget_jax.commands.summaries.laws import Checks, Eq4, Fan, RhoProfile, Tried
+from forget_jax.commands.summaries.laws import Checks, Draws, Eq4, Fan, RhoProfile, Tried
 from forget_jax.commands.summaries.matrices import (
     Associate,
     Evaluate,
@@ -90,6 +90,7 @@ __all__ = [
     "Checks",
     "Curve",
     "CurvePoint",
+    "Draws",
     "Eq4",
     "Evaluate",
     "ExpectedError",
