@@ -190,6 +190,7 @@ def corner_plot(
                     axes.set_axis_off()
                     continue
                 x_S, y_S = draws_SxK[:, column], draws_SxK[:, row]
+                _few_ticks(axes, bottom=row == K - 1, left=column == 0 and row > 0)
                 if row == column:
                     axes.hist(x_S, bins=16, range=tuple(ends_Kx2[row]), color=SERIES[0])
                     axes.set_yticks([])
@@ -200,7 +201,6 @@ def corner_plot(
                     axes.set_ylim(*ends_Kx2[row])
                 axes.axvline(at_K[column], color=SERIES[1], lw=1)
                 axes.set_xlim(*ends_Kx2[column])
-                _few_ticks(axes, bottom=row == K - 1, left=column == 0 and row > 0)
                 if row == K - 1:
                     axes.set_xlabel(names[column])
                 if column == 0 and row > 0:
