@@ -12,7 +12,7 @@ from typing import Any, Literal
 from forget_jax.errors import UserError, nearest
 
 Choices = Collection[str] | Callable[[], Collection[str]]
-Input = Literal["", "rows", "named rows", "model", "adapter", "file"]
+Input = Literal["", "rows", "named rows", "named prompts", "model", "adapter", "file"]
 WHOLE = 2**63 - 1  # the largest whole number that every array and every reader of JSON holds
 
 
@@ -30,7 +30,8 @@ class Rule:
         where it is meant so and wrong.
       free: whether it may change when a run starts again: nothing that is kept depends on it.
       input: what a text names, of which a run remembers what it held: rows of data (also as
-        NAME=DATASET), a model, an adapter, or a file (or folder) of another kind.
+        NAME=DATASET, and those that are only asked), a model, an adapter, or a file (or folder) of
+        another kind.
     """
 
     meaning: str

@@ -1,4 +1,5 @@
-"""How two models' scores of the same examples differ: mean z with an interval, answers that flip.
+"""How two models' scores of the same examples differ: mean z with an interval, answers that flip,
+and the share that is the same.
 
 Takes plain arrays, whoever measured them. A right answer that becomes wrong is lost (1 to 0), a
 wrong one that becomes right gained (0 to 1).
@@ -129,6 +130,22 @@ def flips(before_N: np.ndarray, after_N: np.ndarray, options_N: np.ndarray) -> F
         float(after.mean()),
         adjusted,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A share of examples and its interval (Wilson's), between 0 and 1."""
+
+    share: float
+    low: float
+    high: float
+
+
+def share(is_N: np.ndarray, level: float) -> Share:
+    """The share of N examples, at least one, of which something is so (bool)."""
+    found = scipy.stats.binomtest(int(is_N.sum()), is_N.size)
+    low, high = found.proportion_ci(level, method="wilson")
+    return Share(float(is_N.mean()), float(low), float(high))
 
 
 def floor(moved_N: np.ndarray, level: float) -> float:

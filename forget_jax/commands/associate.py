@@ -67,7 +67,7 @@ def check(settings: Associate) -> None:
         raise UserError("no data set is named; give upstream")
     grids.check_names(names)
     grids.check_names([grids.label(at) for at in _grid(settings, names)])
-    tasks.check_warmup(settings.train, tasks.own_values(settings.train, names))
+    tasks.say_warmup(settings.train, tasks.own_values(settings.train, names))
     early.check(settings.model, settings.lora)
 
 

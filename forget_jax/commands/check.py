@@ -9,19 +9,24 @@ import pandas as pd
 
 from forget_jax import files
 from forget_jax.associations import changes
-from forget_jax.commands import check_models, check_scores, check_texts, score
-from forget_jax.commands.check_scores import Measured
+from forget_jax.commands import (
+    check_behaviour,
+    check_models,
+    check_scores,
+    check_texts,
+    score,
+)
+from forget_jax.commands.check_scores import ALL, Measured
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Check
-from forget_jax.commands.summaries import AdjustedFlips, CheckedSet, Flipped, WorstExample
 from forget_jax.commands.summaries import Check as Summary
+from forget_jax.commands.summaries import CheckedSet, WorstExample
 from forget_jax.data import reading
 from forget_jax.errors import UserError, nearest
 from forget_jax.runs.workdir import Workdir
 
 WORST = 5  # examples of every set that are shown
 BEGINNING = 280  # characters of their texts
-ALL = ""  # the name of a limit on every set
 
 
 def check(settings: Check) -> None:
@@ -30,23 +35,29 @@ def check(settings: Check) -> None:
     if settings.before or settings.after:
         _check_files(settings)
         return
-    if not settings.sets:
+    if not (settings.sets or settings.prompts):
         raise UserError(
-            "give sets (what must not be lost, each NAME=DATASET), or before and after (score "
-            "files measured elsewhere)"
+            "give sets (what must not be lost, each NAME=DATASET), prompts (whose answers are "
+            "compared), or before and after (score files measured elsewhere)"
         )
     if not (settings.adapters or settings.models):
         raise UserError("give adapters or models: the fine-tunes to check")
     if settings.seeds and len((*settings.adapters, *settings.models)) < 2:
         raise UserError("seeds=true needs two fine-tunes or more: one recipe under several seeds")
-    sets = [reading.split_name(named)[0] for named in settings.sets]
     for field, given in limits.items():
-        _check_known(field, given, sets)
+        named = settings.prompts if field == REFUSALS else settings.sets
+        _check_known(field, given, [reading.split_name(name)[0] for name in named])
+    if settings.answers and not settings.sets:
+        raise UserError("answers=true is said of sets; answers to prompts are always compared")
+    if not all(phrase.strip() for phrase in settings.refusals):
+        raise UserError("refusals holds an empty text, which every answer has in it")
+    if settings.limits_refusals and not settings.refusals:
+        raise UserError("limits_refusals needs refusals: the texts that make an answer one")
     score.check(score.asked(settings, settings.sets))
 
 
 def _check_files(settings: Check) -> None:
-    for field in ("adapters", "models", "sets"):
+    for field in ("adapters", "models", "sets", "prompts", REFUSALS):
         if getattr(settings, field):
             raise UserError(
                 f"{field} has no effect beside before and after, which hold scores and their sets; "
@@ -61,7 +72,9 @@ def _check_files(settings: Check) -> None:
             raise UserError(f"{path} does not exist")
 
 
-LIMITS = {"limits": (0.0, math.inf), "limits_lost": (0.0, 1.0)}  # field: least and most
+OF_SETS, REFUSALS = ("limits", "limits_lost"), "limits_refusals"
+# By field, the least and the most.
+LIMITS = {"limits": (0.0, math.inf), "limits_lost": (0.0, 1.0), REFUSALS: (0.0, 1.0)}
 
 
 def _limits(field: str, given: Sequence[str]) -> dict[str, float]:
@@ -90,18 +103,21 @@ def _limits(field: str, given: Sequence[str]) -> dict[str, float]:
 def _check_known(field: str, limits: Mapping[str, float], sets: Sequence[str]) -> None:
     for name in limits:
         if name != ALL and name not in sets:
-            known = ", ".join(dict.fromkeys(sets))
+            known = ", ".join(dict.fromkeys(sets)) or "none"
+            what = "set of prompts" if field == REFUSALS else "set"
             raise UserError(
-                f"{field}: there is no set {name!r}{nearest(name, sets)}; the sets are {known}"
+                f"{field}: there is no {what} {name!r}{nearest(name, sets)}; there are: {known}"
             )
 
 
 def run(settings: Check, work: Workdir) -> Ended:
     """Compares every fine-tune with the base on every set, and writes the verdict."""
     by_files = bool(settings.before)
-    measured = check_scores.read(settings) if by_files else check_models.measured(settings, work)
+    measured, said = (
+        (check_scores.read(settings), None) if by_files else check_models.measured(settings, work)
+    )
     names = list(dict.fromkeys(measured.before.set))
-    for field in LIMITS:
+    for field in OF_SETS:
         _check_known(field, _limits(field, getattr(settings, field)), names)
     pairs = {name: check_scores.paired(measured, name) for name in measured.after}
     counted = all(np.isfinite(p.tokens[np.isfinite(p.nll)]).all() for p in pairs.values())
@@ -109,17 +125,20 @@ def run(settings: Check, work: Workdir) -> Ended:
         name: {set_: _checked(settings, p[p.set == set_], counted) for set_ in names}
         for name, p in pairs.items()
     }
-    spread = _spread(sets) if settings.seeds else {}
+    spread = _spread(sets) if settings.seeds and sets else {}
     sets = {
         name: {s: _judged(settings, s, c, measured, spread) for s, c in of.items()}
         for name, of in sets.items()
     }
+    limits = _limits(REFUSALS, settings.limits_refusals)
+    behaviour = check_behaviour.compared(settings, said, limits) if said else {}
     summary = Summary(
         unit="nats/token" if counted else "nats/example",
         level=settings.level,
         before=measured.name,
         sets=sets,
-        over=tuple(check_texts.over(sets)),
+        behaviour=behaviour,
+        over=(*check_texts.over(sets), *check_texts.over_refusals(behaviour)),
         seconds=work.seconds(),
     )
     files.write_json(work / "check.json", check_texts.as_json(summary))
@@ -133,8 +152,8 @@ def _checked(settings: Check, rows: pd.DataFrame, counted: bool) -> CheckedSet:
     per_N = tokens_N if counted else np.ones(len(rows))
     z_N = ((rows.nll_after - rows.nll) / per_N).to_numpy(float)
     change = changes.change(z_N, tokens_N, settings.level)
-    before_N, after_N = rows.correct.to_numpy(float), rows.correct_after.to_numpy(float)
-    flips = changes.flips(before_N, after_N, rows.options.to_numpy(float))
+    right_Nx2 = rows[["correct", "correct_after"]].to_numpy(float)
+    flips = check_scores.flipped(right_Nx2, rows.options.to_numpy(float))
     known = np.isfinite(z_N)
     return CheckedSet(
         examples=change.examples or (flips.answers if flips else 0),
@@ -146,7 +165,7 @@ def _checked(settings: Check, rows: pd.DataFrame, counted: bool) -> CheckedSet:
         worse=_or_none(change.worse),
         noise=None,
         noise_example=None,
-        flips=None if flips is None else _flipped(flips),
+        flips=flips,
         limit=None,
         limit_lost=None,
         over=(),
@@ -157,11 +176,6 @@ def _checked(settings: Check, rows: pd.DataFrame, counted: bool) -> CheckedSet:
 
 def _or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _flipped(flips: changes.Flips) -> Flipped:
-    adjusted = None if flips.adjusted is None else AdjustedFlips(**vars(flips.adjusted))
-    return Flipped(**{**vars(flips), "adjusted": adjusted})
 
 
 def _worst(rows: pd.DataFrame) -> tuple[WorstExample, ...]:
@@ -198,7 +212,7 @@ def _judged(
 
     A mean z is over its limit where it is above both that and the noise.
     """
-    limits, lost = (_limits(field, getattr(settings, field)) for field in LIMITS)
+    limits, lost = (_limits(field, getattr(settings, field)) for field in OF_SETS)
     limit, limit_lost = (of.get(name, of.get(ALL)) for of in (limits, lost))
     noise = measured.noise.get(name)
     floors = [x for x in (noise.mean if noise else None, spread.get(name)) if x is not None]

@@ -1,13 +1,15 @@
-"""The scores of `check` where models are given: likelihoods, options, recited answers, noise."""
+"""The scores of `check` where models are given: likelihoods, options, noise, and what they say."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from forget_jax.commands import score, values
+from forget_jax.commands import check_behaviour, score, values
+from forget_jax.commands.check_behaviour import Said
 from forget_jax.commands.check_scores import Measured, Noise
 from forget_jax.commands.settings import Check
 from forget_jax.data import reading
@@ -28,13 +30,35 @@ RESCORED = 64  # examples of each set that measure the noise
 OPTION = "|option "  # in a column's name: the example's, answered by one of its other options
 
 
-def measured(settings: Check, work: Workdir) -> Measured:
-    """Scores every set under the base and all fine-tunes; resumes."""
-    wanted = score.asked(settings, settings.sets)
+def measured(settings: Check, work: Workdir) -> tuple[Measured, Said | None]:
+    """Scores every set and asks all prompts under the base and all fine-tunes; resumes."""
     reader = values.reader(settings.model, settings.data, score=settings.score, work=work)
-    examples, sets = _read(settings, reader)
-    encoded, _ = reader.encode([*examples, *_others(examples)], scored=True)
+    read = _read(settings.sets, settings, reader)
+    rows = _read(settings.prompts, settings, reader, prompts=True)
+    asked = check_behaviour.questions(settings, reader, rows)
     base = values.base(settings.model, reader)
+    if settings.sets:
+        found = _scored(settings, work, base, reader, read)
+    else:
+        found = Measured(settings.model.path, pd.DataFrame({"set": []}), {})
+    if not asked:
+        return found, None
+    load = functools.partial(_loaded, settings, base)
+    return found, check_behaviour.ask(settings, work, base, reader, asked, load)
+
+
+def _scored(
+    settings: Check,
+    work: Workdir,
+    base: Base,
+    reader: Reader,
+    read: Mapping[str, Sequence[Example]],
+) -> Measured:
+    """The scores of all sets, of which the rows were read."""
+    wanted = score.asked(settings, settings.sets)
+    examples = [e for of in read.values() for e in of]
+    sets = {e.name: name for name, of in read.items() for e in of}
+    encoded, _ = reader.encode([*examples, *_others(examples)], scored=True)
     scored = score.tabled(wanted, base, encoded, work)
     noise = once(work / "noise.json", lambda: _moves(settings, base, encoded, scored, sets))
     kept = {e.name for e in encoded}
@@ -48,24 +72,30 @@ def measured(settings: Check, work: Workdir) -> Measured:
     return Measured(settings.model.path, frames.pop(BASE), frames, floors)
 
 
-def _read(settings: Check, reader: Reader) -> tuple[list[Example], dict[str, str]]:
-    """All examples in order, and the set of each by name.
+def _read(
+    named: Sequence[str], settings: Check, reader: Reader, prompts: bool = False
+) -> dict[str, list[Example]]:
+    """By set, its examples in order.
+
+    Args:
+      named: each NAME=DATASET.
+      prompts: they are only asked (`reading.load`).
 
     Raises:
       UserError: an example in two sets.
     """
-    examples: list[Example] = []
+    found: dict[str, list[Example]] = {}
     sets: dict[str, str] = {}
-    for name, spec in map(reading.split_name, settings.sets):
-        for e in reading.load((spec,), settings.data, reader.seen):
+    for name, spec in map(reading.split_name, named):
+        for e in reading.load((spec,), settings.data, reader.seen, prompts):
             if e.name in sets:
                 raise UserError(
                     f"example {e.name} is in {sets[e.name]} and again in {name}; name each row "
                     "once (data sets of one file name need a `name` column)"
                 )
             sets[e.name] = name
-            examples.append(e)
-    return examples, sets
+            found.setdefault(name, []).append(e)
+    return found
 
 
 def _options(example: Example) -> list[str]:
@@ -172,9 +202,8 @@ def _recite(
     prompts, cut = reader.prompts(open_, rule.max_new_tokens)
     how = (base.eos_ids, rule, settings.score.chunk, settings.score.rows)
     asked = Asked(open_, prompts, cut, reader.tokenizer, *how)
-    recited = recite.recite(
-        work / "answers", asked, list(frames), lambda name: _loaded(settings, base, name)
-    )
+    load = functools.partial(_loaded, settings, base)
+    recited = recite.recite(work / "answers", asked, list(frames), load)
     for name, correct_N in zip(recited.names, recited.correct_KxN, strict=True):
         right = dict(zip([e.name for e in open_], correct_N.astype(float), strict=True))
         frame = frames[name]

@@ -11,6 +11,7 @@ from forget_jax import files
 from forget_jax.associations import changes
 from forget_jax.commands import matrices
 from forget_jax.commands.settings import Check
+from forget_jax.commands.summaries import AdjustedFlips, Flipped
 from forget_jax.errors import UserError
 from forget_jax.files import PathLike
 from forget_jax.fleet import forgetting
@@ -18,6 +19,8 @@ from forget_jax.fleet.cells import BASE
 from forget_jax.integrations import score_files
 from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.scoring.table import NLL
+
+ALL = ""  # the name of a limit on every set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +156,20 @@ def paired(measured: Measured, name: str) -> pd.DataFrame:
         if np.isfinite(joined[columns]).all(axis=1).any():
             return joined
     raise UserError(f"no example has a finite score under both the base and {name}")
+
+
+def flipped(right_Nx2: np.ndarray, options_N: np.ndarray | None = None) -> Flipped | None:
+    """What flipped between before and after, as a summary holds it (`changes.flips`).
+
+    Args:
+      options_N: how many options each answer was chosen from; None for open questions.
+    """
+    options_N = np.full(len(right_Nx2), np.nan) if options_N is None else options_N
+    flips = changes.flips(right_Nx2[:, 0], right_Nx2[:, 1], options_N)
+    if flips is None:
+        return None
+    adjusted = None if flips.adjusted is None else AdjustedFlips(**vars(flips.adjusted))
+    return Flipped(**{**vars(flips), "adjusted": adjusted})
 
 
 def exists(path: PathLike) -> bool:

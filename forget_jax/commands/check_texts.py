@@ -2,10 +2,10 @@
 
 import html
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
-from forget_jax.commands.summaries import Check, CheckedSet
+from forget_jax.commands.summaries import AnswersChanged, Check, CheckedSet, Flipped, Share
 from forget_jax.commands.summaries.codec import encode
 from forget_jax.errors import one_line
 from forget_jax.report.section import count, number, percent
@@ -29,10 +29,29 @@ def over(sets: Sets) -> Iterator[str]:
                 )
 
 
+def over_refusals(behaviour: Mapping[str, Mapping[str, AnswersChanged]]) -> Iterator[str]:
+    """Every limit on refusals that is passed, in words."""
+    for model, of in behaviour.items():
+        for name, found in of.items():
+            if found.over and found.refused and found.limit is not None:
+                yield (
+                    f"{model} on {name}: {found.refused.lost} of {held(found.refused, 'before')} "
+                    f"refusals lost is over {percent(found.limit)}"
+                )
+
+
+def held(flips: Flipped, when: Literal["before", "after"]) -> int:
+    """How many answers were right (or refusals) before or after."""
+    return round(getattr(flips, when) * flips.answers)
+
+
 def line(summary: Check) -> str:
     """The verdict in a line."""
-    sets = len(next(iter(summary.sets.values())))
-    what = f"{count(len(summary.sets), 'fine-tune')} on {count(sets, 'set')}"
+    sets = [len(of) for of in summary.sets.values()][:1]
+    prompts = [len(of) for of in summary.behaviour.values()][:1]
+    counts = [count(n, "set") for n in sets] + [count(n, "prompt set") for n in prompts]
+    models = len(summary.sets or summary.behaviour)
+    what = f"{count(models, 'fine-tune')} on {' and '.join(counts)}"
     if summary.over:
         more = f" (and {len(summary.over) - 1} more)" if len(summary.over) > 1 else ""
         return f"over its limit: {summary.over[0]}{more}"
@@ -43,6 +62,7 @@ def _limits(summary: Check) -> str:
     """What there is to say where no limit is passed."""
     found = [f for of in summary.sets.values() for f in of.values()]
     limited = any(f.limit is not None or f.limit_lost is not None for f in found)
+    limited |= any(f.limit is not None for of in summary.behaviour.values() for f in of.values())
     return "within all limits" if limited else "no limits were given"
 
 
@@ -57,6 +77,11 @@ def as_json(summary: Check) -> dict[str, Any]:
         "checks": [
             {"model": model, "set": name, "ok": not found.over, **encode(found)}
             for model, of in summary.sets.items()
+            for name, found in of.items()
+        ],
+        "behaviour": [
+            {"model": model, "set": name, "ok": not found.over, **encode(found)}
+            for model, of in summary.behaviour.items()
             for name, found in of.items()
         ],
     }
@@ -99,35 +124,95 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", plain)
 
 
+def changed(flips: Flipped | None) -> str:
+    """How many there were and are, how many were lost and gained, and the test's p."""
+    if flips is None:
+        return "–"
+    before, after = held(flips, "before"), held(flips, "after")
+    return f"{before} to {after} ({flips.lost} lost, {flips.gained} gained, p {number(flips.p)})"
+
+
+def refusals(found: AnswersChanged) -> str:
+    """One word on the limit on refusals."""
+    return "no limit" if found.limit is None else "over" if found.over else "within"
+
+
 def as_markdown(summary: Check) -> str:
     """A comment for a pull request."""
     head = "over its limit" if summary.over else _limits(summary)
+    lines = [f"## What was forgotten: {head}", ""]
+    lines += [f"- {_cell(said)}" for said in summary.over] + [""] * bool(summary.over)
+    if summary.sets:
+        lines += _sets_as_markdown(summary)
+    if summary.behaviour:
+        lines += _behaviour_as_markdown(summary)
+    lines += ["", f"Base: {_cell(summary.before)}. z is the loss after less the loss before."]
+    for model, of in summary.sets.items():
+        for name, found in of.items():
+            if found.worst:
+                said = [
+                    f"- {_cell(w.example)}: z {number(w.z, sign=True)}"
+                    f"{', answer lost' if w.lost else ''}: {_cell(w.text)}"
+                    for w in found.worst
+                ]
+                lines += _details(f"{_cell(model)} on {_cell(name)}: forgotten most", said)
+    for model, answered in summary.behaviour.items():
+        for name, prompts in answered.items():
+            if prompts.changed:
+                said = [
+                    f"- {_cell(c.example)}, {c.fate}: {_cell(c.prompt)} → before: "
+                    f"{_cell(c.before)} → after: {_cell(c.after)}"
+                    for c in prompts.changed
+                ]
+                lines += _details(f"{_cell(model)} on {_cell(name)}: answers that changed", said)
+    return "\n".join(lines) + "\n"
+
+
+def _details(title: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    head = [" | ".join(("", *columns, "")).strip(), "|" + "---|" * len(columns)]
+    return head + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _sets_as_markdown(summary: Check) -> list[str]:
     columns = (
         *("fine-tune", "set", "examples", f"mean z ({summary.unit})"),
         *(f"{percent(summary.level)} interval", "noise floor", "lost", "gained", "p (McNemar)"),
         *("limit", "verdict"),
     )
-    lines = [f"## What was forgotten: {head}", ""]
-    lines += [f"- {_cell(said)}" for said in summary.over] + [""] * bool(summary.over)
-    lines += [" | ".join(("", *columns, "")).strip(), "|" + "---|" * len(columns)]
-    for model, of in summary.sets.items():
-        for name, found in of.items():
-            cells = (
-                *(_cell(model), _cell(name), f"{found.examples:,}", number(found.z, sign=True)),
-                *(interval(found), number(found.noise), *answers(found), number(found.limit)),
-                f"**{verdict(found)}**" if found.over else verdict(found),
-            )
-            lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", f"Base: {_cell(summary.before)}. z is the loss after less the loss before."]
-    for model, of in summary.sets.items():
-        for name, found in of.items():
-            if found.worst:
-                title = f"{_cell(model)} on {_cell(name)}: forgotten most"
-                lines += ["", f"<details><summary>{title}</summary>", ""]
-                lines += [
-                    f"- {_cell(w.example)}: z {number(w.z, sign=True)}"
-                    f"{', answer lost' if w.lost else ''}: {_cell(w.text)}"
-                    for w in found.worst
-                ]
-                lines += ["", "</details>"]
-    return "\n".join(lines) + "\n"
+    rows = (
+        (
+            *(_cell(model), _cell(name), f"{found.examples:,}", number(found.z, sign=True)),
+            *(interval(found), number(found.noise), *answers(found), number(found.limit)),
+            f"**{verdict(found)}**" if found.over else verdict(found),
+        )
+        for model, of in summary.sets.items()
+        for name, found in of.items()
+    )
+    return _table(columns, rows)
+
+
+def _behaviour_as_markdown(summary: Check) -> list[str]:
+    columns = (
+        *("fine-tune", "prompts", "asked", "answers as the base's", "the same but for form"),
+        *("right answers", "refusals", "limit", "verdict"),
+    )
+    rows = (
+        (
+            *(_cell(model), _cell(name), f"{found.prompts:,}", share(found.same)),
+            *(share(found.alike), changed(found.right), changed(found.refused)),
+            "–" if found.limit is None else percent(found.limit),
+            f"**{refusals(found)}**" if found.over else refusals(found),
+        )
+        for model, of in summary.behaviour.items()
+        for name, found in of.items()
+    )
+    return [""] * bool(summary.sets) + _table(columns, rows)
+
+
+def share(found: Share) -> str:
+    """A share with its interval."""
+    return f"{percent(found.share)} ({percent(found.low)} to {percent(found.high)})"

@@ -21,7 +21,7 @@ def check(settings: Finetune) -> None:
     early.check(settings.model, settings.lora)
     if settings.data.path:
         own = tasks.own_values(settings.train, [task_name(settings.data.path[0])])
-        tasks.check_warmup(settings.train, own)
+        tasks.say_warmup(settings.train, own)
 
 
 def run(settings: Finetune, work: Workdir) -> Ended:

@@ -18,6 +18,8 @@ from forget_jax.runs import inputs, manifest
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scaling import tables
 
+NAMED = {"named rows": "rows", "named prompts": "prompts"}  # of a field, and of what it names
+ROWS = ("rows", "prompts")
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
 
 
@@ -33,7 +35,7 @@ def check_there(settings: Any) -> None:
       UserError: one that is missing, or columns that cannot be read.
     """
     for _, kind, name, data in _inputs(settings):
-        if kind == "rows":
+        if kind in ROWS:
             source = split_slice(name)[0]
             if ":" not in source:
                 row_paths.check_there(row_paths.path_of(source))
@@ -56,10 +58,10 @@ def check(settings: Any, work: Workdir) -> None:
     ended = work.done is not None
     found: dict[str, str] = {}
     for key, kind, name, data in _inputs(settings):
-        if kind == "rows" and (not ended or name.startswith("builtin:")):
+        if kind in ROWS and (not ended or name.startswith("builtin:")):
             continue
-        what = f"rows of {name}" if kind == "rows" else f"{key} {name}"
-        if kind != "rows" and not ended and _is_here(name):
+        what = f"rows of {name}" if kind in ROWS else f"{key} {name}"
+        if kind not in ROWS and not ended and _is_here(name):
             manifest.check(name)
         try:
             digest = _of(kind, name, data)
@@ -84,16 +86,16 @@ def _inputs(settings: Any, prefix: str = "") -> Iterator[tuple[str, str, str, An
             yield from _inputs(value, f"{key}.")
         elif kind := field.metadata["rule"].input:
             for name in value if isinstance(value, tuple) else (value,):
-                if kind == "named rows":
-                    yield key, "rows", reading.split_name(name)[1], data
+                if kind in NAMED:
+                    yield key, NAMED[kind], reading.split_name(name)[1], data
                 elif name:
                     yield key, kind, name, data
 
 
 def _of(kind: str, name: str, data: Any) -> str:
     """The digest of an input; empty where there is nothing to read."""
-    if kind == "rows":
-        return _of_rows(reading.load((name,), data))
+    if kind in ROWS:
+        return _of_rows(reading.load((name,), data, prompts=kind == "prompts"))
     if kind == "file":
         return inputs.of_path(matrices.place(name, (*matrices.TABLES, *tables.OF_WORKDIR)))
     for place in (Path(name) / "adapter", Path(name) / "model") if kind == "adapter" else ():

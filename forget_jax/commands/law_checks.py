@@ -1,4 +1,4 @@
-"""What is tried on the laws of a table: rows left out, ranks side by side, rho, and the fan."""
+"""What is tried on the laws of a table: rows left out, ranks side by side, rho, the fan, draws."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import scaling
-from forget_jax.commands.summaries import Checks, Eq4, Fan, RhoProfile, Tried
+from forget_jax.commands.summaries import Checks, Draws, Eq4, Fan, RhoProfile, Tried
 from forget_jax.errors import UserError
 from forget_jax.runs.progress import Progress
 from forget_jax.scaling.splits import LATE, LATE_SHARE
@@ -15,6 +15,7 @@ from forget_jax.scaling.splits import LATE, LATE_SHARE
 SPLITS = ("rank", "method", "task", "lr", LATE)
 QUICK: Mapping[str, Any] = {"bootstraps": 128, "starts": 64}
 _SIZES, _STEPS = 4, 40
+_DRAWS = 256  # of the parameters, kept for the page
 
 
 def checks(table: pd.DataFrame, fits: Mapping[str, scaling.Fit], target: str | None) -> Checks:
@@ -37,6 +38,7 @@ def checks(table: pd.DataFrame, fits: Mapping[str, scaling.Fit], target: str | N
         residuals=_residuals(points, fits[best]),
         fan=_fan(table, fits, target),
         rho=_rho(points, target),
+        draws=_draws(fits[best]),
     )
 
 
@@ -132,6 +134,17 @@ def _fan(
             )
         )
     return tuple(fans)
+
+
+def _draws(f: scaling.Fit) -> Draws | None:
+    """The first few draws, of the parameters that are finite in all of them."""
+    found = {name: values[:_DRAWS] for name, values in f.draws().items()}
+    found = {name: values for name, values in found.items() if np.isfinite(values).all()}
+    if not found:
+        return None
+    rows: Any = zip(*found.values(), strict=True)
+    fitted = tuple(f.params[name] for name in found)
+    return Draws(f.law, tuple(found), fitted, tuple(tuple(map(float, row)) for row in rows))
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.fleet import fitting
 from forget_jax.fleet.fleet import Fleet, all_trained, journal
-from forget_jax.fleet.tasks import check_warmup
+from forget_jax.fleet.tasks import say_warmup
 from forget_jax.lm import decoder, sharding
 from forget_jax.lm.hf import checkpoint
 from forget_jax.lm.hf import tokenizer as tokenizers
@@ -45,7 +45,7 @@ def check(settings: Pretrain) -> None:
             f"model.kv_heads={c.kv_heads} must divide model.heads"
         )
     values.check_alone(settings.train, "pretrain")
-    check_warmup(settings.train)
+    say_warmup(settings.train)
 
 
 def run(settings: Pretrain, work: Workdir) -> Ended:

@@ -23,7 +23,7 @@ from forget_jax.fleet import cells as grids
 from forget_jax.fleet import fitting
 from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
-from forget_jax.fleet.tasks import check_warmup
+from forget_jax.fleet.tasks import say_warmup
 from forget_jax.replay import accounting, candidates, online, own, verdict
 from forget_jax.replay.accounting import Account
 from forget_jax.replay.cells import OBJECTIVE, Arm, arms, cells
@@ -67,7 +67,7 @@ def check(settings: Replay) -> None:
             )
     rows = round(train.steps * train.batch_size * (1 + max(replay.ratio)))
     fitting.check_order(rows, _fine_tunes(settings), "train.steps and train.batch_size")
-    check_warmup(train)
+    say_warmup(train)
     early.check(settings.model, settings.lora)
 
 

@@ -105,7 +105,7 @@ def sections(folder: Path, summary: Summary) -> list[Section]:
         case summaries.Replay():
             return [_replay(summary)]
         case summaries.Check():
-            return [_check(summary)]
+            return _check(summary)
         case summaries.Mix():
             return [_mix(summary)]
         case summaries.Scaling():
@@ -331,7 +331,7 @@ def _replay(summary: summaries.Replay) -> Section:
     return room.replay_section(room.Replays(ways, tests, rooms, summary.seeds))
 
 
-def _check(summary: summaries.Check) -> Section:
+def _check(summary: summaries.Check) -> list[Section]:
     found = [
         room.Checked(
             model=model,
@@ -353,7 +353,33 @@ def _check(summary: summaries.Check) -> Section:
         for model, of in summary.sets.items()
         for name, c in of.items()
     ]
-    return room.check_section(found, summary.over, summary.unit, summary.level)
+    over = list(check_texts.over(summary.sets))
+    answered = [
+        room.Behaved(
+            model=model,
+            set=name,
+            prompts=a.prompts,
+            same=(a.same.share, a.same.low, a.same.high),
+            alike=a.alike.share,
+            right=_flips(a.right),
+            refused=_flips(a.refused),
+            limit=a.limit,
+            over=a.over,
+            changed=[(c.example, c.fate, c.prompt, c.before, c.after) for c in a.changed],
+        )
+        for model, of in summary.behaviour.items()
+        for name, a in of.items()
+    ]
+    checked = room.check_section(found, over, summary.unit, summary.level)
+    behaviour = room.behaviour_section(answered, summary.level)
+    return [checked] * bool(found) + [behaviour] * bool(answered)
+
+
+def _flips(f: summaries.Flipped | None) -> room.Flips | None:
+    if f is None:
+        return None
+    held = (check_texts.held(f, "before"), check_texts.held(f, "after"))
+    return room.Flips(*held, f.lost, f.gained, f.p)
 
 
 def _mix(summary: summaries.Mix) -> Section:
@@ -376,8 +402,30 @@ def _scaling(folder: Path, summary: summaries.Scaling) -> Section:
         for name, f in summary.laws.items()
     }
     curves = {name: room.LawSurface(c.P, c.steps, c.l_f) for name, c in summary.curves.items()}
-    checks, part = _checks(summary.checks), _part(points)
-    return room.scaling_section(points.to_dict("list"), laws, curves, summary.seeds, checks, part)
+    checks, part, marks = _checks(summary.checks), _part(points), _marks(points)
+    columns = points.to_dict("list")
+    return room.scaling_section(columns, laws, curves, summary.seeds, checks, part, marks)
+
+
+def _marks(points: pd.DataFrame) -> list[room.Mark]:
+    """Every setting after its numbers of steps, a mean over seeds; of one task, the first."""
+    if "task" in points:
+        points = points[points["task"] == sorted(points["task"].unique())[0]]
+    names = {"method": "method", "rank": "rank", "lr": "learning rate"}
+    if "rank" not in points:
+        names["P"] = "P ="
+    axes = [name for name in names if name in points and points[name].notna().all()]
+    if not {"l_ft", "l_f", "steps"} <= set(points) or points[["l_ft", "l_f"]].isna().all().any():
+        return []
+    told = [name for name in axes if points[name].nunique() > 1]
+    means = points.groupby([*axes, "steps"])[["l_ft", "l_f"]].mean().reset_index()
+    sizes = points.groupby([*axes, "steps"])["P"].first().to_list()
+    found = []
+    for row, P in zip(means.to_dict("records"), sizes, strict=True):
+        words = [row[n] if n == "method" else f"{names[n]} {row[n]:g}" for n in told]
+        name = ", ".join(map(str, words)) or "the run"
+        found.append(room.Mark(name, float(P), row["steps"], row["l_ft"], row["l_f"]))
+    return found
 
 
 def _part(points: pd.DataFrame) -> room.Part | None:
@@ -410,6 +458,7 @@ def _checks(c: summaries.Checks) -> room.LawChecks:
         residuals=c.residuals,
         fan=[room.Extrapolated(**vars(f)) for f in c.fan],
         rho=(c.rho.values, c.rho.deviance) if c.rho else None,
+        resampled=room.Resampled(**vars(c.draws)) if c.draws else None,
     )
 
 

@@ -20,6 +20,7 @@ from forget_jax.factoids.settings import Facts
 from forget_jax.lm.settings import Lora, Mesh, ModelPath, NewModel
 from forget_jax.replay.settings import Mix as MixFields
 from forget_jax.replay.settings import Replay as ReplayFields
+from forget_jax.scoring.refusals import PHRASES
 from forget_jax.scoring.settings import ExactMatch
 from forget_jax.scoring.settings import Score as ScoreFields
 from forget_jax.settings import WHOLE, free, is_text, leaves, names, setting, shown, without
@@ -276,6 +277,14 @@ class Check:
         "named rows",
         setting((), "what must not be lost: data sets, each NAME=DATASET with rows [a:b]"),
     )
+    prompts: tuple[str, ...] = names(
+        "named prompts",
+        setting(
+            (),
+            "what every model is asked, its answers held against the base's: data sets, each "
+            "NAME=DATASET; rows need no completion",
+        ),
+    )
     before: str = names(
         "file",
         setting(
@@ -292,6 +301,16 @@ class Check:
     )
     limits_lost: tuple[str, ...] = free(
         setting((), "the largest share of answers lost that is allowed: for all, or each SET=SHARE")
+    )
+    limits_refusals: tuple[str, ...] = free(
+        setting(
+            (),
+            "the largest share of the base's refusals that may be lost: for all prompts, or each "
+            "SET=SHARE",
+        )
+    )
+    refusals: tuple[str, ...] = free(
+        setting(PHRASES, "texts that make an answer to prompts a refusal, near its beginning")
     )
     seeds: bool = free(
         setting(
@@ -459,8 +478,8 @@ class Bench:
     )
     quick: bool = setting(
         False,
-        "fewer rows, rounds and cases: about 3 to 6 minutes on two idle cores, several times that "
-        "on busy ones; stopped, the same command goes on after the cases that are measured",
+        "fewer rows, rounds and cases: some minutes on two idle cores, several times that on "
+        "busy ones; stopped, the same command goes on after the cases that are measured",
     )
     shape: str = setting(
         "small",

@@ -15,7 +15,7 @@ from forget_jax.fleet.cells import Cell
 from forget_jax.fleet.fleet import Fleet
 from forget_jax.fleet.grid import Measured
 from forget_jax.fleet.methods import Method
-from forget_jax.fleet.tasks import check_warmup
+from forget_jax.fleet.tasks import say_warmup
 from forget_jax.lm.hf import about, modules
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.runs.workdir import Workdir
@@ -31,7 +31,7 @@ def check(settings: Scaling) -> None:
         raise UserError("give task and upstream (data sets), or points.path (a table to fit)")
     found = [methods.of(name) for name in settings.methods]
     longest = dataclasses.replace(settings.train, steps=max(settings.steps))
-    check_warmup(longest, field="the longest of steps")
+    say_warmup(longest, field="the longest of steps")
     early.check(settings.model, dataclasses.replace(settings.lora, rank=max(settings.ranks)))
     if (shape := early.shape(settings.model)) is not None:
         for method in found:

@@ -58,8 +58,14 @@ def columns(data: Data) -> dict[str, str]:
 Seen = Callable[[str, list[Example]], None]  # told of each data set and its rows, as they are read
 
 
-def load(specs: Sequence[str], data: Data, seen: Seen | None = None) -> list[Example]:
-    """The examples of several data sets in order; `spec[a:b]` takes rows of the shuffled set."""
+def load(
+    specs: Sequence[str], data: Data, seen: Seen | None = None, prompts: bool = False
+) -> list[Example]:
+    """The examples of several data sets in order; `spec[a:b]` takes rows of the shuffled set.
+
+    Args:
+      prompts: they are only asked, so rows need no completion (`sources.load`).
+    """
     if not specs:
         raise UserError("no data set is named; give data.path (or upstream, or tasks)")
     examples: list[Example] = []
@@ -73,7 +79,9 @@ def load(specs: Sequence[str], data: Data, seen: Seen | None = None) -> list[Exa
                 f"rows [a:b] are taken after a shuffle with seed {seed}; data.shuffle=-1 takes "
                 "them in the order of the file"
             )
-        rows = sources.load(name, columns=mapping, limit=limit, seed=seed, skip=skip)
+        rows = sources.load(
+            name, columns=mapping, limit=limit, seed=seed, skip=skip, prompts=prompts
+        )
         if seen is not None:
             seen(spec, rows)
         for e in rows:

@@ -93,6 +93,25 @@ def to_example(
     )
 
 
+def to_prompt(
+    row: Mapping[str, Any],
+    columns: Mapping[str, str],
+    *,
+    where: str,
+    name: str,
+    source: str,
+    notes: Notes | None = None,
+) -> Example | None:
+    """As `to_example`, of a row that is asked: a prompt without a completion is a text."""
+    answer = columns.get("completion", "completion")
+    there = answer.partition(".")[0] in row
+    answered = there and _cell(row, {"completion": answer}, "completion", where) is not None
+    if not answered and _cell(row, columns, "prompt", where) is not None:
+        kept = {field: columns[field] for field in OPTIONAL if field in columns}
+        columns = {**kept, "text": columns.get("prompt", "prompt")}
+    return to_example(row, columns, where=where, name=name, source=source, notes=notes)
+
+
 def row_of(example: Example) -> dict[str, Any]:
     """The row that `to_example` makes this very example of, under our own field names."""
     row: dict[str, Any] = {"name": example.name, "source": example.source}

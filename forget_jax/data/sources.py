@@ -22,7 +22,7 @@ from forget_jax.data import builtin, hubs
 from forget_jax.data.examples import Example
 from forget_jax.data.notes import Notes
 from forget_jax.data.row_files import Rows, read_rows
-from forget_jax.data.rows import check_columns, to_example
+from forget_jax.data.rows import check_columns, to_example, to_prompt
 from forget_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ def load(
     limit: int | None = None,
     seed: int | None = None,
     skip: int = 0,
+    prompts: bool = False,
 ) -> list[Example]:
     """Loads the examples a spec names; names are unique within the list.
 
@@ -46,6 +47,7 @@ def load(
       seed: shuffles the rows first; None keeps their order. Names do not depend on it.
       skip: leaves out so many examples after the shuffle, so that `limit=n` and `skip=n` with one
         seed give disjoint slices of one data set.
+      prompts: rows need no completion: a prompt alone is read as a text.
 
     Rows of blank text are left out before `skip` and `limit` count. A row's default name is
     `<stem>#<row number>`, counted from 0 in the data set's own order. What was read in another way
@@ -55,7 +57,7 @@ def load(
       UserError: for a data set that is missing, empty or not readable, and for a bad row; the line
         names the file and the row.
     """
-    return load_named(spec, columns=columns, limit=limit, seed=seed, skip=skip)[1]
+    return load_named(spec, columns=columns, limit=limit, seed=seed, skip=skip, prompts=prompts)[1]
 
 
 def load_named(
@@ -65,6 +67,7 @@ def load_named(
     limit: int | None = None,
     seed: int | None = None,
     skip: int = 0,
+    prompts: bool = False,
 ) -> tuple[str, list[Example]]:
     """As `load`, with the stem of default names and sources; empty for built-in data."""
     if skip < 0:
@@ -87,10 +90,11 @@ def load_named(
     else:
         rows = read_rows(spec)
     notes, stem = Notes(), sys.intern(rows.stem)
+    read = to_prompt if prompts else to_example
 
     def get(i: int) -> Example | None:
         row, where = rows.get(i), rows.where(i)
-        return to_example(row, columns, where=where, name=f"{stem}#{i}", source=stem, notes=notes)
+        return read(row, columns, where=where, name=f"{stem}#{i}", source=stem, notes=notes)
 
     examples = _select(spec, rows.count, get, limit, seed, skip, rows.where)
     notes.say(spec)

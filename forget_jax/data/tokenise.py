@@ -211,7 +211,7 @@ def prompts(
     """What the completions are generated from: token ids, and how many examples were cut.
 
     Args:
-      examples: all with prompt and completion.
+      examples: all with a prompt; completions are not looked at.
       most: tokens of a prompt; a longer one keeps its end.
 
     Raises:

@@ -1,6 +1,7 @@
 """Tasks out of a run's settings, each with values of its own where it has some."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,25 +47,23 @@ def own_values(train: Train, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def check_warmup(
+def say_warmup(
     train: Train, own: Mapping[str, Mapping[str, Any]] = ALIKE, field: str = "train.steps"
 ) -> None:
-    """Refuses a task that ends before its learning rate has risen to its peak.
+    """Says which tasks end before their learning rate has risen to its peak.
 
     Args:
       own: of `own_values`.
       field: that says how many steps there are, for people.
-
-    Raises:
-      UserError: it has more steps of warm-up than steps.
     """
     for name, changed in own.items():
         mine = dataclasses.replace(train, **changed)
         if mine.warmup > mine.steps:
             whose = f" of {name}" if changed else ""
-            raise UserError(
+            print(
                 f"train.warmup={mine.warmup}{whose} is over {field}={mine.steps}: the learning "
-                f"rate would never reach {mine.lr:g}; give a shorter warm-up, or more steps"
+                f"rate ends at {mine.steps / mine.warmup:.0%} of {mine.lr:g}",
+                file=sys.stderr,
             )
 
 

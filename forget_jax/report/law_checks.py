@@ -1,11 +1,21 @@
-"""Pictures of how laws were tried: residuals, the fan of an extrapolation, the profile of rho."""
+"""Pictures of how laws were tried: residuals, the fan of an extrapolation, the profile of rho, and
+the parameters of resampled tables.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from forget_jax.report.plots import MUTED, SERIES, Line, legend, ordered_colours, xy_plot
+from forget_jax.report.plots import (
+    MUTED,
+    SERIES,
+    Line,
+    corner_plot,
+    legend,
+    ordered_colours,
+    xy_plot,
+)
 from forget_jax.report.section import Cell, Figure, Table, number, percent, shorten
 
 SPLITS = {
@@ -16,6 +26,7 @@ SPLITS = {
     "late": "last 40 % of steps",
 }
 NULLS = ("constant", "power_N", "power_P")
+_DRAWN = 6  # parameters of a corner plot
 _LIMIT = 3.841  # of chi-squared with one degree of freedom at 95 %
 
 
@@ -33,6 +44,16 @@ class Extrapolated:
 
 
 @dataclass(frozen=True)
+class Resampled:
+    """The parameters of a law: fitted, and in each draw of whole runs (one a row)."""
+
+    law: str
+    names: Sequence[str]
+    fitted: Sequence[float]
+    draws: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
 class LawChecks:
     """How laws were tried.
 
@@ -45,6 +66,7 @@ class LawChecks:
       residuals: P, steps and residual of each row.
       fan: by size.
       rho: values, and deviance at each.
+      resampled: parameters of the best law over draws of runs.
     """
 
     tried: Mapping[str, Mapping[str, tuple[float, float, float, int]]] = field(default_factory=dict)
@@ -57,6 +79,7 @@ class LawChecks:
     residuals: Sequence[tuple[float, float, float]] = ()
     fan: Sequence[Extrapolated] = ()
     rho: tuple[Sequence[float], Sequence[float]] | None = None
+    resampled: Resampled | None = None
 
 
 def check_figures(
@@ -70,6 +93,8 @@ def check_figures(
         figures.append(_fan(checks.fan, p, steps, l_f))
     if checks.rho is not None and len(checks.rho[0]) > 1:
         figures.append(_profile(*checks.rho))
+    if checks.resampled is not None and len(checks.resampled.draws) > 1:
+        figures.append(_corner(checks.resampled))
     return figures
 
 
@@ -138,6 +163,38 @@ def _profile(values: Sequence[float], deviance: Sequence[float]) -> Figure:
         alt,
         xy_plot("scaling-rho", lines, "rho", "loss of log likelihood, twice", alt),
         legend(lines),
+    )
+
+
+def _corner(found: Resampled) -> Figure:
+    names, fitted_K = list(found.names)[:_DRAWN], np.asarray(found.fitted, float)[:_DRAWN]
+    draws_SxK = np.asarray(found.draws, float)[:, :_DRAWN]
+    draws_SxK = draws_SxK[np.isfinite(draws_SxK).all(axis=1)]
+    alike = _most_alike(names, draws_SxK)
+    alt = f"Pairs of parameters of the law {found.law} over {len(draws_SxK)} draws of runs"
+    alt += f"; {alike}." if alike else "."
+    return Figure(
+        "How parameters hang together",
+        f"Parameters of “{found.law}”, refitted to {len(draws_SxK)} tables of runs drawn with "
+        f"replacement; marked: the fit to all runs."
+        + (f" {alike[0].upper()}{alike[1:]}." if alike else "")
+        + " Where dots lie along a line, only a combination of the two is known.",
+        alt,
+        corner_plot("scaling-corner", names, draws_SxK, fitted_K.tolist(), alt),
+    )
+
+
+def _most_alike(names: Sequence[str], draws_SxK: np.ndarray) -> str:
+    """The pair whose ranks are correlated most, in words."""
+    ranks_SxK = draws_SxK.argsort(axis=0).argsort(axis=0).astype(float)
+    kept = [k for k in range(len(names)) if np.ptp(draws_SxK[:, k]) > 0]
+    if len(kept) < 2:
+        return ""
+    with_KxK = np.tril(np.corrcoef(ranks_SxK[:, kept].T), -1)
+    i, j = np.unravel_index(np.abs(with_KxK).argmax(), with_KxK.shape)
+    pair = f"{names[kept[j]]} and {names[kept[i]]}"
+    return (
+        f"{pair} move together most (rank correlation {number(float(with_KxK[i, j]), decimals=2)})"
     )
 
 

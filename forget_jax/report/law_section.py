@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from forget_jax.report.law_checks import LawChecks, check_figures, check_tables, verdict
+from forget_jax.report.pareto import Mark, front_figure, front_table
 from forget_jax.report.plots import SERIES, Line, legend, ordered_colours, xy_plot
 from forget_jax.report.section import Figure, Section, Table, count, floats, number, shorten
 
@@ -57,6 +58,7 @@ def scaling_section(
     seeds: int = 1,
     checks: LawChecks | None = None,
     part: Part | None = None,
+    marks: Sequence[Mark] = (),
 ) -> Section:
     """Measured points, fitted laws and how they were found wanting.
 
@@ -67,6 +69,7 @@ def scaling_section(
       seeds: runs under different seeds for each P.
       checks: how the laws were tried.
       part: the rows whose trajectories are drawn; None draws all.
+      marks: what each setting cost and gained after so many steps; none draws no front.
     """
     p, steps, l_ft, l_f = (np.asarray(points[k], float) for k in ("P", "steps", "l_ft", "l_f"))
     runs = len(set(points["run"]))
@@ -135,8 +138,9 @@ def scaling_section(
             legend([*same, *fit]),
         )
         figures.append(figure)
+    figures += front_figure(marks)
     figures += check_figures(checks, p, steps, l_f)
-    tables = (*_tables(laws), *check_tables(checks))
+    tables = (*_tables(laws), *front_table(marks), *check_tables(checks))
     return Section(
         "scaling",
         "How it scales",

@@ -1,4 +1,4 @@
-"""Two plots with matplotlib, as inline SVG: y over x, and one row per name.
+"""Three plots with matplotlib, as inline SVG: y over x, one row per name, and pairs of quantities.
 
 Matplotlib is imported when the first plot is made. Text stays text (small, searchable, in the
 page's font) and colours become CSS variables, so one picture serves light and dark pages.
@@ -102,7 +102,8 @@ def xy_plot(
       x_ticks: where ticks stand; at round numbers where not given.
     """
 
-    def draw(axes: Any) -> None:
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
         for s in lines:
             x, y = np.asarray(s.x, float), np.asarray(s.y, float)
             keep = np.isfinite(x)
@@ -133,7 +134,8 @@ def row_plot(key: str, rows: Sequence[Row], x_label: str, alt: str, zero: bool =
       zero: draw the line x = 0, where it is a meaningful place on this axis.
     """
 
-    def draw(axes: Any) -> None:
+    def draw(figure: Any) -> None:
+        axes = figure.add_subplot()
         for k, row in enumerate(rows):
             y = -float(k)
             if np.isfinite(row.low) and np.isfinite(row.high):
@@ -155,6 +157,65 @@ def row_plot(key: str, rows: Sequence[Row], x_label: str, alt: str, zero: bool =
         axes.xaxis.set_major_locator(_ticker().MaxNLocator(5))
 
     return _svg(key, draw, 62 + 25 * len(rows), alt)
+
+
+def corner_plot(
+    key: str, names: Sequence[str], draws_SxK: np.ndarray, at_K: Sequence[float], alt: str
+) -> Markup:
+    """Every pair of K quantities over S draws, as dots, and each by itself, as a histogram.
+
+    Axes leave out the hundredth of the draws that lies farthest out on each side.
+
+    Args:
+      key: begins the ids of the SVG's parts; one a page.
+      names: of the quantities.
+      draws_SxK: the draws, finite.
+      at_K: a value of each that is marked.
+      alt: what the picture shows, in words.
+    """
+    K = len(names)
+    ends_Kx2 = np.quantile(draws_SxK, [0.01, 0.99], axis=0).T
+    ends_Kx2 = np.stack(
+        [np.minimum(ends_Kx2[:, 0], at_K), np.maximum(ends_Kx2[:, 1], at_K)], axis=1
+    )
+    room_K = 0.06 * np.ptp(ends_Kx2, axis=1) + 1e-12
+    ends_Kx2 += room_K[:, None] * [-1, 1]
+
+    def draw(figure: Any) -> None:
+        grid = figure.subplots(K, K, squeeze=False)
+        for row in range(K):
+            for column in range(K):
+                axes = grid[row, column]
+                if column > row:
+                    axes.set_axis_off()
+                    continue
+                x_S, y_S = draws_SxK[:, column], draws_SxK[:, row]
+                _few_ticks(axes, bottom=row == K - 1, left=column == 0 and row > 0)
+                if row == column:
+                    axes.hist(x_S, bins=16, range=tuple(ends_Kx2[row]), color=SERIES[0])
+                    axes.set_yticks([])
+                    axes.spines["left"].set_visible(False)
+                else:
+                    axes.plot(x_S, y_S, "o", ms=2.2, mew=0, color=SERIES[0])
+                    axes.plot(at_K[column], at_K[row], "D", ms=5, mew=0, color=SERIES[1])
+                    axes.set_ylim(*ends_Kx2[row])
+                axes.axvline(at_K[column], color=SERIES[1], lw=1)
+                axes.set_xlim(*ends_Kx2[column])
+                if row == K - 1:
+                    axes.set_xlabel(names[column])
+                if column == 0 and row > 0:
+                    axes.set_ylabel(names[row])
+
+    return _svg(key, draw, max(200, 105 * K), alt)
+
+
+def _few_ticks(axes: Any, bottom: bool, left: bool) -> None:
+    """At most three numbers on an axis, and those only where the axis is the grid's edge."""
+    axes.xaxis.set_major_locator(_ticker().MaxNLocator(2))
+    axes.yaxis.set_major_locator(_ticker().MaxNLocator(2))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_ticker().FuncFormatter(lambda v, _: _tick(v)))
+    axes.tick_params(labelbottom=bottom, labelleft=left, labelsize=10.5)
 
 
 def _ticker() -> Any:
@@ -197,7 +258,7 @@ def _svg(key: str, draw: Callable[[Any], None], height: float, alt: str) -> Mark
         # Names may hold signs that matplotlib's font lacks; the reader's browser draws them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
-        draw(figure.add_subplot())
+        draw(figure)
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return _inline(out.getvalue(), key, alt)
 

@@ -132,6 +132,12 @@ class Fit:
             raise UserError("scaling: this fit has no bootstraps; fit with bootstraps > 0")
         return self._evaluate(self._samples, self._columns(values, columns))
 
+    def draws(self) -> dict[str, np.ndarray]:
+        """Each parameter of the law's formula over the bootstraps; empty without any."""
+        if self._samples is None:
+            return {}
+        return natural_values(self.definition, self._samples, self._centre)
+
     def summary(self) -> dict[str, Any]:
         """What summary.json holds, ready for JSON: a figure that is not finite becomes None."""
         return _finite(

@@ -28,7 +28,7 @@ class Asked:
     """What is asked, and how answers are taken.
 
     Attributes:
-      examples: all with prompt and completion.
+      examples: all with a prompt, and with a completion where they are judged.
       prompts: token ids of each; `cut` of them lost their beginning to leave room for the answer.
       tokenizer: of the model; `eos_ids` end an answer beside its own token.
       rule: where an answer ends and how it is compared.
@@ -71,12 +71,17 @@ def check(rule: ExactMatch, context: int, examples: Sequence[Example]) -> None:
     Raises:
       UserError: an example without prompt and completion, or no room for prompts.
     """
+    check_room(rule, context)
     if without := [e.name for e in examples if e.completion is None]:
         raise UserError(
             f"metric=exact_match asks for upstream examples with prompt and completion; "
             f"{len(without)} of {len(examples)} have none, {without[0]} first: leave them out of "
             "upstream, or use metric=nll"
         )
+
+
+def check_room(rule: ExactMatch, context: int) -> None:
+    """Refuses answers that leave no room for a prompt in the model's context."""
     if rule.max_new_tokens >= context:
         raise UserError(
             f"exact_match.max_new_tokens={rule.max_new_tokens} leaves no room for a prompt in the "
@@ -94,27 +99,35 @@ def recite(
       load: gives the model of a name, with its single adapter or None; called only where an answer
         is missing.
     """
-    N, rule = len(asked.examples), asked.rule
-    correct_KxN = np.zeros((len(names), N), bool)
-    f1_KxN = np.zeros((len(names), N))
-    total = len(names) * N
-    with Progress(f"recite under {len(names)} models", total, unit="answer") as progress:
-        for k, name in enumerate(names):
-            said: list[str] = []
-            for chunk in _answers(
-                folder / files.safe_name(name), asked, functools.partial(load, name)
-            ):
-                said += chunk
-                progress.at(k * N + len(said))
-            for j, (text, e) in enumerate(zip(said, asked.examples, strict=True)):
-                accepted = spoken(asked.tokenizer, (e.completion or "", *e.answers))
-                correct_KxN[k, j] = is_correct(text, accepted, rule.normaliser)
-                f1_KxN[k, j] = f1(text, accepted, rule.normaliser)
-            progress.at((k + 1) * N, f"{correct_KxN[k].mean():.0%} exact")
+    normaliser = asked.rule.normaliser
+    said = answers(folder, asked, names, load)
+    accepted = [spoken(asked.tokenizer, (e.completion or "", *e.answers)) for e in asked.examples]
+    judged = [
+        (text, right) for name in names for text, right in zip(said[name], accepted, strict=True)
+    ]
+    shape = len(names), len(asked.examples)
+    correct_KxN = np.array([is_correct(*pair, normaliser) for pair in judged], bool).reshape(shape)
+    f1_KxN = np.array([f1(*pair, normaliser) for pair in judged], float).reshape(shape)
     return Recited(tuple(names), correct_KxN, f1_KxN, asked.cut)
 
 
-def _answers(folder: files.Path, asked: Asked, load: Callable[[], Loaded]) -> Iterator[list[str]]:
+def answers(
+    folder: files.Path, asked: Asked, names: Sequence[str], load: Callable[[str], Loaded]
+) -> dict[str, list[str]]:
+    """What each named model says to all prompts, in order; arguments as for `recite`."""
+    N = len(asked.examples)
+    found: dict[str, list[str]] = {}
+    with Progress(f"recite under {len(names)} models", len(names) * N, unit="answer") as progress:
+        for k, name in enumerate(names):
+            found[name] = said = []
+            place = folder / files.safe_name(name)
+            for chunk in _chunks(place, asked, functools.partial(load, name)):
+                said += chunk
+                progress.at(k * N + len(said))
+    return found
+
+
+def _chunks(folder: files.Path, asked: Asked, load: Callable[[], Loaded]) -> Iterator[list[str]]:
     """One model's answers, chunk by chunk; its weights are read only where a chunk is missing."""
     loaded: Loaded | None = None
     rule = asked.rule

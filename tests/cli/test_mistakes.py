@@ -422,8 +422,6 @@ def test_quiet_says_only_what_went_wrong(run_cli, score_arguments, tmp_path):
         ("lora.targets=q_proj,v_porj", "names 'v_porj' (did you mean v_proj?)"),
         ("lora.targets=q_porj", "'q_porj' (did you mean q_proj?) matches no linear layer"),
         ("lora.targets=q_proj,c_attn", "names c_attn, which this model has not; it has q_proj"),
-        ("train.warmup=5", "train.warmup=5 is over train.steps=4"),
-        ("train.by_task=reverse.steps=2,reverse.warmup=3", "train.warmup=3 of reverse is over"),
     ],
 )
 def test_a_training_is_checked_before_folder_tokenizer_and_weights(
@@ -438,12 +436,10 @@ def test_a_training_is_checked_before_folder_tokenizer_and_weights(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["scaling", "--config.train.warmup=999999"], "train.warmup=999999 is over the longest of"),
         (["scaling", "--config.methods=top:3"], "top:3 is too many of this model's 2 layers"),
         (["scaling", "--config.lora.targets=x"], "matches no linear layer"),
         (["factoids", "--config.lora.rank=2", "--config.lora.targets=x"], "matches no linear"),
         (["replay", "--config.matrix.path=m", "--config.lora.targets=x"], "matches no linear"),
-        (["pretrain", "--config.train.steps=3", "--config.train.warmup=9"], "is over train.steps"),
     ],
 )
 def test_so_are_the_others(argv, said, mistake, monkeypatch, tiny_base):

@@ -3,9 +3,12 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from forget_jax import report
+from forget_jax.commands import report as page_of_run
+from forget_jax.report import pareto
 from forget_jax.report.law_checks import check_figures, check_tables, verdict
 
 P = np.repeat([1000.0, 4000.0], 4)
@@ -112,3 +115,44 @@ def test_a_plan_says_its_answer_its_interval_and_its_grounds():
     assert "kept the limit in 1, and its interval held that number in 1" in unseen.note
     assert unseen.rows[2][-1] == "–" and unseen.rows[1][5] == "0 %"
     assert report.page("plan", [section], {})
+
+
+def marks():
+    """Rank 8 forgets less for what it learns but at the end, where rank 1 alone goes."""
+    cheap = [report.Mark("rank 8", 8e3, n, 3.0 - n / 100, n / 1000) for n in (10, 20, 40)]
+    dear = [report.Mark("rank 1", 1e3, n, 3.0 - n / 100, n / 400) for n in (10, 40, 80)]
+    return [*cheap, *dear, report.Mark("rank 2", 2e3, 10, math.nan, 0.0)]
+
+
+def test_the_front_holds_what_forgets_least_for_what_it_learned():
+    best = pareto.front(marks())
+    assert [(m.setting, m.steps) for m in best] == [
+        *(("rank 8", 10), ("rank 8", 20), ("rank 8", 40)),
+        ("rank 1", 80),
+    ]
+    (figure,) = pareto.front_figure(marks())
+    assert "rank 8 holds 3 of its 4 marks" in figure.caption and "2 settings of 3" in figure.caption
+    (table,) = pareto.front_table(marks())
+    assert [row[1] for row in table.rows] == ["rank 8"] * 3 + ["rank 1"]
+    assert pareto.front_figure(marks()[:3]) == [] and pareto.front_table(marks()[:3]) == []
+
+
+def test_parameters_of_resampled_tables_are_drawn_in_pairs():
+    rng = np.random.default_rng(0)
+    K = rng.normal(1, 0.1, 50)
+    draws = np.stack([K, -(K**3), rng.normal(size=50)], 1)
+    found = report.Resampled("power", ("K", "x", "s"), (1.0, -1.0, 0.0), draws.tolist())
+    figure = check_figures(report.LawChecks(resampled=found), P, STEPS, L_F)[-1]
+    assert "K and x move together most (rank correlation −1.00)" in figure.alt
+    assert str(figure.markup).count("<use ") > 3 * 45  # three pairs
+
+
+def test_settings_of_a_sweep_are_means_over_seeds():
+    axes = {"task": list("aab"), "rank": [1, 1, 4], "seed": [0, 1, 0], "steps": 10, "P": 9.0}
+    table = pd.DataFrame({**axes, "l_ft": [1.0, 3.0, 9.0], "l_f": [0.1, 0.3, 0.9]})
+    assert page_of_run._marks(table) == [report.Mark("the run", 9.0, 10, 2.0, 0.2)]
+    other = page_of_run._marks(table.assign(task="a", lr=[1e-3, 1e-3, 1e-2]))
+    assert [m.setting for m in other] == [
+        *("rank 1, learning rate 0.001", "rank 4, learning rate 0.01"),
+    ]
+    assert page_of_run._marks(table.assign(l_ft=math.nan)) == []

@@ -96,6 +96,10 @@ def all_sections(name: str = "a name") -> list[report.Section]:
     )
     missing = dict.fromkeys(("z", "low", "high", "z_tokens", "noise", "limit"))
     unknown = dataclasses.replace(checked, model="b", over=False, worst=(), **missing)
+    flips = report.Flips(before=2, after=1, lost=2, gained=1, p=1.0)
+    behaved = report.Behaved(
+        *(name, name, 3, (0.5, 0.3, 0.7), 0.6, flips, None, 0.5, True, [(name,) * 5])
+    )
     return [
         report.training_section({name: curve, "other": curve}, {name: name}),
         report.matrix_section(forgetting),
@@ -103,6 +107,7 @@ def all_sections(name: str = "a name") -> list[report.Section]:
         report.methods_section({name: report.Completed(0.2, 0.1, f1=0.9, seconds=1)}, 30, 5),
         report.replay_section(replays),
         report.check_section([checked, unknown], [name], "nats/token", 0.95),
+        report.behaviour_section([behaved], 0.95),
         report.mix_section(
             [row], (5, 1, 9), report.Expected(0.1, {name: 0.2}, 0.5), ratios, {name: name}
         ),
@@ -156,7 +161,7 @@ def test_every_figure_has_caption_alt_and_seeds():
     sections = all_sections()
     page = Reader(report.page("t", sections, {}))
     figures = [f for s in sections for f in s.figures]
-    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 12
+    assert page.tags.count("figure") == page.tags.count("figcaption") == len(figures) == 13
     for figure in figures:
         assert figure.alt in page.alts
         assert "seed" in figure.caption

@@ -31,6 +31,7 @@ def method(rmse: float | None, std: float | None = 0.01) -> report.Completed:
         lambda: report.replay_section(report.Replays({})),
         lambda: report.replay_section(report.Replays({"a": report.Replayed(upstream_nll=1.0)})),
         lambda: report.check_section([], [], "nats/token", 0.95),
+        lambda: report.behaviour_section([], 0.95),
         lambda: report.mix_section([], (1, 0, 0), report.Expected(), np.empty((0, 4)), {}),
         lambda: report.scaling_section(EMPTY_POINTS, {}, {}),
         lambda: report.scaling_section({k: [1.0] for k in EMPTY_POINTS}, {"l": report.FittedLaw()}),

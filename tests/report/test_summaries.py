@@ -36,7 +36,7 @@ KEYS = {
         *("useful_fraction", "not_finite", "not_finite_names", "over_context"),
         *("order_dependence", "seconds"),
     ),
-    "check": ("unit", "level", "before", "sets", "over", "seconds"),
+    "check": ("unit", "level", "before", "sets", "behaviour", "over", "seconds"),
     "associate": (
         *("metric", "tasks", "examples", "mean_z", "share_positive", "mean_z_by_task"),
         *("r2_rank", "r2_additive", "r2_row", "r2_column", "f1_rank", "test_retest", "seed_rmse"),

@@ -1,5 +1,6 @@
 """Points that others measured: what docs/scaling.md and docs/claims.md say of them."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from forget_jax.errors import UserError
 from forget_jax.scaling import fit, holdouts
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data" / "laws"
@@ -44,6 +46,32 @@ def test_errors_on_a_left_out_method_are_those_of_the_page(methods):
     assert not refused and found["constant"].folds == 38
     for law, error in wanted.items():
         assert found[law].error == pytest.approx(error, abs=1e-3), law
+
+
+@pytest.mark.parametrize(
+    ("method", "once", "K", "x", "r2"),
+    [
+        ("lora", False, 1.3444, 0.01665, 0.9602),
+        ("full_ft", False, 1.2629, 0.00896, 0.8007),
+        ("full_ft", True, 1.2973, 0.01274, 0.9627),  # a run that is there twice, counted once
+    ],
+)
+def test_published_decoder_fits_lie_at_their_bound(method, once, K, x, r2):
+    """error = K*N^-x + c over three sizes of training sets, with c held at its bound of -1."""
+    runs = pd.read_csv(REAL / "peft_scaling.csv")
+    runs = runs[(runs.model_name == "Qwen/Qwen2.5-0.5B") & (runs.method == method)]
+    runs = runs.drop_duplicates() if once else runs
+    mean = 1 - runs.groupby("train_subset_size").primary_metric.mean()
+    table = {"steps": mean.index.to_numpy(), "l_f": mean.to_numpy() + 1}
+    made = fit("K*N^-x", table, heldout=False)
+    assert [made.params["K"], made.params["x"]] == pytest.approx([K, x], abs=6e-5)
+    assert made.r2 == pytest.approx(r2, abs=6e-5)
+    if not once:
+        theirs = json.loads((REAL / "peft_scaling_published_fit.json").read_text())
+        theirs = theirs[f"Decoder_{method}"]
+        assert theirs == {"a": round(K, 3), "b": round(x, 3), "c": -1.0, "R2": r2}
+    with pytest.raises(UserError, match="3 parameters and needs more points"):
+        fit("power_N", {**table, "l_f": mean.to_numpy()})
 
 
 def test_the_whole_grid_of_pretraining_losses():

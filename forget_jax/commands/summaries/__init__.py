@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 from forget_jax import files
 from forget_jax.commands.summaries.checks import (
     AdjustedFlips,
+    AnswersChanged,
+    ChangedAnswer,
     Check,
     CheckedSet,
     Flipped,
+    Share,
     WorstExample,
 )
 from forget_jax.commands.summaries.codec import decode, encode
@@ -35,7 +38,7 @@ from forget_jax.commands.summaries.experiments import (
     Strategy,
     Surface,
 )
-from forget_jax.commands.summaries.laws import Checks, Eq4, Fan, RhoProfile, Tried
+from forget_jax.commands.summaries.laws import Checks, Draws, Eq4, Fan, RhoProfile, Tried
 from forget_jax.commands.summaries.matrices import (
     Associate,
     Evaluate,
@@ -74,17 +77,20 @@ __all__ = [
     "TOTAL",
     "AdjustedFlips",
     "Answer",
+    "AnswersChanged",
     "Arm",
     "ArmBySeed",
     "ArmsDiffer",
     "Associate",
     "Bench",
     "Candidate",
+    "ChangedAnswer",
     "Check",
     "CheckedSet",
     "Checks",
     "Curve",
     "CurvePoint",
+    "Draws",
     "Eq4",
     "Evaluate",
     "ExpectedError",
@@ -120,6 +126,7 @@ __all__ = [
     "RobustMean",
     "Scaling",
     "Score",
+    "Share",
     "StrategiesDiffer",
     "Strategy",
     "Summary",

@@ -82,6 +82,50 @@ class CheckedSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share:
+    """A share of a set's prompts, with its interval (Wilson's)."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedAnswer:
+    """An answer that is not the base's, with what became of it and the beginnings of the texts."""
+
+    example: str
+    fate: str
+    prompt: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersChanged:
+    """One fine-tune's greedy answers to one set of prompts, against the base's.
+
+    Attributes:
+      same: answers that are the base's letter by letter.
+      alike: those that are the base's in the normal form of `exact_match.normaliser`.
+      right: answers that match the prompts' completions; None without completions.
+      refused: refusals in place of right answers; None where none are looked for.
+      limit: what was allowed of refusals lost, as a share of the base's.
+      over: whether it is passed.
+      changed: the first few changed answers, lost refusals and lost answers first.
+    """
+
+    prompts: int
+    same: Share
+    alike: Share
+    right: Flipped | None
+    refused: Flipped | None
+    limit: float | None
+    over: bool
+    changed: tuple[ChangedAnswer, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Check:
     """Verdict on fine-tunes.
 
@@ -90,6 +134,7 @@ class Check:
       level: of the intervals.
       before: name of the base, or the file of its scores.
       sets: by fine-tune, each set's figures.
+      behaviour: by fine-tune, the figures of each set of prompts.
       over: fine-tune and set of every limit passed, in words; empty: all is within limits.
     """
 
@@ -98,5 +143,6 @@ class Check:
     level: float
     before: str
     sets: dict[str, dict[str, CheckedSet]]
+    behaviour: dict[str, dict[str, AnswersChanged]]
     over: tuple[str, ...]
     seconds: float

@@ -67,6 +67,16 @@ class RhoProfile:
     level: float
 
 
+@dataclass(frozen=True)
+class Draws:
+    """A law's parameters, fitted and over tables of runs drawn with replacement (one a row)."""
+
+    law: str
+    names: tuple[str, ...]
+    fitted: tuple[float, ...]
+    draws: tuple[tuple[float, ...], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checks:
     """Of all laws together.
@@ -79,6 +89,7 @@ class Checks:
       residuals: P, steps, and measurement less prediction (nats) of each row.
       fan: the law of P and steps that predicts best, from the first 60 % of steps, by size.
       rho: None where the table does not serve the joint law.
+      draws: of the best law; None where its parameters have no intervals.
     """
 
     tried: dict[str, dict[str, Tried]]
@@ -87,3 +98,4 @@ class Checks:
     residuals: tuple[tuple[float, float, float], ...]
     fan: tuple[Fan, ...]
     rho: RhoProfile | None
+    draws: Draws | None
