@@ -9,8 +9,11 @@ class UserError(ValueError):
     """A mistake in what the user gave: says what is wrong, where, and what to do about it.
 
     The command line prints it as one line and exits with status 2; library users catch it as a
-    ValueError.
+    ValueError. Names and values of foreign files may hold ends of lines: a space stands for each.
     """
+
+    def __init__(self, text: str = ""):
+        super().__init__(" ".join(str(text).splitlines()))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

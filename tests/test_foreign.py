@@ -66,6 +66,12 @@ def test_a_field_of_another_type(kind: type, value: object) -> None:
         foreign.field({"r": value}, "r", kind, "a.json")
 
 
+def test_a_name_with_the_end_of_a_line_is_still_one_line() -> None:
+    with pytest.raises(UserError, match="p.json:   is false") as found:
+        foreign.field({"\n": False}, "\n", list, "p.json")
+    assert len(str(found.value).splitlines()) == 1
+
+
 def test_a_field_that_fits() -> None:
     held = {"n": 8, "x": 1, "whole": 8.0, "null": None, "ok": False, "word": "b"}
     assert foreign.field(held, "n", int, "a") == 8

@@ -68,7 +68,8 @@ def test_tables_of_scores_are_the_same_matrix(work, scored, run_cli, tmp_path):
         *(wanted.tasks, wanted.examples),
         wanted.sources,
     )
-    np.testing.assert_allclose(found.z_MxN, wanted.z_MxN, atol=1e-6)
+    # Of float32 losses near 5.5, whose steps are 5e-7; how they are summed is up to the processor.
+    np.testing.assert_allclose(found.z_MxN, wanted.z_MxN, atol=3e-6)
     assert matrices.beginnings(tmp_path) == matrices.beginnings(work) != {}
 
 
