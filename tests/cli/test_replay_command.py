@@ -36,7 +36,7 @@ def everything(arguments, finished):
             *arguments,
             *(f"--config.replay.strategies={STRATEGIES}", "--config.replay.cost=nll,kl"),
             *("--config.replay.measure_pool=true", "--config.replay.generated=4"),
-            "--config.replay.generated_tokens=8",
+            *("--config.replay.generated_tokens=8", "--config.replay.seeds=2"),
         ]
     )
 
@@ -44,7 +44,7 @@ def everything(arguments, finished):
 def test_every_strategy_is_compared_with_what_it_costs(everything):
     summary = json.loads((everything / "summary.json").read_text())
     cells = pd.read_csv(everything / "cells.csv")
-    assert len(summary["replay"]) == 1 + 11 * 2 and len(cells) == 23 * 2
+    assert len(summary["replay"]) == 1 + 11 * 2 and len(cells) == 23 * 2 * 2
     assert cells.z.notna().all() and cells.z_pool.notna().all() and cells.loss.notna().all()
     by = summary["replay"]
     assert by["none"]["extra_training"] == by["none"]["extra_forward"] == 0
@@ -54,7 +54,7 @@ def test_every_strategy_is_compared_with_what_it_costs(everything):
     assert by["predicted nll"]["extra_training"] > 1  # the task is trained once before
     assert by["online nll"]["extra_training"] < 1 and by["online nll"]["extra_forward"] > 0
     assert by["influence nll"]["extra_training"] > by["coverage nll"]["extra_training"]
-    assert len(by["mir nll"]["z"]) == 2 and set(by["mir nll"]["z_by_kind"])
+    assert len(by["mir nll"]["z"]) == 4 and set(by["mir nll"]["z_by_kind"])
     assert set(summary["headroom"]) == {"random nll", "random kl"}
     assert "predicted kl − predicted nll" in summary["paired_test"]
     page = (everything / "report.html").read_text()
