@@ -67,7 +67,7 @@ def test_a_field_of_another_type(kind: type, value: object) -> None:
 
 
 def test_a_name_with_the_end_of_a_line_is_still_one_line() -> None:
-    with pytest.raises(UserError, match="p.json:   is false") as found:
+    with pytest.raises(UserError, match=r"p\.json: +is false") as found:
         foreign.field({"\n": False}, "\n", list, "p.json")
     assert len(str(found.value).splitlines()) == 1
 
