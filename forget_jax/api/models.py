@@ -67,7 +67,7 @@ def load(path: PathLike, dtype: str = "float32") -> Base:
     """
     chosen = {"path": os.fspath(path), "dtype": dtype}
     (model,) = given.settings("load", chosen, ModelPath)
-    return values.load(model, Data(), score=Score())[0]
+    return values.base(model, values.reader(model, Data(), score=Score()))
 
 
 def score(

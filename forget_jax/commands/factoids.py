@@ -123,7 +123,7 @@ def _trainer(settings: Factoids, work: Workdir, whole: Grid) -> tuple[Trainer, R
     recipe, adapter = Recipe(settings.train, values.adapter(settings.lora)), _beside(settings)
     level = max(sum(n.stage == k for n in whole.nodes.values()) for k in range(len(LETTERS)))
     together = 1 if recipe.lora is None else level
-    base, reader = values.load(
+    reader = values.reader(
         settings.model,
         settings.data,
         recipe,
@@ -131,6 +131,7 @@ def _trainer(settings: Factoids, work: Workdir, whole: Grid) -> tuple[Trainer, R
         work=work,
         kept=kept(settings, whole) if recipe.lora is None else 0,
     )
+    base = values.base(settings.model, reader)
     fleet = Fleet(work, base, recipe, context=settings.data.context)
     together = 1 if recipe.lora is None else tasks_together(fleet, together)
     is_half = settings.protocol == "paper" and recipe.lora is None

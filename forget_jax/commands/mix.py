@@ -120,7 +120,8 @@ def run(settings: Mix, work: Workdir) -> Ended:
 
 
 def _load(settings: Mix, work: Workdir) -> tuple[Base, Reader]:
-    return values.load(settings.model, settings.data, score=settings.score, work=work)
+    reader = values.reader(settings.model, settings.data, score=settings.score, work=work)
+    return values.base(settings.model, reader), reader
 
 
 def _curve(settings: Mix) -> list[mix.Ratio]:

@@ -42,7 +42,7 @@ def adapter(lora: Lora) -> LoRAConfig | None:
     return LoRAConfig(lora.rank, lora.alpha, lora.rslora, targets, dropout=lora.dropout)
 
 
-def load(
+def reader(
     model: ModelPath,
     data: Data,
     recipe: Recipe | None = None,
@@ -50,8 +50,8 @@ def load(
     together: int = 1,
     work: Workdir | None = None,
     kept: int = 0,
-) -> tuple[Base, Reader]:
-    """The base model, and what reads data sets for it.
+) -> Reader:
+    """What reads data sets for a base model, whose weights (`base`) may be read after them.
 
     Says which special tokens are used, and what memory the run will take, before any is taken.
 
@@ -64,23 +64,6 @@ def load(
 
     Raises:
       UserError: no model there, a tokenizer of another model, or a run that cannot fit.
-    """
-    found = reader(model, data, recipe, score, together, work, kept)
-    return base(model, found), found
-
-
-def reader(
-    model: ModelPath,
-    data: Data,
-    recipe: Recipe | None = None,
-    score: Score | None = None,
-    together: int = 1,
-    work: Workdir | None = None,
-    kept: int = 0,
-) -> Reader:
-    """What reads data sets for a base model, whose weights may be read after them.
-
-    Arguments and errors as for `load`.
     """
     early.check_named(model)
     path = model.path
