@@ -164,6 +164,8 @@ def on_splits(count: int, quick: bool = False) -> tuple[list[dict[str, Any]], li
             for kind, brier_G in protocol.compare_probabilities(z_MxN, n_train, count).items():
                 row = {"system": f"probabilities: {kind}", "setting": setting}
                 rows.append(row | {"brier": float(brier_G.mean())})
+        held, slope = protocol.compare_intervals(z_MxN, n_train, count)
+        lines.append(f"{name}: {_held(held, tests)}, slope {slope:+.2f}")
         for probes, means in protocol.compare_means(z_MxN, n_train, count, counts).items():
             for estimate, off in means.items():
                 rows.append(
@@ -182,6 +184,20 @@ def on_splits(count: int, quick: bool = False) -> tuple[list[dict[str, Any]], li
 
 def _interval(found: dict[str, Any]) -> str:
     return f"{found['mean']:+.5f} [{found['low']:+.5f}, {found['high']:+.5f}]"
+
+
+def _held(held: dict[str, np.ndarray], tests_GxT: np.ndarray) -> str:
+    """What the intervals of `auto` hold: of entries, how that varies over tasks, and of means."""
+    entries = held["entries"]
+    by_task = np.array([entries[tests_GxT == row].mean() for row in np.unique(tests_GxT)])
+    low, high = np.percentile(by_task, (5, 95))
+    near = np.mean((by_task >= 0.85) & (by_task <= 0.95))
+    return (
+        f"90 % intervals of auto hold {entries.mean():.1%} of entries; by task {low:.1%} to "
+        f"{high:.1%} (5th to 95th percentile), deviation {by_task.std():.1%}, {near:.0%} of tasks "
+        f"at 85 to 95 %; {held['mean'].mean():.1%} of rows' means, {held['groups'].mean():.1%} of "
+        "groups' means"
+    )
 
 
 def run(

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from forget_jax.associations import complete, predict_rows
+from forget_jax.associations import (
+    complete,
+    fit_predictor,
+    predict_means,
+    predict_row,
+    predict_rows,
+)
 from forget_jax.associations.calibration import is_binary
 from forget_jax.associations.evaluation import evaluate, interval
 from forget_jax.associations.matrix import load
@@ -23,6 +29,7 @@ FOLDER = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data" / "matr
 CHOOSING = ("OLMo", "mmlu")
 REPORTING = ("gsm", "ifeval")
 MOST_PROBES = 100
+GROUPS = 5  # of columns, that stand in for sources
 FOLDS = 5  # of probes, where a mean is corrected by them
 PENALTIES = np.geomspace(1e-3, 1e3, 13)  # of ridge regression, in variances of the features
 BRIER = {"calibrated": "brier", "cut to 0 and 1": "brier_clipped", "base rate": "brier_base"}
@@ -198,6 +205,42 @@ def compare_probabilities(
         figures = evaluate(z_MxN, train.tolist(), test.tolist(), observed, [split], ["auto"])
         found.append([figures["auto"][name] for name in BRIER.values()])
     return dict(zip(BRIER, np.array(found).T, strict=True))
+
+
+def compare_intervals(
+    z_MxN: np.ndarray, n_train: int, splits: int, observed: int = 30
+) -> tuple[dict[str, np.ndarray], float]:
+    """What the 90 % intervals of `auto` hold, of every test row of every split.
+
+    Returns:
+      By kind splits × T shares: of the row's `entries` that were not probed; `mean`, whether that
+      of the row's mean holds it; `groups`, of the intervals of five groups' means (a fifth of the
+      columns each, by the train rows' mean). And the mean slope of the rows' deviations.
+    """
+    found: list[list[tuple[float, float, float]]] = []
+    slopes = []
+    for split in range(splits):
+        train, test = draw(z_MxN, n_train, split)
+        rank_N = z_MxN[train].mean(0).argsort(kind="stable").argsort()
+        fifth_N = rank_N * GROUPS // len(rank_N)
+        masks = [fifth_N >= 0, *(fifth_N == group for group in range(GROUPS))]
+        predictor = fit_predictor(z_MxN[train], observed, 0.9, method="auto", groups=masks)
+        slopes.append(predictor.levelling.slope)
+        held = []
+        columns_TxS = probes(z_MxN.shape[1], len(test), observed, split)
+        for truth_N, columns_S in zip(z_MxN[test], columns_TxS, strict=True):
+            row = predict_row(predictor, columns_S, truth_N[columns_S])
+            measured_N = np.full(len(truth_N), np.nan)
+            measured_N[columns_S] = truth_N[columns_S]
+            left_N = np.isnan(measured_N)
+            _, low_G, high_G = predict_means(predictor, row, measured_N)
+            mean_G = np.array([truth_N[mask].mean(dtype=np.float64) for mask in masks])
+            inside_N = (row.low_N <= truth_N) & (truth_N <= row.high_N)
+            inside_G = (low_G <= mean_G) & (mean_G <= high_G)
+            held.append((inside_N[left_N].mean(), float(inside_G[0]), inside_G[1:].mean()))
+        found.append(held)
+    entries, mean, groups = np.moveaxis(np.array(found), -1, 0)
+    return {"entries": entries, "mean": mean, "groups": groups}, float(np.mean(slopes))
 
 
 def ratings(

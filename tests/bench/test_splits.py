@@ -51,3 +51,13 @@ def test_ratings_are_like_those_they_stand_for():
     assert set(np.unique(z)) <= {1, 2, 3, 4, 5} and 0.9 < known.sum() / 6000 < 1.1
     busiest = np.sort(known.sum(0))[::-1]
     assert busiest[:30].sum() > busiest[-150:].sum()  # a tenth has more than half of the columns
+
+
+def test_intervals_hold_about_what_they_promise(z):
+    held, slope = splits.compare_intervals(z, 20, 2, 12)
+    assert {name: share.shape for name, share in held.items()} == dict.fromkeys(
+        ("entries", "mean", "groups"), (2, 10)
+    )
+    assert 0.8 < held["entries"].mean() < 0.97 and held["entries"].std() > 0
+    assert set(np.unique(held["mean"])) <= {0, 1} and held["mean"].mean() > 0.6
+    assert held["groups"].mean() > 0.6 and -1 <= slope <= 0
