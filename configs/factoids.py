@@ -47,6 +47,7 @@ def get_config(arg: str = "builtin") -> ConfigDict:
         c.seeds = 3
         c.recover = 10
         c.lens = True
+        c.displacement = True
     if arg == "paper":
         c.stage_a = "builtin:facts[:2000]"
         c.stage_b = "builtin:facts/B[:2000]"

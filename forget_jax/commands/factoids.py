@@ -189,7 +189,7 @@ def _write(
     said: Mapping[str, Mapping[str, Answers]],
     frame: pd.DataFrame,
 ) -> None:
-    """cells.csv, predictions.parquet, and where there are any dropped.json and lens.csv."""
+    """cells.csv, predictions.parquet, and what there is of dropped.json and the tables beside."""
     if not distributed.is_writer():
         return
     files.write_text(work / "cells.csv", frame.to_csv(index=False))
@@ -198,9 +198,13 @@ def _write(
     dropped = {spec: dict(of.dropped) for spec, of in experiment.facts.items() if of.dropped}
     if dropped:
         files.write_json(work / "dropped.json", dropped)
-    lens = experiments.layers(experiment, said)
-    if len(lens):
-        files.write_text(work / "lens.csv", lens.to_csv(index=False))
+    beside = {
+        "lens.csv": experiments.layers(experiment, said),
+        "displacement.csv": experiments.displacements(experiment, said),
+    }
+    for name, table in beside.items():
+        if len(table):
+            files.write_text(work / name, table.to_csv(index=False))
 
 
 def _summary(

@@ -32,9 +32,11 @@ from forget_jax.randomness import generator
 from forget_jax.runs.once import kept, once
 from forget_jax.runs.progress import Progress
 from forget_jax.scoring import lens
+from forget_jax.training import displacement
 from forget_jax.training.loop import Task
 from forget_jax.training.optimizer import Schedule
 
+BESIDE = ("lens", "displacement")  # what a node may say beside its answers to sets
 Known = tuple[Sequence[Example], Sequence[Sequence[int]]]  # facts with shots, and their prompts
 NONE: Known = ((), ())
 
@@ -244,6 +246,12 @@ def _ask(trainer: Trainer, experiment: Experiment, node: Node) -> dict[str, Answ
         first = experiment.facts[node.sets[0]]
         if experiment.settings.lens and first.recited:
             found["lens"] = lens.of_answers(*loaded, first.encoded)
+        if experiment.settings.displacement and node.parent and node.what is not None:
+            start, own = trainer.load(node.parent), experiment.facts[node.sets[-1]]
+            if displacement.comparable(start, loaded):
+                found["displacement"] = displacement.displaced(
+                    start, loaded, first.encoded, own.encoded
+                )
         return found
 
     found: dict[str, Answers] = once(_said(trainer.fleet, node), ask)
@@ -306,7 +314,7 @@ def predictions(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]
     frames = []
     for name, node in experiment.grid.nodes.items():
         for spec, of in said[name].items():
-            if spec == "lens":
+            if spec in BESIDE:
                 continue
             columns = {key: values for key, values in of.items() if key != "known"}
             questions = [e.prompt or "" for e in experiment.facts[spec].examples]
@@ -332,4 +340,14 @@ def layers(experiment: Experiment, said: Mapping[str, Mapping[str, Any]]) -> pd.
                 **{key: of[key][layer - 1] for key in ("top", "rank", "p")},
                 "earliest": float((earliest == layer).mean()),
             })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def displacements(experiment: Experiment, said: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A row for every run of a later stage: `displacement.displaced`, where it was asked for."""
+    rows = []
+    for name, node in experiment.grid.nodes.items():
+        of = said[name].get("displacement")
+        if of is not None:
+            rows.append({"run": name, "after": LETTERS[node.stage], **of})
     return pd.DataFrame(rows)

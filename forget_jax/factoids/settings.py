@@ -74,4 +74,9 @@ class Facts:
     lens: bool = setting(
         False, "say in which layer the answers to A are first on top (logit lens), after each stage"
     )
+    displacement: bool = setting(
+        False,
+        "say how the loss of A changes along what each later stage moved: gradients' cosine, slope "
+        "and curvature (Hessian-vector product), and the change that these foretell",
+    )
     seeds: int = setting(1, "repetitions under other seeds", least=1, most=100)

@@ -52,6 +52,7 @@ def whole(arguments, finished):
         [
             *(*arguments, f"--config.arms={ARMS}", "--config.recover=2"),
             *("--config.recover_steps=2", "--config.lens=true", "--config.lora.rank=0"),
+            "--config.displacement=true",
         ]
     )
 
@@ -99,6 +100,13 @@ def test_predictions_lens_and_what_was_left_out_are_written(whole):
     assert one.nll.sum() / one.tokens.sum() == pytest.approx(cells.nll[1])
     lens = pd.read_csv(whole / "lens.csv")
     assert set(lens.layer) == {1, 2} and lens.top.between(0, 1).all()
+    moved = pd.read_csv(whole / "displacement.csv")
+    last = cells[(cells.after == "B") & (cells["set"] == "A") & (cells.seed == 0)]
+    assert set(moved.run) == set(last.run) and moved.cosine.between(-1, 1).all()
+    first = cells[(cells.after == "A") & (cells["set"] == "A")].set_index("arm").nll
+    of_naive = moved.set_index("run").loc[last.set_index("arm").run["naive"]]
+    change = last.set_index("arm").nll["naive"] - first["naive"]
+    assert of_naive.change == pytest.approx(change, abs=1e-4)
     (dropped,) = json.loads((whole / "dropped.json").read_text()).values()
     assert len(dropped) == 3 and {"a#6", "a#7"} < set(dropped)
 
