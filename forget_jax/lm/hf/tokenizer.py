@@ -126,7 +126,10 @@ def _load(name: str, shown: str) -> Any:
             raise UserError(f"{shown} is not a folder (and not a hub name): no tokenizer there")
         if wrong := [f for f in JSONS if (folder / f).is_dir()]:
             raise UserError(f"{shown}/{wrong[0]} is a folder; it must be a file")
-        if not any(f.name.startswith(("tokenizer", "vocab")) for f in folder.iterdir()):
+        names = [f.name for f in folder.iterdir() if f.is_file()]
+        if not any(name.startswith(("tokenizer", "vocab")) for name in names):
+            if (folder / "model").is_dir():  # what commands make: a workdir that has the model
+                raise UserError(f"{shown} is a workdir, not a model: give {shown}/model")
             raise UserError(
                 f"{shown} holds no tokenizer (tokenizer.json, tokenizer.model or vocab.*); "
                 "copy it there from the base model"
