@@ -61,7 +61,7 @@ def test_bad_input(tmp_path):
     work = tmp_path / "work"
     for folder in ("model", "tokenizer"):  # as a run leaves it
         (work / folder).mkdir(parents=True)
-    with pytest.raises(UserError, match="is a workdir, not a model: give .*work/model"):
+    with pytest.raises(UserError, match=r"is a workdir, not a model: give .*work/model"):
         tk.load(work)
     (tmp_path / "tokenizer.json").write_text("{broken")
     with pytest.raises(UserError, match="line 1: not valid JSON"):
