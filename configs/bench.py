@@ -6,5 +6,5 @@ from forget_jax.commands.settings import Bench, fields
 
 
 def get_config(arg: str = "finetune") -> ConfigDict:
-    """The argument is what to measure: finetune, score, completion or matmul."""
+    """The argument is what to measure: finetune, score, generate, completion, laws or matmul."""
     return fields(Bench, what=arg)

@@ -1,6 +1,7 @@
 """The command line: one line per command, typed overrides, and the exit statuses.
 
     forget-jax COMMAND [--config=NAME_OR_PATH[:arg]] [--workdir=DIR] [--config.key=value ...]
+                       [--sweep.key=value,value ...]
                        [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet]
                        [--print-config] [--dry-run[=DEVICE]] [--help]
 
@@ -18,7 +19,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO, cast
 
 from forget_jax import distributed, files, stopping
@@ -47,6 +48,7 @@ COMMANDS = {
 }
 
 USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--config.key=value ...]
+                  [--sweep.key=value,value ...]
                   [--distributed=auto|HOST:PORT,COUNT,INDEX] [--quiet]
                   [--print-config] [--dry-run[=DEVICE]] [--help]
        forget-jax --version
@@ -54,7 +56,8 @@ USAGE = """usage: forget-jax COMMAND [--config=NAME[:arg]] [--workdir=DIR] [--co
 NAME is a config of configs/ or the path of a .py, .yaml or .json file. --distributed joins the
 processes of one run: auto detects TPU pods, GKE, SLURM and Open MPI; otherwise the address of
 process 0, the number of processes, and the number of this one from 0. launch/ holds scripts that
-start them. --quiet says nothing but what went wrong.
+start them. --sweep.key=value,value is a run for each value in a folder of --workdir, with a table
+of all of them; several such are every combination. --quiet says nothing but what went wrong.
 --print-config shows the resolved config and runs nothing. --dry-run says what the run would take of
 memory and FLOPs and what it would write; with a device such as h100:8, or a measured rate in FLOP/s
 such as 9e10, also how many hours. It needs no weights.
@@ -77,6 +80,7 @@ class Arguments:
     workdir: str | None = None
     distributed: str | None = None
     overrides: list[tuple[str, str | None]] = dataclasses.field(default_factory=list)
+    sweeps: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     wants_help: bool = False
     wants_config: bool = False
     quiet: bool = False
@@ -107,14 +111,14 @@ def parse(argv: Sequence[str]) -> Arguments:
             continue
         name, equals, value = flag.partition("=")
         known = ("--config", "--workdir", "--distributed")
-        if not (name in known or name.startswith("--config.")):
+        if not (name in known or name.startswith(("--config.", "--sweep."))):
             raise UserError(
                 f"unknown argument {flag!r}; it must be --config=NAME, --workdir=DIR, "
-                "--config.key=value, --distributed=auto, --quiet, --print-config, --dry-run or "
-                "--help"
+                "--config.key=value, --sweep.key=value,value, --distributed=auto, --quiet, "
+                "--print-config, --dry-run or --help"
             )
         if not equals:
-            if name not in known and (not rest or rest[0].startswith("--")):
+            if name.startswith("--config.") and (not rest or rest[0].startswith("--")):
                 found.overrides.append((name.removeprefix("--config."), None))  # such as `quick`
                 continue
             if not rest:
@@ -122,6 +126,8 @@ def parse(argv: Sequence[str]) -> Arguments:
             value = rest.pop(0)
         if name in known:
             setattr(found, name.removeprefix("--"), value)
+        elif name.startswith("--sweep."):
+            found.sweeps.append((name.removeprefix("--sweep."), value))
         else:
             found.overrides.append((name.removeprefix("--config."), value))
     return found
@@ -174,26 +180,31 @@ class _Silence(io.TextIOBase):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A command to run: its settings as they were resolved, and where."""
+    """A command to run: its settings as they were resolved, and where.
+
+    Attributes:
+      sets: by field, what a run of a sweep has of its own; its folder lies within the sweep's.
+    """
 
     command: str
     settings: Any
     workdir: str
+    sets: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def resolve(argv: Sequence[str]) -> Request | None:
-    """What is to be run; prints the help that is asked for instead, and gives None.
+def resolve(argv: Sequence[str]) -> list[Request]:
+    """What is to be run; prints the help that is asked for instead, and gives nothing.
 
     Raises:
       UserError: the user's mistake, in one line.
     """
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
-        return None
+        return []
     if argv[0] == "--version":
         found = {name: importlib.metadata.version(name) for name in ("forget-jax", "jax", "flax")}
         print(", ".join(f"{name} {version}" for name, version in found.items()))
-        return None
+        return []
     command = argv[0]
     if command not in COMMANDS:
         raise UserError(
@@ -202,6 +213,7 @@ def resolve(argv: Sequence[str]) -> Request | None:
     given = parse(argv[1:])
     from forget_jax.commands import config as configs
     from forget_jax.commands import settings as tables
+    from forget_jax.commands import variants
 
     table: Any = tables.TABLES[command]
     named = configs.load(given.config or command, command)
@@ -211,21 +223,28 @@ def resolve(argv: Sequence[str]) -> Request | None:
     if given.wants_help:
         fields = configs.describe(table, config)
         print(f"forget-jax {command}: {COMMANDS[command]}\n\n{fields}", flush=True)
-        return None
-    settings = tables.read(table, config)
-    check(settings)
+        return []
+    asked = variants.expand(config, given.sweeps)
+    runs = [(sets, tables.read(table, own)) for sets, own in asked]
+    for _, settings in runs:
+        check(settings)
     if given.wants_config:
-        print(files.dump_json(configs.plain(config), indent=1), flush=True)
-        return None
+        for _, own in asked:
+            print(files.dump_json(configs.plain(own), indent=1), flush=True)
+        return []
     if given.dry_run is not None:
         from forget_jax.commands import dry_run
 
-        print(dry_run.plan(command, settings, given.dry_run), flush=True)
-        return None
+        for sets, settings in runs:
+            said = "".join(f"{key}={value}\n" for key, value in sets.items())
+            print(said + dry_run.plan(command, settings, given.dry_run), flush=True)
+        return []
+    if given.sweeps and command in ("doctor", "report"):
+        raise UserError(f"{command} makes no run: it takes no --sweep")
     if command == "doctor":  # makes no run, and says itself what is broken
         with contextlib.suppress(Exception):
             _setup_jax(given.distributed)
-        return Request(command, settings, given.workdir or "")
+        return [Request(command, settings, given.workdir or "") for _, settings in runs]
     _setup_jax(given.distributed)
     if given.quiet:  # `main` says what went wrong
         sys.stderr = cast(TextIO, _Silence())
@@ -234,7 +253,11 @@ def resolve(argv: Sequence[str]) -> Request | None:
         now = time.strftime("%Y%m%d-%H%M%S")
         workdir = distributed.agreed(os.path.join("runs", f"{command}-{now}"))  # noqa: PTH118
         print(f"workdir: {workdir}", file=sys.stderr)
-    return Request(command, settings, workdir)
+    if given.sweeps:
+        variants.check_place(workdir)
+    return [
+        Request(command, settings, variants.folder(workdir, sets), sets) for sets, settings in runs
+    ]
 
 
 def _quiet_background() -> None:
@@ -289,24 +312,41 @@ class _Ending:
         return True
 
 
+def _run(requests: Sequence[Request], ending: _Ending) -> None:
+    """Runs a command, or all runs of a sweep one after the other, whose table grows with each."""
+    from forget_jax.commands import driver, variants
+
+    for request in requests if len(requests) > 1 else ():
+        driver.check(request.command, request.settings)  # all of them before the first begins
+    for number, request in enumerate(requests, 1):
+        stopping.check()  # one that came while libraries were read
+        if request.sets:
+            named = ", ".join(f"{key}={value}" for key, value in request.sets.items())
+            print(f"run {number} of {len(requests)}: {named}", file=sys.stderr)
+        with driver.opened(request.command, request.settings, request.workdir) as run:
+            if run is not None:
+                run.end(run.module.run(run.settings, run.work))
+        status = driver.status(request.command, request.workdir)
+        ending.status = max(ending.status, status)
+        if request.sets:
+            root = files.Path(request.workdir).parent
+            table = variants.write_table(str(root), [one.sets for one in requests])
+    if requests[0].sets:
+        print(f"table of all runs in {table}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script; returns the exit status. In a run of many processes a failure ends it."""
     if argv is None:
         _quiet_background()
     with stopping.watched(distributed.who), _Ending() as ending:
-        request = resolve(sys.argv[1:] if argv is None else argv)
-        if request is not None and request.command == "doctor":
+        requests = resolve(sys.argv[1:] if argv is None else argv)
+        if requests and requests[0].command == "doctor":
             from forget_jax.commands import doctor
 
-            ending.status = doctor.run(request.settings, request.workdir)
-        elif request is not None:
-            from forget_jax.commands import driver
-
-            stopping.check()  # one that came while libraries were read
-            with driver.opened(request.command, request.settings, request.workdir) as run:
-                if run is not None:
-                    run.end(run.module.run(run.settings, run.work))
-            ending.status = driver.status(request.command, request.workdir)
+            ending.status = doctor.run(requests[0].settings, requests[0].workdir)
+        elif requests:
+            _run(requests, ending)
     if ending.status and distributed.count() > 1:
         distributed.leave(ending.status)
     if argv is None and distributed.count() == 1:  # several wait for each other

@@ -246,8 +246,7 @@ def accepted(command: str, override: str) -> Any:
     """A command's settings with one field set on its command line."""
     from forget_jax import cli
 
-    request = cli.resolve([command, f"--config.{override}", "--workdir=none"])
-    assert request is not None
+    (request,) = cli.resolve([command, f"--config.{override}", "--workdir=none"])
     return request.settings
 
 

@@ -21,6 +21,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 BENCHMARKS = {
     "finetune": "fine-tuning with LoRA, against torch and PEFT",
     "score": "scoring examples, against transformers",
+    "generate": "greedy generation, against transformers",
     "completion": "completing a matrix, against scikit-surprise",
     "laws": "fitting a law with intervals, against scipy",
     "matmul": "the fastest square matrix products, which utilisations are of",

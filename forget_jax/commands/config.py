@@ -146,7 +146,7 @@ def override(config: ConfigDict, key: str, given: str | Sequence[str] | None) ->
             raise UserError(f"--config.{key} needs a value: --config.{key}=...")
         given = "true"
     if isinstance(old, tuple):
-        parts = _elements(key, given) if isinstance(given, str) else given
+        parts = elements(key, given) if isinstance(given, str) else given
         like = old[0] if old else ""
         new: Any = tuple(_parse(key, part, like) for part in parts)
     elif isinstance(given, str):
@@ -160,7 +160,7 @@ def override(config: ConfigDict, key: str, given: str | Sequence[str] | None) ->
     node[last] = new
 
 
-def _elements(key: str, text: str) -> Sequence[str]:
+def elements(key: str, text: str) -> Sequence[str]:
     """What stands between commas, or in a list as Python writes it."""
     listed = _literal(text)
     if listed is not None:
@@ -196,7 +196,7 @@ def _parse(key: str, text: str, like: Any) -> Any:
             return True
         if text.lower() in ("false", "0", "no"):
             return False
-        raise UserError(f"config.{key} takes true or false, not {shown(text)}{_sweep(text)}")
+        raise UserError(f"config.{key} takes true or false, not {shown(text)}{_sweep(key, text)}")
     if isinstance(like, int | float):
         whole = isinstance(like, int)
         article = "a whole number" if whole else "a number"
@@ -207,17 +207,17 @@ def _parse(key: str, text: str, like: Any) -> Any:
             article += " of at most 63 bits" if whole else ""
         except (ValueError, OverflowError):
             pass
-        raise UserError(f"config.{key} takes {article}, not {shown(text)}{_sweep(text)}")
+        raise UserError(f"config.{key} takes {article}, not {shown(text)}{_sweep(key, text)}")
     return text
 
 
-def _sweep(text: str) -> str:
+def _sweep(key: str, text: str) -> str:
     """How to try several values, for a field of one that is given several."""
     if "," not in text.strip(",") or not all(part.strip() for part in text.split(",")):
         return ""
     return (
-        "; a sweep is a run for each value with a --workdir of its own (a loop in the shell), or "
-        "`forget-jax scaling`, whose lrs, ranks, steps and methods take several"
+        f"; for a run of each value: --sweep.{key}={text} (`forget-jax scaling` takes several lrs, "
+        "ranks, steps and methods in one run)"
     )
 
 

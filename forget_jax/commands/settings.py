@@ -473,8 +473,8 @@ class Doctor:
 class Bench:
     what: str = setting(
         "finetune",
-        "benchmark to run: finetune, score, completion, laws or matmul",
-        choices=("finetune", "score", "completion", "laws", "matmul"),
+        "benchmark to run: finetune, score, generate, completion, laws or matmul",
+        choices=("finetune", "score", "generate", "completion", "laws", "matmul"),
     )
     quick: bool = setting(
         False,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forget_jax.benchmarks import finetune, matmul, score, table, waiting, world
+from forget_jax.benchmarks import finetune, generate, matmul, score, table, waiting, world
 from forget_jax.benchmarks.shapes import TINY
 from forget_jax.benchmarks.side import Side, missing
 from forget_jax.data.examples import Example
@@ -23,7 +23,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def no_peers(monkeypatch):
-    for module in (finetune, score):
+    for module in (finetune, generate, score):
         monkeypatch.setattr(module, "no_peer", lambda: "the peers are left out: torch is absent")
 
 
@@ -45,6 +45,10 @@ def short(monkeypatch):
     monkeypatch.setattr(finetune, "STEPS", (3, 3))
     monkeypatch.setattr(score, "COUNT", (4, 4))
     monkeypatch.setattr(score, "ROUNDS", (1, 1))
+    monkeypatch.setattr(generate, "PROMPTS", (4, 4))
+    monkeypatch.setattr(generate, "NEW", (6, 6))
+    monkeypatch.setattr(generate, "LONGEST", 16)
+    monkeypatch.setattr(generate, "ROUNDS", (1, 1))
     yield
     world.encode.cache_clear()
 
@@ -121,6 +125,14 @@ def test_score_without_peers(no_peers, short):
     assert float(gap.split()[-2]) < 1e-4
 
 
+def test_generate_without_peers(no_peers, short):
+    found = generate.run(quick=True, shape="tiny")
+    (row,) = found["rows"]
+    assert row["tokens_per_second"] > 0 and row["setting"].startswith("4 prompts of up to 16")
+    assert found["ratio"] == {} and "torch is absent" in found["notes"][0]
+    assert generate.agreement([[1, 2], [3]], [[1, 2], [4]]) == 0.5
+
+
 def test_a_side_ends_with_its_input_whatever_it_computes():
     code = "import time; from forget_jax.benchmarks import side; "
     code += "side.serve(type('S', (), {'wait': lambda self: time.sleep(60)})())"
@@ -177,7 +189,7 @@ def test_a_side_that_fails_says_why(tmp_path):
         side.ask("score", rows="nothing", adapters=0, how="together")
 
 
-@pytest.mark.parametrize("name", ["completion", "finetune", "matmul", "score"])
+@pytest.mark.parametrize("name", ["completion", "finetune", "generate", "matmul", "score"])
 def test_every_benchmark_is_a_script(name):
     assert importlib.import_module(f"forget_jax.benchmarks.{name}").run
     done = subprocess.run(
@@ -207,3 +219,6 @@ def test_finetune_and_score_beside_their_peers(short):
     assert {f"transformers_{n}" for n in ("documents", "tasks")} <= set(found["ratio"])
     gaps = [float(n.split()[-2]) for n in found["notes"] if "mean NLLs differ" in n]
     assert len(gaps) == 3 and max(gaps) < 1e-4
+    found = generate.run(quick=True, shape="tiny")
+    assert set(found["ratio"]) == {"transformers"}
+    assert next(n for n in found["notes"] if "continued alike" in n).startswith("100%")

@@ -161,7 +161,11 @@ def test_overrides_take_the_type_of_the_default(key, text, value):
         ("rate", "", "config.rate takes a number, not ''"),
         ("rate", "nan", "config.rate takes a number, not 'nan'"),
         ("rate", "1,", "config.rate takes a number, not '1,'$"),
-        ("rate", "1e-4,1e-3", "a number, not '1e-4,1e-3'; a sweep is a run for each value .* lrs"),
+        (
+            "rate",
+            "1e-4,1e-3",
+            "a number, not .*; for a run of each value: --sweep.rate=1e-4,1e-3 .* lrs",
+        ),
         ("flag", "2", "config.flag takes true or false, not '2'$"),
         ("deep", "x", "no config field 'deep'"),
         ("deep.txt", "x", r"no config field 'deep.txt' \(did you mean deep.text\?\)"),

@@ -31,8 +31,7 @@ KEYS = {command: sorted(leaves(table)) for command, table in tables.TABLES.items
 def try_one(argv, workdir="run"):
     """Settings, or one line; help is neither."""
     try:
-        request = cli.resolve([*argv, f"--workdir={workdir}"])
-        if request is not None:
+        for request in cli.resolve([*argv, f"--workdir={workdir}"]):
             driver.check_place(request.workdir)
             driver.check(request.command, request.settings)
     except UserError as e:
