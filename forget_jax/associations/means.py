@@ -10,7 +10,7 @@ import numpy as np
 import scipy.stats
 
 from forget_jax.associations import checks
-from forget_jax.associations.online import PredictedRow, Predictor, row_and_deviation
+from forget_jax.associations.online import PredictedRow, Predictor
 
 FEWEST_PROBES = 3  # of a group, for a mean that they correct
 POOLED = 5  # probes' worth of the whole row's variance in a group's own
@@ -68,7 +68,7 @@ def robust_means(
     for part in np.unique(part_S):
         out_S = part_S == part
         others_S = np.where(out_S, np.float32(np.nan), values_S)
-        mean_N = np.asarray(row_and_deviation(*predictor.fitted, columns_S, others_S)[0], float)
+        mean_N = predictor.estimate(columns_S, others_S)[0].astype(float)
         row_N += mean_N * out_S.mean()
         error_S[out_S] = values_S[out_S] - mean_N[columns_S[out_S]]
     groups = predictor.groups_GxN

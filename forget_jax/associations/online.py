@@ -11,7 +11,7 @@ zeros and ones the same rows say how probable a one is.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 
 from forget_jax.associations import calibration, checks, evaluation, intervals
 from forget_jax.associations.completion import METHODS, auto, complete, mixture, resolve
+from forget_jax.associations.task_features import TaskFeatures
 from forget_jax.errors import UserError
 
 FEWEST = 4  # train rows
@@ -43,6 +44,7 @@ class Predictor:
       probability: of a matrix of zeros and ones, what estimates are turned into; else None.
       judged: how good such probabilities were on the train rows left out; else None.
       side: by kind of features, the share of the weight that estimates by them have.
+      tasks: features of the tasks themselves, where these were found to help; else None.
     """
 
     fitted: Fitted
@@ -56,6 +58,22 @@ class Predictor:
     probability: calibration.Calibration | None = None
     judged: calibration.Judged | None = None
     side: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tasks: TaskFeatures | None = None
+
+    def knowing(self, features: Any) -> "Predictor":
+        """The same, for a new task with these features (P; NaN: not known), where they help."""
+        if self.tasks is None:
+            return self
+        return dataclasses.replace(self, tasks=self.tasks.of(features))
+
+    def estimate(self, columns_S: Any, values_S: Any) -> tuple[np.ndarray, np.ndarray]:
+        """A row's mean and its deviation by the model (N each), from entries that are known."""
+        if self.tasks is not None:
+            columns_S = np.r_[columns_S, self.n_columns + np.arange(self.tasks.count)]
+            values_S = np.r_[values_S, self.tasks.value_P].astype(np.float32)
+        found = row_and_deviation(*self.fitted, columns_S, values_S)
+        mean_N, deviation_N = (np.asarray(x)[: self.n_columns] for x in found)
+        return mean_N, deviation_N
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +160,10 @@ def fit_predictor(
         calibrated for these and not for random draws.
       groups: boolean masks of columns, of whose means `means.predict_means` will give intervals.
       **options: settings of the method; and of `auto`, as `side`, what it may know of the columns
-        beside: by name of the kind its features, p × N numbers.
+        beside: by name of the kind its features, p × N numbers. And as `tasks` features of the
+        train rows, M × P numbers, such as their losses in training: they count as entries that are
+        always known, and are kept where train rows left out are predicted better with them, by
+        more than a standard error. Not where one is not finite, nor in a matrix of zeros and ones.
 
     Returns:
       What `predict_row` takes. It costs M small decompositions, once.
@@ -159,22 +180,64 @@ def fit_predictor(
     if method in METHODS and METHODS[method].extend is None:
         able = ", ".join(name for name, one in METHODS.items() if one.extend is not None)
         raise UserError(f"{method} fits every row anew; rows with intervals take {able}")
-    side: Mapping[str, Any] = options.pop("side", {})
-    binary = calibration.is_binary(train_MxN)
+    features = options.pop("tasks", None)
     missing_MxN = np.isnan(train_MxN)
     if missing_MxN.any():
-        given = options if method == "mixture" else {}
+        given = {k: v for k, v in options.items() if k != "side"} if method == "mixture" else {}
         train_MxN = complete(train_MxN, ~missing_MxN, "mixture", **given)
     n = train_MxN.shape[1]
     if columns is None:
         columns_GxS = evaluation.observed_columns(n, n_observed, range(20_000, 20_000 + draws))
     else:
         columns_GxS = checks.as_rows(columns, n, "the columns that will be known")[None]
+    groups_GxN = np.array(groups, bool).reshape(len(groups), n)
+    given_rows = _Rows(train_MxN, missing_MxN, columns_GxS, groups_GxN, coverage)
+    plain, error_M = _calibrated(given_rows, method, options)
+    tasks = None if features is None else TaskFeatures.scaled(features, train_MxN)
+    if tasks is None or calibration.is_binary(train_MxN):
+        return plain
+    joined, less_M = _calibrated(given_rows.beside(tasks), method, tasks.widened(options))
+    gain_M = error_M - less_M
+    if gain_M.mean() <= gain_M.std(ddof=1) / np.sqrt(len(gain_M)):
+        return plain
+    return dataclasses.replace(joined, n_columns=n, groups_GxN=groups_GxN, tasks=tasks)
+
+
+class _Rows(NamedTuple):
+    """Train rows, what of them was missing, draws of known columns, groups, and a coverage."""
+
+    train_MxN: np.ndarray
+    missing_MxN: np.ndarray
+    columns_GxS: np.ndarray
+    groups_GxN: np.ndarray
+    coverage: float
+
+    def beside(self, tasks: TaskFeatures) -> "_Rows":
+        """The same with features as further columns, always known and of no group."""
+        n, p = self.train_MxN.shape[1], tasks.count
+        always_GxP = np.broadcast_to(n + np.arange(p), (len(self.columns_GxS), p))
+        return self._replace(
+            train_MxN=np.concatenate([self.train_MxN, tasks.train_MxP], 1),
+            missing_MxN=np.pad(self.missing_MxN, ((0, 0), (0, p))),
+            columns_GxS=np.concatenate([self.columns_GxS, always_GxP], 1),
+            groups_GxN=np.pad(self.groups_GxN, ((0, 0), (0, p))),
+        )
+
+
+def _calibrated(rows: _Rows, method: str, options: dict[str, Any]) -> tuple[Predictor, np.ndarray]:
+    """A predictor whose intervals are as wide as the rows, each left out, need.
+
+    Beside it the mean squared error of each row (M) when it was left out.
+    """
+    train_MxN, missing_MxN, columns_GxS, groups_GxN, coverage = rows
+    n = train_MxN.shape[1]
+    options = dict(options)
+    side: Mapping[str, Any] = options.pop("side", {})
+    binary = calibration.is_binary(train_MxN)
     if method == "auto":
         options = {"probes": columns_GxS.shape[1]} | options
     kinds = checks.as_side(tuple(side.values()), n, method)
     whole = _fit(train_MxN, method, options, side=tuple(map(jnp.asarray, kinds)))
-    groups_GxN = np.array(groups, bool).reshape(len(groups), n)
     widths: list[np.ndarray] = []
     squares, ratios, deviations = [], [], []
     value_MxDxN = np.zeros((len(train_MxN), len(columns_GxS), n) if binary else 0, np.float32)
@@ -210,13 +273,15 @@ def fit_predictor(
     if side:
         shares = dict(zip(side, auto.side_weights(whole[2]), strict=True))
         found = dataclasses.replace(found, side=shares)
-    if not binary:
-        return found
-    return dataclasses.replace(
-        found,
-        probability=calibration.fitted(value_MxDxN, truth_MxDxN),
-        judged=calibration.judged(value_MxDxN, truth_MxDxN),
-    )
+    means = [float(x.mean()) if x.size else 0.0 for x in squares]
+    error_MxD = np.reshape(means, (-1, len(columns_GxS)))
+    if binary:
+        found = dataclasses.replace(
+            found,
+            probability=calibration.fitted(value_MxDxN, truth_MxDxN),
+            judged=calibration.judged(value_MxDxN, truth_MxDxN),
+        )
+    return found, error_MxD.mean(1)
 
 
 def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow:
@@ -235,7 +300,7 @@ def predict_row(predictor: Predictor, columns: Any, values: Any) -> PredictedRow
     values_S = np.asarray(values, np.float32).reshape(-1)
     if values_S.shape != columns_S.shape or np.isinf(values_S).any():
         raise UserError(f"{columns_S.size} probed columns need as many finite values (or NaN)")
-    mean_N, deviation_N = map(np.asarray, row_and_deviation(*predictor.fitted, columns_S, values_S))
+    mean_N, deviation_N = predictor.estimate(columns_S, values_S)
     deviation_N = predictor.levelling.of(deviation_N) * deviation_N
     half_N = predictor.width * deviation_N
     probability_N = predictor.probability.of(mean_N) if predictor.probability else None

@@ -17,7 +17,7 @@ from forget_jax import associations, files
 from forget_jax.associations.calibration import Judged
 from forget_jax.associations.matrix import Matrix
 from forget_jax.associations.online import FEWEST, PredictedRow, Predictor
-from forget_jax.commands import evaluate, matrices
+from forget_jax.commands import evaluate, matrices, training_losses
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Predict
 from forget_jax.commands.summaries import (
@@ -47,11 +47,13 @@ class Rows:
       matrix: all of them, NaN where nothing was measured.
       wanted: numbers of the rows to fill.
       train: numbers of the rows to learn from; a row is not learned from where it is filled.
+      losses: by task, what the losses of its training say (`training_losses`).
     """
 
     matrix: Matrix
     wanted: list[int]
     train: list[int]
+    losses: Mapping[str, np.ndarray]
 
     def others(self, row: int) -> list[int]:
         """The rows that a row is predicted from."""
@@ -156,7 +158,10 @@ def _with_probes(settings: Predict) -> Rows:
     named = settings.split.train_tasks
     train = joined.rows(named) if named else list(range(len(kept)))
     wanted = list(range(len(kept), len(joined.tasks)))
-    return _checked(settings, Rows(joined, wanted, [i for i in train if i < len(kept)]))
+    losses = training_losses.of_matrix(settings.matrix.path)
+    losses |= training_losses.of_adapters(probes.tasks)
+    train = [i for i in train if i < len(kept)]
+    return _checked(settings, Rows(joined, wanted, train, losses))
 
 
 def _check_base(settings: Predict, base: pd.DataFrame) -> None:
@@ -198,7 +203,8 @@ def _gaps(settings: Predict) -> Rows:
         )
     named = settings.split.train_tasks
     train = found.rows(named) if named else np.flatnonzero(share_M > KNOWN).tolist()
-    return _checked(settings, Rows(found, wanted, train))
+    losses = training_losses.of_matrix(settings.matrix.path)
+    return _checked(settings, Rows(found, wanted, train, losses))
 
 
 def _checked(settings: Predict, rows: Rows) -> Rows:
@@ -231,7 +237,7 @@ def _without_unknown(rows: Rows) -> Rows:
             "there is nothing to predict: of the examples that the other tasks know, a row to fill "
             "knows all or none"
         )
-    return Rows(kept, wanted, rows.train)
+    return Rows(kept, wanted, rows.train, rows.losses)
 
 
 def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, PredictedRow]]:
@@ -248,7 +254,12 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
         others = np.array(rows.others(i))
         count = columns_S.size if exact else 2 ** int(np.log2(columns_S.size))
         key = (others.tobytes(), columns_S.tobytes() if exact else bytes([count.bit_length()]))
+        tasks = [rows.matrix.tasks[k] for k in (*others, i)]
+        learned = [rows.losses[task] for task in tasks[:-1] if task in rows.losses]
         if key not in fits:
+            beside: dict[str, Any] = (
+                {"tasks": np.array(learned)} if len(learned) == len(others) else {}
+            )
             fits[key] = associations.fit_predictor(
                 z_MxN[others],
                 count,
@@ -257,8 +268,12 @@ def _predicted(rows: Rows, settings: Predict) -> Iterator[tuple[int, Predictor, 
                 columns=columns_S if exact else None,
                 groups=groups,
                 **options,
+                **beside,
             )
-        yield i, fits[key], associations.predict_row(fits[key], columns_S, z_MxN[i, columns_S])
+        predictor = fits[key]
+        if tasks[-1] in rows.losses:
+            predictor = predictor.knowing(rows.losses[tasks[-1]])
+        yield i, predictor, associations.predict_row(predictor, columns_S, z_MxN[i, columns_S])
 
 
 def _frame(found: Matrix, i: int, row: PredictedRow) -> pd.DataFrame:
@@ -315,6 +330,7 @@ def _task(
         expected_rmse=predictor.rmse,
         learned_from=learned_from,
         side=dict(predictor.side),
+        training_losses=predictor.tasks is not None and predictor.tasks.is_known,
         probabilities=None if predictor.judged is None else _probabilities(predictor.judged),
     )
 

@@ -290,7 +290,13 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
         bins = _reliability(p.reliability)
         likely = room.PredictedProbabilities(p.brier, p.brier_base, bins)
     return room.predicted_section(
-        name, means, most, summary.coverage, task.expected_rmse, likely, task.side
+        name,
+        means,
+        most,
+        summary.coverage,
+        task.expected_rmse,
+        likely,
+        task.side | ({"its losses in training": None} if task.training_losses else {}),
     )
 
 

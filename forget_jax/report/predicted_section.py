@@ -61,7 +61,7 @@ def predicted_section(
     coverage: float,
     expected_rmse: float,
     likely: PredictedProbabilities | None = None,
-    side: Mapping[str, float] | None = None,
+    side: Mapping[str, float | None] | None = None,
 ) -> Section:
     """What will be forgotten: means by source, and the examples of the largest z.
 
@@ -72,7 +72,7 @@ def predicted_section(
       coverage: share of the entries that intervals are to hold.
       expected_rmse: of an entry, from held-out tasks.
       likely: of a matrix of zeros and ones, how good its probabilities are.
-      side: by what is known of the examples beside, its share of the weight.
+      side: by what is known beside of the examples, its share of the weight; of the task, None.
     """
     (_, whole), *_ = means.items()
     key = f"predicted-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
@@ -112,9 +112,12 @@ def predicted_section(
     if len(sources) > 1:
         worst = sources[int(np.argmax([means[n].z for n in sources]))]
         lead += f" Forgotten most is {shorten(worst, 60)}."
-    if side:
-        shares = ", ".join(f"{percent(share)} by {kind}" for kind, share in side.items())
+    weighed = {kind: share for kind, share in (side or {}).items() if share is not None}
+    if weighed:
+        shares = ", ".join(f"{percent(share)} by {kind}" for kind, share in weighed.items())
         lead += f" What is known of the examples beside was weighed on held-out tasks: {shares}."
+    for kind in (side or {}).keys() - weighed.keys():
+        lead += f" With {kind}, held-out tasks were predicted better than without."
     figures, tables = [figure], [table]
     if likely is not None:
         lead += (

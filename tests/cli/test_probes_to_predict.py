@@ -11,7 +11,7 @@ import pytest
 
 from forget_jax import files
 from forget_jax.associations.matrix import Matrix, save
-from forget_jax.commands import matrices
+from forget_jax.commands import matrices, training_losses
 from forget_jax.commands.probes import score_command
 from forget_jax.errors import UserError
 from tests.cli.conftest import FEW, SCORE
@@ -84,6 +84,9 @@ def test_three_commands_and_no_script(world, probed, scored, finished, tiny_base
         task["mean"]["robust"]["low"] < task["mean"]["robust"]["z"] < task["mean"]["robust"]["high"]
     )
     assert task["learned_from"] == 6 and task["mean"]["measured"] == 16
+    assert task["training_losses"] == (
+        "its losses in training" in (work / "report.html").read_text()
+    )
     assert sum(s["examples"] for s in task["sources"].values()) == 60
     assert task["mean"]["low"] <= truth.mean() <= task["mean"]["high"]
     page = (work / "report.html").read_text()
@@ -237,3 +240,19 @@ def test_damaged_tables_are_one_line(tmp_path):
         path.mkdir() if data is None else files.write_bytes(path, data)
         with pytest.raises(UserError, match=name):
             matrices.load(str(path))
+
+
+def test_losses_of_trainings_are_read_where_there_are_some(world, tmp_path):
+    matrix, adapter = world
+    losses = training_losses.of_matrix(str(matrix))
+    assert set(losses) == {f"skill/{name}" for name in SKILLS[:6]}
+    rows = [json.loads(line) for line in (matrix / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["loss"]["skill/addition"] for row in rows if "skill/addition" in row["loss"]]
+    first, last, fall = losses["skill/addition"]
+    assert first == pytest.approx(np.log(steps[0])) and last == pytest.approx(np.log(steps[-1]))
+    assert fall == pytest.approx(steps[0] - steps[-1])
+    own = training_losses.of_adapters([str(adapter), str(tmp_path / "another"), "hub/name"])
+    assert set(own) == {str(adapter)} and own[str(adapter)].shape == (3,)
+    assert training_losses.of_matrix(str(tmp_path)) == {}
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "finetune", "loss": 3}\nno json')
+    assert training_losses.of_adapters([str(tmp_path / "adapter")]) == {}

@@ -272,6 +272,7 @@ class PredictedTask:
       learned_from: rows that it was predicted from.
       side: by what is known of the examples beside (`loss and length`, `source`), the share of the
         weight that estimates by it were given.
+      training_losses: whether the losses of its training helped to predict it.
       probabilities: in a matrix of zeros and ones, from held-out train rows.
     """
 
@@ -281,6 +282,7 @@ class PredictedTask:
     expected_rmse: float
     learned_from: int
     side: dict[str, float] = field(default_factory=dict)
+    training_losses: bool = False
     probabilities: Probabilities | None = field(default=None, metadata=SPARSE)
 
 
