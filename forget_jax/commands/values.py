@@ -128,7 +128,15 @@ def training(records: Sequence[dict[str, Any]]) -> Training:
 
     First and last loss are means over tasks and over the first and last tenth of the steps (at
     least one): single steps are noisy. Rates are the median step's, so compilation is left out.
+
+    Raises:
+      UserError: there are none, as when the file was removed.
     """
+    if not records:
+        raise UserError(
+            "metrics.jsonl has no step of this training, which is kept: put the file back, or "
+            "train again under another --workdir"
+        )
     losses = [float(np.mean(list(r["loss"].values()))) for r in records if r["loss"]]
     tenth = max(1, len(losses) // 10)
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from forget_jax import cli
-from forget_jax.commands import config, quickstart, settings
+from forget_jax.commands import config, quickstart, settings, values
 from forget_jax.errors import UserError
 from forget_jax.lm.settings import Mesh
 from forget_jax.lm.sharding import MeshShape
@@ -250,3 +250,8 @@ def test_the_mesh_is_that_of_the_language_model():
 def test_settings_and_configs_need_no_jax():
     code = "import forget_jax.configs.quickstart, sys; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_training_without_records_is_said():
+    with pytest.raises(UserError, match="has no step of this training"):
+        values.training([])
