@@ -23,6 +23,7 @@ from forget_jax.associations.task_features import TaskFeatures
 from forget_jax.errors import UserError
 
 FEWEST = 4  # train rows
+FEWEST_KNOWING = 8  # train rows, to learn from few what features of a task say
 
 # What predicts: the method's name, its options, its state, and the mixture for the deviations.
 Fitted = tuple[str, Any, Any, mixture.Prepared]
@@ -162,8 +163,8 @@ def fit_predictor(
       **options: settings of the method; and of `auto`, as `side`, what it may know of the columns
         beside: by name of the kind its features, p × N numbers. And as `tasks` features of the
         train rows, M × P numbers, such as their losses in training: they count as entries that are
-        always known, and are kept where train rows left out are predicted better with them, by
-        more than a standard error. Not where one is not finite, nor in a matrix of zeros and ones.
+        always known, and are kept where train rows left out are predicted better with them. Not
+        of fewer than eight rows, where one is not finite, or in a matrix of zeros and ones.
 
     Returns:
       What `predict_row` takes. It costs M small decompositions, once.
@@ -194,11 +195,10 @@ def fit_predictor(
     given_rows = _Rows(train_MxN, missing_MxN, columns_GxS, groups_GxN, coverage)
     plain, error_M = _calibrated(given_rows, method, options)
     tasks = None if features is None else TaskFeatures.scaled(features, train_MxN)
-    if tasks is None or calibration.is_binary(train_MxN):
+    if tasks is None or len(train_MxN) < FEWEST_KNOWING or calibration.is_binary(train_MxN):
         return plain
     joined, less_M = _calibrated(given_rows.beside(tasks), method, tasks.widened(options))
-    gain_M = error_M - less_M
-    if gain_M.mean() <= gain_M.std(ddof=1) / np.sqrt(len(gain_M)):
+    if np.sqrt(less_M).mean() >= np.sqrt(error_M).mean():
         return plain
     return dataclasses.replace(joined, n_columns=n, groups_GxN=groups_GxN, tasks=tasks)
 

@@ -66,6 +66,7 @@ def test_they_are_left_out_where_they_do_not_help(rows):
     found = fit_predictor(z[:M], 30, draws=1, method="gaussian", tasks=noise[:M])
     plain = fit_predictor(z[:M], 30, draws=1, method="gaussian")
     assert found.tasks is None and found.rmse == plain.rmse
+    assert fit_predictor(z[:7], S, draws=1, method="gaussian", tasks=told[:7]).tasks is None
     zeros = (z[:M] > 0).astype(np.float32)
     assert fit_predictor(zeros, S, draws=1, method="gaussian", tasks=told[:M]).tasks is None
     some = told[:M].copy()
