@@ -47,8 +47,9 @@ def test_weights_are_those_of_the_least_error():
 def test_a_row_unlike_the_others_is_not_weighed_as_they_are():
     z = jnp.asarray(low_rank(16, 80, 2, 0.1))
     options = auto.Settings(rank=3, probes=20)
-    state = auto.prepare(z[1:], options)
+    state = jax.jit(auto.prepare)(z[1:], options)
 
+    @jax.jit
     def estimates(values):
         return candidates.estimates_of(
             state.models, state.products, z[1:, :20], (), values, options.rank

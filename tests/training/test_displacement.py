@@ -43,10 +43,10 @@ def _starts(tiny_model):
 
 @pytest.mark.parametrize("which", ["model", "adapter"])
 def test_slope_and_curvature_are_derivatives_of_the_loss(starts, which, random_examples):
-    start, rows = starts[which], random_examples(0, [7, 12, 9])
+    start, rows = starts[which], random_examples(0, [7, 12])
     tree = displacement.tree_of(start)
     direction = moved(tree, 1, 0.02)
-    found = displacement.along(start, direction, rows, buckets=2, rows=2)
+    found = displacement.along(start, direction, rows, buckets=1, rows=2)
 
     def at(t):
         return by_hand(start, jax.tree.map(lambda x, d: x + t * d, tree, direction), rows)
