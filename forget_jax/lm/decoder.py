@@ -112,8 +112,8 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BxLxD, cache, local, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
-        c = self.config
+    def __call__(self, x_BxLxD, place, local, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
+        c, (cache, number) = self.config, place
         B, L, D = x_BxLxD.shape
         Fq, Fk = c.heads * c.head_dim, c.kv_heads * c.head_dim
         if c.fused_qkv:
@@ -143,9 +143,12 @@ class Attention(nn.Module):
             _named(x.astype(c.dtype)) for x in (q_BxLxHxDh, k_BxLxGxDh, v_BxLxGxDh)
         )
         if cache is not None:  # every key lies at its own position, so padding is overwritten
-            at = jnp.arange(B)[:, None], position_BxL
-            keys, values = cache["k"].at[at].set(keys), cache["v"].at[at].set(values)
-            cache = {"k": keys, "v": values}
+            at = number, jnp.arange(B)[:, None], slice(None), position_BxL
+            cache = {"k": cache["k"].at[at].set(keys), "v": cache["v"].at[at].set(values)}
+            keys, values = (
+                jax.lax.dynamic_index_in_dim(cache[x], number, keepdims=False).swapaxes(1, 2)
+                for x in ("k", "v")
+            )
         slopes_H = alibi_slopes(c.heads, c.alibi_max) if c.position == "alibi" else None
         o_BxLxHxDh = attend(
             q_BxLxHxDh,
@@ -210,30 +213,34 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """One residual layer, shaped for `nn.scan`: the carry is the residual stream."""
+    """One residual layer, shaped for `nn.scan`: the carry is the residual stream, and the cache.
+
+    The cache is that of all layers, so that each writes to its own place of it and nothing of it is
+    copied.
+    """
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, h_BxLxD, cache, local, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
-        c = self.config
+    def __call__(self, carry, number, local, position_BxL, rope, segment_BxL, choice):  # type: ignore[no-untyped-def]
+        c, (h_BxLxD, cache) = self.config, carry
         attn, mlp = Attention(c, name="attn"), MLP(c, name="mlp")
         attn_norm, mlp_norm = Norm(c, name="attn_norm"), Norm(c, name="mlp_norm")
-        where = (cache, local, position_BxL, rope, segment_BxL, choice)
+        where = ((cache, number), local, position_BxL, rope, segment_BxL, choice)
         h_BxLxD = constrain_rows(h_BxLxD)  # else XLA may cut features, and have all rows everywhere
         if c.residual == "post":
             y_BxLxD, cache = attn(h_BxLxD.astype(c.dtype), *where)
             h_BxLxD += attn_norm(y_BxLxD)
-            return h_BxLxD + mlp_norm(mlp(h_BxLxD.astype(c.dtype), choice)), cache
+            return (h_BxLxD + mlp_norm(mlp(h_BxLxD.astype(c.dtype), choice)), cache), None
         y_BxLxD, cache = attn(attn_norm(h_BxLxD), *where)
         if c.residual == "sandwich":
             h_BxLxD += Norm(c, name="attn_post_norm")(y_BxLxD)
             y_BxLxD = mlp(mlp_norm(h_BxLxD), choice)
-            return h_BxLxD + Norm(c, name="mlp_post_norm")(y_BxLxD), cache
+            return (h_BxLxD + Norm(c, name="mlp_post_norm")(y_BxLxD), cache), None
         if c.residual == "parallel":
-            return h_BxLxD + y_BxLxD + mlp(mlp_norm(h_BxLxD), choice), cache
+            return (h_BxLxD + y_BxLxD + mlp(mlp_norm(h_BxLxD), choice), cache), None
         h_BxLxD += y_BxLxD
-        return h_BxLxD + mlp(mlp_norm(h_BxLxD), choice), cache
+        return (h_BxLxD + mlp(mlp_norm(h_BxLxD), choice), cache), None
 
 
 def _remat(config: DecoderConfig) -> Any:
@@ -297,7 +304,10 @@ class Decoder(nn.Module):
             length=c.layers,
             unroll=c.unroll or c.layers,
         )(c, name="layers")
-        h_BxLxD, cache = layers(h_BxLxD, cache, local, position_BxL, rope, segment_BxL, choice)
+        number = None if cache is None else jnp.arange(c.layers)
+        (h_BxLxD, cache), _ = layers(
+            (h_BxLxD, cache), number, local, position_BxL, rope, segment_BxL, choice
+        )
         if not c.tied_head:
             self.param("head", normal, (c.width, c.vocab_size), jnp.float32)
         return Norm(c, name="final_norm")(h_BxLxD), cache
@@ -321,8 +331,11 @@ def head(params: Tree) -> Head:
 
 
 def empty_cache(config: DecoderConfig, rows: int, length: int) -> Cache:
-    """A key-value cache for `rows` sequences of up to `length` tokens, in `config.dtype`."""
-    shape = (config.layers, rows, length, config.kv_heads, config.head_dim)
+    """A key-value cache for `rows` sequences of up to `length` tokens, in `config.dtype`.
+
+    Heads lie outside of positions, as products with single queries want them.
+    """
+    shape = (config.layers, rows, config.kv_heads, length, config.head_dim)
     return {name: jnp.zeros(shape, config.dtype) for name in ("k", "v")}
 
 

@@ -183,28 +183,40 @@ def _continued(
                 f"is over the model's context of {config.context}; shorten either"
             )
     out: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    buckets: dict[int, list[int]] = {}
-    for i in order:
-        buckets.setdefault(_bucket(len(prompts[i]), SHORTEST), []).append(i)
-    for length, members in buckets.items():
-        rows = min(batch_size, _bucket(len(members), 1))
-        for start in range(0, len(members), rows):
-            stopping.check()
-            batch = members[start : start + rows]
-            padded = batch + batch[-1:] * (rows - len(batch))
-            ids_BxL = np.zeros((rows, length), np.int32)
-            for row, i in enumerate(padded):
-                ids_BxL[row, : len(prompts[i])] = prompts[i]
-            length_B = np.array([len(prompts[i]) for i in padded], np.int32)
-            choice = None if choice_NxS is None else jnp.asarray(choice_NxS[padded], jnp.float32)
-            state = _prefill(model, adapters, ids_BxL, length_B, choice, new)
-            if key is not None:
-                state["key_B"] = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array(padded))
-            said = _continue(model, adapters, state, choice, until)
-            for row, i in enumerate(batch):
-                out[i] = said[row]
+    for batch in _batches([len(prompt) for prompt in prompts], batch_size):
+        stopping.check()
+        rows = min(batch_size, _bucket(len(batch), 1))
+        padded = batch + batch[-1:] * (rows - len(batch))
+        length_B = np.array([len(prompts[i]) for i in padded], np.int32)
+        ids_BxL = np.zeros((rows, _bucket(int(length_B.max()), SHORTEST)), np.int32)
+        for row, i in enumerate(padded):
+            ids_BxL[row, : len(prompts[i])] = prompts[i]
+        choice = None if choice_NxS is None else jnp.asarray(choice_NxS[padded], jnp.float32)
+        state = _prefill(model, adapters, ids_BxL, length_B, choice, new)
+        if key is not None:
+            state["key_B"] = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.array(padded))
+        said = _continue(model, adapters, state, choice, until)
+        for row, i in enumerate(batch):
+            out[i] = said[row]
     return out
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Numbers of prompts that are read together: the next longer ones, up to four times as long.
+
+    A step of decoding reads all weights, however many rows there are; padding costs once.
+    """
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        bucket = _bucket(lengths[i], SHORTEST)
+        if (
+            not found
+            or len(found[-1]) == batch_size
+            or bucket > 4 * _bucket(lengths[found[-1][0]], SHORTEST)
+        ):
+            found.append([])
+        found[-1].append(i)
+    return found
 
 
 def _continue(

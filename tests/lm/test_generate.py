@@ -161,3 +161,11 @@ def test_bad_prompts_are_named(model):
 def test_half_precision_runs(model, prompts):
     half = model.computing(dtype="bfloat16")
     assert all(len(n) == 3 for n in generate.greedy(half, None, prompts[:2], Until(3)))
+
+
+def test_prompts_of_like_length_are_read_together():
+    lengths = [70, 3, 16, 17, 64, 65, 300, 5]
+    found = generate._batches(lengths, 4)
+    assert found == [[1, 7, 2, 3], [4, 5, 0], [6]]
+    assert generate._batches([9] * 5, 2) == [[0, 1], [2, 3], [4]]
+    assert generate._batches([], 2) == []

@@ -56,6 +56,7 @@ def test_the_diagonal_is_the_mean_of_squared_gradients(full, tiny_model, adapter
         return nll(tiny_model, Adapters(CONFIG, tree), e)
 
     tree = tiny_model.params if full else adapter.tree
+
     def row(tree, ids, is_target):
         return cost(tree, SimpleNamespace(ids=ids, is_target=is_target))
 
