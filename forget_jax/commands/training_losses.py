@@ -28,7 +28,8 @@ def of_adapters(paths: Sequence[str]) -> dict[str, np.ndarray]:
     """By path the features of the fine-tunes that adapters lie in; without those of others."""
     found = {}
     for path in paths:
-        values = list(_read(Path(path).parent / "metrics.jsonl").values())
+        here = Path(path)
+        values = list(_read(here.parent / "metrics.jsonl").values()) if here.is_dir() else []
         if len(values) == 1:
             found[path] = values[0]
     return found
