@@ -55,7 +55,7 @@ def paired(d_TxS: np.ndarray) -> Paired:
         n_resamples=DRAWS,
         rng=np.random.default_rng(0),
     )
-    p = float(flipped.pvalue) if error > 0 else float(mean == 0)
+    p = float(flipped.pvalue)  # of differences that are all alike, too
     needed = int(np.ceil((POWER * error * np.sqrt(T) / mean) ** 2)) if mean and error else None
     return Paired(mean, mean - half, mean + half, p, d_TxS.size, T, needed)
 

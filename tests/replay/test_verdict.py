@@ -55,6 +55,13 @@ def test_tasks_needed_find_the_effect_in_four_of_five():
     assert 0.7 < np.mean(rejected) < 0.9
 
 
+@pytest.mark.parametrize(("value", "p"), [(0.5, 2 / 8), (-0.86, 2 / 8), (0.0, 1.0)])
+def test_differences_that_are_all_alike_are_no_certainty(value, p):
+    found = verdict.paired(np.full((3, 1), value))
+    assert found.p == pytest.approx(p) and found.low == found.high == pytest.approx(value)
+    assert found.needed is None
+
+
 def test_one_task_has_no_interval_and_no_p():
     found = verdict.paired(np.array([[0.1, 0.2]]))
     assert found.mean == pytest.approx(0.15) and np.isnan(found.p) and found.needed is None
