@@ -182,6 +182,7 @@ def fit_predictor(
         able = ", ".join(name for name, one in METHODS.items() if one.extend is not None)
         raise UserError(f"{method} fits every row anew; rows with intervals take {able}")
     features = options.pop("tasks", None)
+    binary = calibration.is_binary(train_MxN)  # before its gaps are filled
     missing_MxN = np.isnan(train_MxN)
     if missing_MxN.any():
         given = {k: v for k, v in options.items() if k != "side"} if method == "mixture" else {}
@@ -192,10 +193,10 @@ def fit_predictor(
     else:
         columns_GxS = checks.as_rows(columns, n, "the columns that will be known")[None]
     groups_GxN = np.array(groups, bool).reshape(len(groups), n)
-    given_rows = _Rows(train_MxN, missing_MxN, columns_GxS, groups_GxN, coverage)
+    given_rows = _Rows(train_MxN, missing_MxN, columns_GxS, groups_GxN, coverage, binary)
     plain, error_M = _calibrated(given_rows, method, options)
     tasks = None if features is None else TaskFeatures.scaled(features, train_MxN)
-    if tasks is None or len(train_MxN) < FEWEST_KNOWING or calibration.is_binary(train_MxN):
+    if tasks is None or len(train_MxN) < FEWEST_KNOWING or binary:
         return plain
     joined, less_M = _calibrated(given_rows.beside(tasks), method, tasks.widened(options))
     if np.sqrt(less_M).mean() >= np.sqrt(error_M).mean():
@@ -204,13 +205,16 @@ def fit_predictor(
 
 
 class _Rows(NamedTuple):
-    """Train rows, what of them was missing, draws of known columns, groups, and a coverage."""
+    """Train rows, what of them was missing, draws of known columns, groups, a coverage, and
+    whether what was there holds zeros and ones alone.
+    """
 
     train_MxN: np.ndarray
     missing_MxN: np.ndarray
     columns_GxS: np.ndarray
     groups_GxN: np.ndarray
     coverage: float
+    binary: bool
 
     def beside(self, tasks: TaskFeatures) -> "_Rows":
         """The same with features as further columns, always known and of no group."""
@@ -229,11 +233,10 @@ def _calibrated(rows: _Rows, method: str, options: dict[str, Any]) -> tuple[Pred
 
     Beside it the mean squared error of each row (M) when it was left out.
     """
-    train_MxN, missing_MxN, columns_GxS, groups_GxN, coverage = rows
+    train_MxN, missing_MxN, columns_GxS, groups_GxN, coverage, binary = rows
     n = train_MxN.shape[1]
     options = dict(options)
     side: Mapping[str, Any] = options.pop("side", {})
-    binary = calibration.is_binary(train_MxN)
     if method == "auto":
         options = {"probes": columns_GxS.shape[1]} | options
     kinds = checks.as_side(tuple(side.values()), n, method)
