@@ -8,7 +8,7 @@ import numpy as np
 
 from forget_jax.data.tokenise import Encoded
 from forget_jax.factoids.mitigations import Mitigation
-from forget_jax.lm.model import Adapters, Model
+from forget_jax.lm.model import Adapters, Model, trainable
 from forget_jax.training import fisher
 from forget_jax.training.objective import Objective, Quadratic, Reference, nll, nll_and_kl_to
 from forget_jax.types import Tree
@@ -31,18 +31,13 @@ def of(
     if what.kl:  # such runs train alone
         rows = (nll, nll_and_kl_to)  # type: ignore[assignment]
         reference = Reference(*starts[0], jnp.float32(what.kl))
-    trained = frozen(_tree(starts[0]), what.frozen, layers) if what.frozen else None
+    trained = frozen(trainable(*starts[0]), what.frozen, layers) if what.frozen else None
     return Objective(rows, penalty, reference, trained)
 
 
 def costs(what: Mitigation | None, rows: int) -> np.ndarray | None:
     """Which cost of the objective each row has (`Task.costs`)."""
     return np.ones(rows, int) if what is not None and what.kl else None
-
-
-def _tree(start: Loaded) -> Tree:
-    model, adapter = start
-    return model.params if adapter is None else adapter.tree
 
 
 def _penalty(
@@ -53,7 +48,7 @@ def _penalty(
     def stack(trees: Sequence[Tree]) -> Tree:
         return jax.tree.map(lambda *x: jnp.stack(x).astype(jnp.float32), *trees)
 
-    anchor = stack([_tree(start) for start in starts])
+    anchor = stack([trainable(*start) for start in starts])
     if not what.ewc:
         return Quadratic(jnp.full(len(starts), what.l2, jnp.float32), anchor)
     weights = []

@@ -80,6 +80,20 @@ class Adapters:
         return Adapters(self.config, first)
 
 
+def trainable(model: Model, adapters: Adapters | None) -> Tree:
+    """What is trained: the adapters' tree where there are some, else the whole model's."""
+    return model.params if adapters is None else adapters.tree
+
+
+def with_trainable(
+    model: Model, adapters: Adapters | None, tree: Tree
+) -> tuple[Model, Adapters | None]:
+    """The same with another tree in the place of what is trained."""
+    if adapters is None:
+        return Model(model.config, tree), None
+    return model, Adapters(adapters.config, tree)
+
+
 def stack(adapters: Sequence[Adapters]) -> Adapters:
     """Single adapters of one setting and one set of shapes as a stack, on the host."""
     trees = [one.tree for one in adapters]

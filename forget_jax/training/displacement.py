@@ -13,11 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from forget_jax.data.batches import Buckets
-from forget_jax.data.feed import feed
+from forget_jax.data.feed import each_once
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import decoder
-from forget_jax.lm.model import Adapters, Batch, Model
+from forget_jax.lm.model import Adapters, Batch, Model, trainable, with_trainable
 from forget_jax.training.objective import nll
 from forget_jax.types import Tree
 
@@ -40,12 +39,6 @@ class Along(NamedTuple):
     curvature: jax.Array
 
 
-def tree_of(loaded: Loaded) -> Tree:
-    """What is trained: a single adapter's tree where there is one, else the whole model's."""
-    model, adapter = loaded
-    return model.params if adapter is None else adapter.tree
-
-
 def inner(a: Tree, b: Tree) -> jax.Array:
     """The inner product of two trees, in fp32."""
     products = jax.tree.map(
@@ -55,29 +48,33 @@ def inner(a: Tree, b: Tree) -> jax.Array:
 
 
 @functools.partial(jax.jit, donate_argnames=("total",))
-def _add(start: Loaded, direction: Tree, total: Along, batch: Batch) -> Along:
+def _add(start: Loaded, direction: Tree | None, total: Along, batch: Batch) -> Along:
     """Adds the rows' summed loss with its derivatives."""
-    model, adapter = start
 
     def cost(tree: Tree) -> jax.Array:
-        if adapter is None:
-            trained = Model(model.config, tree)
-            return nll(trained, decoder.hidden(trained, None, batch), batch).sum()
-        beside = Adapters(adapter.config, tree)
-        return nll(model, decoder.hidden(model, beside, batch), batch).sum()
+        model, adapter = with_trainable(*start, tree)
+        return nll(model, decoder.hidden(model, adapter, batch), batch).sum()
 
     def slope(tree: Tree) -> tuple[jax.Array, tuple[jax.Array, Tree]]:
         loss, gradient = jax.value_and_grad(cost)(tree)
         return inner(direction, gradient), (loss, gradient)
 
     # Reverse over reverse: kernels with a backward pass of their own have no forward one.
-    (steep, (loss, gradient)), bent = jax.value_and_grad(slope, has_aux=True)(tree_of(start))
-    found = Along(loss, gradient, steep, inner(direction, bent))
+    tree, zero = trainable(*start), jnp.float32(0)
+    if direction is None:
+        found = Along(*jax.value_and_grad(cost)(tree), zero, zero)
+    else:
+        (steep, (loss, gradient)), bent = jax.value_and_grad(slope, has_aux=True)(tree)
+        found = Along(loss, gradient, steep, inner(direction, bent))
     return jax.tree.map(lambda x, y: x + y.astype(x.dtype), total, found)
 
 
 def along(
-    start: Loaded, direction: Tree, encoded: Sequence[Encoded], buckets: int = 1, rows: int = 8
+    start: Loaded,
+    direction: Tree | None,
+    encoded: Sequence[Encoded],
+    buckets: int = 1,
+    rows: int = 8,
 ) -> Along:
     """The mean loss of rows at a start, and its derivatives along a direction.
 
@@ -85,30 +82,25 @@ def along(
 
     Args:
       start: a model, with a single adapter whose parameters are moved; or None, and it is its own.
-      direction: like the trained tree, whatever its length.
+      direction: like the trained tree, whatever its length; None for loss and gradient alone.
       encoded: rows; every target counts the same.
       buckets: lengths to compile for.
       rows: read to the device at a time.
     """
-    tree, zero = tree_of(start), jnp.float32(0)
-    direction = jax.tree.map(lambda d, x: jnp.asarray(d, x.dtype), direction, tree)
+    tree, zero = trainable(*start), jnp.float32(0)
+    if direction is not None:
+        direction = jax.tree.map(lambda d, x: jnp.asarray(d, x.dtype), direction, tree)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
     total = Along(zero, empty, jnp.zeros_like(zero), jnp.zeros_like(zero))
-    edges = Buckets.of(encoded, buckets)
-    by_shape: dict[object, list[int]] = {}
-    for i, one in enumerate(encoded):
-        by_shape.setdefault(edges.shape(len(one.ids), rows), []).append(i)
-    for shape, members in by_shape.items():
-        for first in range(0, len(members), rows):
-            chosen = [(i,) for i in members[first : first + rows]]
-            total = _add(start, direction, total, feed(encoded, shape, chosen))  # type: ignore[arg-type]
+    for batch in each_once(encoded, buckets, rows):
+        total = _add(start, direction, total, batch)
     targets = sum(int(e.is_target[1:].sum()) for e in encoded)
     return jax.tree.map(lambda x: x / targets, total)
 
 
 def comparable(start: Loaded, end: Loaded) -> bool:
     """Whether one lies where the other can move to: both whole models, or adapters of one shape."""
-    a, b = (jax.tree.map(jnp.shape, tree_of(loaded)) for loaded in (start, end))
+    a, b = (jax.tree.map(jnp.shape, trainable(*loaded)) for loaded in (start, end))
     return (start[1] is None) == (end[1] is None) and a == b
 
 
@@ -128,12 +120,13 @@ def displaced(
       earlier rows' loss to the first and the second order; `change`, what it was. Nats a target.
     """
     direction = jax.tree.map(
-        lambda a, b: b.astype(jnp.float32) - a.astype(jnp.float32), tree_of(start), tree_of(end)
+        lambda a, b: b.astype(jnp.float32) - a.astype(jnp.float32),
+        trainable(*start),
+        trainable(*end),
     )
     before = along(start, direction, earlier)
-    nowhere = jax.tree.map(jnp.zeros_like, direction)
-    other = along(start, nowhere, own).gradient
-    after = along(end, nowhere, earlier).loss
+    other = along(start, None, own).gradient
+    after = along(end, None, earlier).loss
     distance = jnp.sqrt(inner(direction, direction))
     sizes = jnp.sqrt(inner(before.gradient, before.gradient) * inner(other, other))
     found = {

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from forget_jax.data.batches import Buckets
-from forget_jax.data.feed import feed
+from forget_jax.data.feed import each_once
 from forget_jax.data.tokenise import Encoded
 from forget_jax.lm import decoder
-from forget_jax.lm.model import Adapters, Batch, Model
+from forget_jax.lm.model import Adapters, Batch, Model, trainable, with_trainable
 from forget_jax.training.objective import nll
 from forget_jax.types import Tree
 
@@ -18,18 +17,15 @@ from forget_jax.types import Tree
 @functools.partial(jax.jit, donate_argnames=("total",))
 def _add(model: Model, adapters: Adapters | None, total: Tree, batch: Batch) -> Tree:
     """Adds the squared gradient of each row's summed NLL, one row after the other."""
-    trainable = model.params if adapters is None else adapters.tree
 
     def cost(tree: Tree, row: Batch) -> jax.Array:
         one = jax.tree.map(lambda x: x[None], row)
-        if adapters is None:
-            trained = Model(model.config, tree)
-            return nll(trained, decoder.hidden(trained, None, one), one).sum()
-        return nll(model, decoder.hidden(model, Adapters(adapters.config, tree), one), one).sum()
+        trained, beside = with_trainable(model, adapters, tree)
+        return nll(trained, decoder.hidden(trained, beside, one), one).sum()
 
     def add(total: Tree, row: Batch) -> tuple[Tree, None]:
         squares = jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)),
-                               jax.grad(cost)(trainable, row))  # fmt: skip
+                               jax.grad(cost)(trainable(model, adapters), row))  # fmt: skip
         return jax.tree.map(jnp.add, total, squares), None
 
     return jax.lax.scan(add, total, batch)[0]
@@ -56,17 +52,11 @@ def diagonal(
     Returns:
       Like the trainable tree, fp32.
     """
-    trainable = model.params if adapters is None else adapters.tree
-    total = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), trainable)
-    edges = Buckets.of(encoded, buckets)
-    by_shape: dict[object, list[int]] = {}
-    for i, one in enumerate(encoded):
-        by_shape.setdefault(edges.shape(len(one.ids), rows), []).append(i)
-    for shape, members in by_shape.items():
-        for start in range(0, len(members), rows):
-            # a row of padding has no target, and no gradient
-            chosen = [(i,) for i in members[start : start + rows]]
-            total = _add(model, adapters, total, feed(encoded, shape, chosen))  # type: ignore[arg-type]
+    tree = trainable(model, adapters)
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
+    for batch in each_once(encoded, buckets, rows):
+        # a row of padding has no target, and no gradient
+        total = _add(model, adapters, total, batch)
     return jax.tree.map(lambda x: x / len(encoded), total)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forget_jax.lm import decoder, lora
-from forget_jax.lm.model import Adapters, Batch, Model
+from forget_jax.lm.model import Adapters, Batch, Model, trainable
 from forget_jax.training import displacement
 
 CONFIG = lora.LoRAConfig(rank=2, alpha=8.0, targets="layers/(attn/q|mlp/down)")
@@ -44,7 +44,7 @@ def _starts(tiny_model):
 @pytest.mark.parametrize("which", ["model", "adapter"])
 def test_slope_and_curvature_are_derivatives_of_the_loss(starts, which, random_examples):
     start, rows = starts[which], random_examples(0, [7, 12])
-    tree = displacement.tree_of(start)
+    tree = trainable(*start)
     direction = moved(tree, 1, 0.02)
     found = displacement.along(start, direction, rows, buckets=1, rows=2)
 
