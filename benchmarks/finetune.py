@@ -64,10 +64,8 @@ class Comparison:
         """Training on the orders of a round; `close` gives the device back after it."""
 
         def take(number: int) -> Row:
-            side.forget_peak()
-            found = side.ask("train", orders=orders(number), **given)
+            found = side.measured("train", orders=orders(number), **given)
             self.first.setdefault(take, found["first_seconds"])
-            found["peak_bytes"] = found["peak_bytes"] or side.peak()
             if close:
                 side.close()
             return found

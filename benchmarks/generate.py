@@ -10,14 +10,15 @@ bfloat16.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from forget_jax.benchmarks import table, world
 from forget_jax.benchmarks.finetune import no_peer
 from forget_jax.benchmarks.shapes import CPU_SHAPES, FEWER, SHAPES
 from forget_jax.benchmarks.side import Side
-from forget_jax.benchmarks.table import Found, Keep, Row
+from forget_jax.benchmarks.table import Found, Keep
 from forget_jax.data.tokenise import Encoded
 
 BATCH = 32  # prompts at a time
@@ -63,14 +64,15 @@ def run(quick: bool = False, shape: str = "small", keep: Keep = table.at_once) -
         longest = min(LONGEST, SHAPES[shape].context - new)
         count = PROMPTS[not quick] // FEWER.get(shape, 1)
         world.save(Path(folder) / "prompts.npz", prompts(documents, count, longest))
-        given = {"rows": "prompts", "new_tokens": new, "batch_size": BATCH}
+        given: dict[str, Any] = {"rows": "prompts", "new_tokens": new, "batch_size": BATCH}
         setting = f"{count} prompts of up to {longest} tokens, {new} new"
         with Side("ours", loading) as ours, Side("peer", loading) as peer:
             sides = {"forget_jax": ours} if why else {"forget_jax": ours, "transformers": peer}
 
             def measure(_: Found) -> Found:
                 turns = {
-                    name: lambda _, side=side: _turn(side, given) for name, side in sides.items()
+                    name: lambda _, side=side: side.measured("generate", **given)
+                    for name, side in sides.items()
                 }
                 done = table.alternate(turns, ROUNDS[not quick])
                 found: Found = {"rows": [], "ratio": {}, "notes": []}
@@ -86,13 +88,6 @@ def run(quick: bool = False, shape: str = "small", keep: Keep = table.at_once) -
             found = table.measure({"greedy": measure}, keep)
     about_all = [f"{about['device']}, {about['system']}", f"documents of {where}"]
     found["notes"] = [*([why] if why else []), *about_all, *found["notes"]]
-    return found
-
-
-def _turn(side: Side, given: Mapping[str, object]) -> Row:
-    side.forget_peak()
-    found = side.ask("generate", **given)
-    found["peak_bytes"] = found["peak_bytes"] or side.peak()
     return found
 
 

@@ -40,13 +40,7 @@ COUNT = (48, 192)  # documents; task rows are four times as many, and all eightf
 
 
 def _turn(side: Side, **given: Any) -> Turn:
-    def take(number: int) -> Row:
-        side.forget_peak()
-        found = side.ask("score", **given)
-        found["peak_bytes"] = found["peak_bytes"] or side.peak()
-        return found
-
-    return take
+    return lambda number: side.measured("score", **given)
 
 
 def _peers(rows: Sequence[Encoded], on_cpu: bool) -> dict[str, Mapping[str, Any]]:

@@ -82,6 +82,13 @@ class Side:
         found: dict[str, Any] = answer
         return found
 
+    def measured(self, do: str, **given: Any) -> dict[str, Any]:
+        """The answer to one request, with the peak memory of this work alone."""
+        self.forget_peak()
+        found = self.ask(do, **given)
+        found["peak_bytes"] = found["peak_bytes"] or self.peak()
+        return found
+
     def forget_peak(self) -> None:
         """The process's peak memory begins anew, where the system can do that."""
         if self._process is not None:
