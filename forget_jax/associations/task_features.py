@@ -78,11 +78,11 @@ class TaskFeatures:
 
     def widened(self, options: dict[str, Any]) -> dict[str, Any]:
         """Options of a method, in which features of columns say nothing of these columns."""
-        side = {
-            kind: np.concatenate([x, np.repeat(x.mean(1, keepdims=True), self.count, 1)], 1)
-            for kind, x in (
-                (kind, np.atleast_2d(np.asarray(of, np.float64)))
-                for kind, of in options.get("side", {}).items()
-            )
-        }
-        return options | ({"side": side} if side else {})
+        if "side" not in options:
+            return options
+        side = {}
+        for kind, features in options["side"].items():
+            known_pxN = np.atleast_2d(np.asarray(features, np.float64))
+            mean_px1 = known_pxN.mean(1, keepdims=True)
+            side[kind] = np.concatenate([known_pxN, np.repeat(mean_px1, self.count, 1)], 1)
+        return options | {"side": side}

@@ -294,9 +294,8 @@ def _predicted(name: str, task: summaries.PredictedTask, summary: summaries.Pred
         means,
         most,
         summary.coverage,
-        task.expected_rmse,
+        room.Learned(task.expected_rmse, task.side, task.training_losses),
         likely,
-        task.side | ({"its losses in training": None} if task.training_losses else {}),
     )
 
 

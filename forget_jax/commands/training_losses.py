@@ -14,8 +14,8 @@ from forget_jax import foreign
 from forget_jax.commands import matrices
 from forget_jax.errors import UserError
 from forget_jax.files import Path, PathLike
+from forget_jax.runs.metrics import ends
 
-SHARE = 0.1  # of the steps, at either end
 STAGES = ("associate", "finetune")
 
 
@@ -55,7 +55,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _features(steps: Sequence[tuple[int, float]]) -> np.ndarray:
     loss_S = np.array([loss for _, loss in sorted(steps)])
-    count = max(round(SHARE * len(loss_S)), 1)
-    first, last = loss_S[:count].mean(), loss_S[-count:].mean()
+    first, last = (part.mean() for part in ends(loss_S))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.array([np.log(first), np.log(last), first - last])

@@ -23,6 +23,7 @@ from forget_jax.lm.hf import tokenizer as tokenizers
 from forget_jax.lm.hf.base import Base
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.lm.settings import Lora, ModelPath
+from forget_jax.runs.metrics import ends
 from forget_jax.runs.workdir import Workdir
 from forget_jax.scoring.settings import Score
 from forget_jax.training.loop import Recipe
@@ -138,12 +139,12 @@ def training(records: Sequence[dict[str, Any]]) -> Training:
             "train again under another --workdir"
         )
     losses = [float(np.mean(list(r["loss"].values()))) for r in records if r["loss"]]
-    tenth = max(1, len(losses) // 10)
+    first, last = ends(losses)
     devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
     flops = float(np.median([r["flops"] / r["seconds"] for r in records]))
     return Training(
-        loss_first=float(np.mean(losses[:tenth])),
-        loss_last=float(np.mean(losses[-tenth:])),
+        loss_first=float(np.mean(first)),
+        loss_last=float(np.mean(last)),
         tokens_per_second=float(np.median([r["tokens"] / r["seconds"] for r in records])),
         real_tokens=sum(r["tokens"] for r in records) / sum(r["computed"] for r in records),
         flops_per_second=flops,

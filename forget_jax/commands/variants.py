@@ -19,7 +19,6 @@ from forget_jax.files import Path
 
 TABLE = "sweep.csv"
 MOST = 1000  # runs of a sweep
-NAMED = ("command", "version", "started")  # what a summary says beside figures
 
 
 def values_of(key: str, text: str) -> list[str]:
@@ -102,5 +101,5 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         str(key): value
         for key, value in flat.items()
-        if isinstance(value, bool | int | float | str) and key not in NAMED
+        if isinstance(value, bool | int | float | str) and key != "command"
     }

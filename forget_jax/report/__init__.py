@@ -14,6 +14,7 @@ from forget_jax.report.paired import PairedTest
 from forget_jax.report.pareto import Mark
 from forget_jax.report.plan_section import PlanBasis, Planned, UnseenRow, plan_section
 from forget_jax.report.predicted_section import (
+    Learned,
     PredictedExample,
     PredictedMean,
     PredictedProbabilities,
@@ -44,6 +45,7 @@ __all__ = [
     "Forgetting",
     "LawChecks",
     "LawSurface",
+    "Learned",
     "Mark",
     "PairedTest",
     "Part",

@@ -54,14 +54,28 @@ class PredictedProbabilities:
     reliability: Sequence[Reliability]
 
 
+@dataclass(frozen=True)
+class Learned:
+    """How a row was predicted.
+
+    Attributes:
+      rmse: of an entry, from held-out tasks.
+      side: by what is known of the examples beside, its share of the weight.
+      losses: whether the losses of its training helped.
+    """
+
+    rmse: float
+    side: Mapping[str, float]
+    losses: bool
+
+
 def predicted_section(
     task: str,
     means: Mapping[str, PredictedMean],
     most: Sequence[PredictedExample],
     coverage: float,
-    expected_rmse: float,
+    learned: Learned,
     likely: PredictedProbabilities | None = None,
-    side: Mapping[str, float | None] | None = None,
 ) -> Section:
     """What will be forgotten: means by source, and the examples of the largest z.
 
@@ -70,9 +84,8 @@ def predicted_section(
       means: by source; of all examples first.
       most: the most forgotten first.
       coverage: share of the entries that intervals are to hold.
-      expected_rmse: of an entry, from held-out tasks.
+      learned: how it was predicted.
       likely: of a matrix of zeros and ones, how good its probabilities are.
-      side: by what is known beside of the examples, its share of the weight; of the task, None.
     """
     (_, whole), *_ = means.items()
     key = f"predicted-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
@@ -106,18 +119,17 @@ def predicted_section(
         f"others predicted from these and from other tasks. On average the loss changes by "
         f"{number(whole.z, sign=True)} [{number(whole.low, sign=True)}, "
         f"{number(whole.high, sign=True)}]; of a single example the prediction is "
-        f"off by {number(expected_rmse)} (root mean square over held-out tasks)."
+        f"off by {number(learned.rmse)} (root mean square over held-out tasks)."
     )
     sources = list(means)[1:]
     if len(sources) > 1:
         worst = sources[int(np.argmax([means[n].z for n in sources]))]
         lead += f" Forgotten most is {shorten(worst, 60)}."
-    weighed = {kind: share for kind, share in (side or {}).items() if share is not None}
-    if weighed:
-        shares = ", ".join(f"{percent(share)} by {kind}" for kind, share in weighed.items())
+    if learned.side:
+        shares = ", ".join(f"{percent(share)} by {kind}" for kind, share in learned.side.items())
         lead += f" What is known of the examples beside was weighed on held-out tasks: {shares}."
-    for kind in (side or {}).keys() - weighed.keys():
-        lead += f" With {kind}, held-out tasks were predicted better than without."
+    if learned.losses:
+        lead += " With its losses in training, held-out tasks were predicted better than without."
     figures, tables = [figure], [table]
     if likely is not None:
         lead += (

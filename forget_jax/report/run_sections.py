@@ -17,6 +17,7 @@ from forget_jax.report.section import (
     percent,
     shorten,
 )
+from forget_jax.runs.metrics import ends
 
 _POINTS = 240  # a curve's points; more cannot be told apart at the plot's width
 _ALL_POINTS = 6000  # of all curves: what a page opens with at once
@@ -55,8 +56,7 @@ def training_section(
     rows = []
     for name, curve in curves.items():
         loss = np.asarray(curve["loss"], float)
-        tenth = max(1, len(loss) // 10)
-        first, last = (float(finite_mean(part)) for part in (loss[:tenth], loss[-tenth:]))
+        first, last = (float(finite_mean(part)) for part in ends(loss))
         rows.append((name, len(loss), first, last))
     fell = sum(last < first for _, _, first, last in rows)
     lead = f"Loss on the training batches of {count(len(rows), 'run')}, batch by batch."

@@ -11,7 +11,9 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from forget_jax import distributed, files, foreign
 from forget_jax.errors import UserError
@@ -21,6 +23,13 @@ from forget_jax.runs.seal import Seal
 SECONDS = 2  # between two writes, unless somebody waits for one
 
 Record = dict[str, Any]
+Curve = TypeVar("Curve", bound=Sequence[float] | np.ndarray)
+
+
+def ends(losses: Curve) -> tuple[Curve, Curve]:
+    """The first and the last tenth of the steps, at least one each: single steps are noisy."""
+    tenth = max(1, len(losses) // 10)
+    return losses[:tenth], losses[-tenth:]  # type: ignore[return-value]
 
 
 class Metrics:
