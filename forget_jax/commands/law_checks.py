@@ -12,7 +12,7 @@ from forget_jax.errors import UserError
 from forget_jax.runs.progress import Progress
 from forget_jax.scaling.splits import LATE, LATE_SHARE
 
-SPLITS = ("rank", "method", "task", "lr", LATE)
+SPLITS = ("rank", "method", "task", "model", "lr", LATE)
 QUICK: Mapping[str, Any] = {"bootstraps": 128, "starts": 64}
 _SIZES, _STEPS = 4, 40
 _DRAWS = 256  # of the parameters, kept for the page

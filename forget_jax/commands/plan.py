@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import files, scaling
+from forget_jax.commands import points
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Plan
 from forget_jax.commands.summaries import Answer, Candidate, Curve, Tried, UnseenRun
@@ -15,7 +16,7 @@ from forget_jax.commands.summaries import Plan as Summary
 from forget_jax.errors import UserError, nearest
 from forget_jax.runs.progress import Progress
 from forget_jax.runs.workdir import Workdir
-from forget_jax.scaling import choose, tables
+from forget_jax.scaling import choose
 
 APART = ("task", "method", "model", "metric", "data")  # what one law does not describe together
 NEEDS = {
@@ -55,7 +56,7 @@ class Fitted:
 
 def run(settings: Plan, work: Workdir) -> Ended:
     """Fits the table and answers the question, or refuses."""
-    table = _rows(tables.read(settings.points.path), settings)
+    table = _rows(points.read(settings.points.path), settings)
     target = settings.target or ("kl" if "kl" in table else "l_f")
     P = settings.P
     if settings.rank:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import files, scaling
-from forget_jax.commands import law_checks, sweep, values
+from forget_jax.commands import law_checks, points, sweep, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Scaling
 from forget_jax.commands.summaries import Law, Surface
@@ -43,7 +43,7 @@ def run(settings: Scaling, work: Workdir) -> Ended:
     path = settings.points.path
     failed_runs: dict[str, str] = {}
     if path:
-        table = tables.read(path)
+        table = points.read(path)
     else:
         table, failed_runs = sweep.measure(settings, work)
     files.write_text(work / "points.csv", table.to_csv(index=False))

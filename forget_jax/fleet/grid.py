@@ -36,6 +36,7 @@ from forget_jax.types import Tree
 NATS = "nats a token"
 UNITS = {
     "P": "trained parameters, without embeddings and head",
+    "P_base": "parameters of the base, likewise",
     "steps": "optimizer updates",
     "rank": "of the adapters; 0 where the model itself is trained",
     "lr": "peak learning rate",
@@ -113,9 +114,9 @@ def sweep(fleet: Fleet, runs: Sequence[Run], marks: Sequence[int], measured: Mea
       marks: numbers of steps, rising; the runs' tasks train to the last of them.
 
     Returns:
-      P (trained parameters), steps, the cells' coordinates, run, and in nats a token: l_ft, kl_ft
-      and the other measures on the task's own held-out rows (divergence from the base there), l_f
-      and every measure upstream.
+      P (trained parameters), P_base (the base's), steps, the cells' coordinates, run, and in nats
+      a token: l_ft, kl_ft and the other measures on the task's own held-out rows (divergence from
+      the base there), l_f and every measure upstream.
 
     Raises:
       UserError: no run has a finite loss, or a method trains nothing of this model.
@@ -125,6 +126,7 @@ def sweep(fleet: Fleet, runs: Sequence[Run], marks: Sequence[int], measured: Mea
     groups = [adapters[i : i + together] for i in range(0, len(adapters), together)]
     groups += [[run] for run in runs if run.method.whole]
     sizes = {run.cell.name: _size(fleet, run) for run in runs}
+    whole = methods.parameters(methods.of("full"), fleet.base.model.params, "", 0)
     found: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for number, group in enumerate(groups):
@@ -137,7 +139,8 @@ def sweep(fleet: Fleet, runs: Sequence[Run], marks: Sequence[int], measured: Mea
                 held = keep(path, _mark(fleet, (number, len(groups)), group, mark, measured))
                 fleet.work.tick()
             found += [
-                {"P": sizes[point["run"]], "steps": mark, **point} for point in held["points"]
+                {"P": sizes[point["run"]], "P_base": whole, "steps": mark, **point}
+                for point in held["points"]
             ]
             failed |= held["failed"]
         with journal(fleet, _stage(number)) as (checkpoints, _):

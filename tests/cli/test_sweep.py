@@ -1,10 +1,12 @@
 """The sweep of `scaling`: its axes, its units, methods that train a part, and runs that fail."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from forget_jax.scoring.divergence import MEASURES
 
@@ -131,3 +133,56 @@ REFUSED = {
 def test_mistakes_are_one_line(change, said, fields, run_cli, tmp_path):
     status, _, err = run_cli(*line(fields | change), f"--workdir={tmp_path / 'w'}")
     assert status == 2 and said in err.splitlines()[-1] and "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def two_sizes(fields, tiny_base, finished, tmp_path_factory):
+    """The folder of a sweep over two bases: one, and what is left of it without a layer."""
+    small = tmp_path_factory.mktemp("small") / "small, one layer"
+    shutil.copytree(tiny_base, small)
+    config = json.loads((small / "config.json").read_text())
+    config["num_hidden_layers"] = 1
+    (small / "config.json").write_text(json.dumps(config))
+    kept = {k: v for k, v in load_file(small / "model.safetensors").items() if "layers.1." not in k}
+    save_file(kept, small / "model.safetensors")
+    own = {k: v for k, v in fields.items() if k != "model.path"}
+    own |= {"methods": "lora", "lrs": "0.05", "tasks": fields["tasks"].split(",")[0]}
+    work = finished([*line(own), f'--sweep.model.path={tiny_base},"{small}"'])
+    return work, {str(tiny_base), str(small)}
+
+
+def test_sweeps_over_models_are_one_table_with_their_sizes(two_sizes, run_cli, tmp_path):
+    folder, models = two_sizes
+    fitted = ["--config.laws=constant", "--config.formulas=K*P^x*P_base^y"]
+    argv = ["scaling", f"--config.points.path={folder}", *fitted, f"--workdir={tmp_path / 'w'}"]
+    status, _, err = run_cli(*argv)
+    assert status == 0, err
+    table = pd.read_parquet(tmp_path / "w" / "points.parquet")
+    assert set(table["model"]) == models and table["run"].nunique() == 4
+    sizes = table.groupby("model")[["P", "P_base"]].agg(lambda x: sorted(set(x)))
+    (small,), (large,) = (
+        sizes.loc[m, "P_base"] for m in sorted(models, key=lambda m: "one" not in m)
+    )
+    assert small < large < 2 * small  # layers and the last norm, without embeddings
+    assert table.attrs["units"]["P_base"].startswith("parameters of the base")
+    summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+    assert set(summary["laws"]["K*P^x*P_base^y"]["params"]) == {"K", "x", "y"}
+    assert "model" in summary["checks"]["tried"]
+
+
+def test_the_planner_asks_which_model_of_a_sweep(two_sizes, run_cli, tmp_path):
+    folder, models = two_sizes
+    argv = ["plan", f"--config.points.path={folder}", "--config.ask=forgetting", "--config.rank=2"]
+    argv += ["--config.steps=3", f"--workdir={tmp_path / 'w'}"]
+    status, _, err = run_cli(*argv)
+    assert status == 2 and "several values of model" in err
+    status, _, err = run_cli(*argv, f"--config.where=['model={min(models)}']")
+    assert status == 0 and "rank 2, learning rate 0.05, 3 steps: kl" in err
+
+
+def test_a_sweep_without_points_yet_is_said(two_sizes, run_cli, tmp_path):
+    (tmp_path / "sweep.csv").write_text("model.path\n")
+    status, _, err = run_cli(
+        "plan", f"--config.points.path={tmp_path}", "--config.ask=settings", "--config.limit=1"
+    )
+    assert status == 2 and "no run of this sweep has points yet" in err
