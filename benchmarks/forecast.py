@@ -49,7 +49,11 @@ def tuned(recipe: in_trl.Recipe, task: str, given: argparse.Namespace, place: pa
 
 
 def scored(
-    config: Mapping[str, Any], adapters: Sequence[pathlib.Path], rows: str, work: pathlib.Path
+    config: Mapping[str, Any],
+    adapters: Sequence[pathlib.Path],
+    rows: str,
+    work: pathlib.Path,
+    shuffle: int = -1,
 ) -> pd.DataFrame:
     """Z of rows (N) by adapter (M), as `associate` makes it of adapters that exist."""
     fields = {
@@ -58,7 +62,7 @@ def scored(
         "upstream": rows,
         "data.context": config["data"]["context"],
         "data.template": config["data"]["template"],
-        "data.shuffle": -1,
+        "data.shuffle": shuffle,
     }
     told = [f"--config.{name}={value}" for name, value in fields.items()]
     command = [sys.executable, "-m", "forget_jax", "associate", "--config=associate:existing"]

@@ -1,7 +1,7 @@
 """What mixes save, trained on by this program and in TRL's trainer.
 
-    python benchmarks/mixes.py --task task.jsonl[:120] --matrix runs/matrix --adapter task/adapter \
-        --out runs/mixes
+    python benchmarks/mixes.py --task task.jsonl[:120] --heldout task.jsonl[120:160] \
+        --matrix runs/matrix --adapter task/adapter --out runs/mixes
 
 `forget-jax mix` writes two mixes of the task: of rows that are predicted to be forgotten (from the
 matrix and an adapter trained on the task by anybody), and as many random ones. Both trainers train
@@ -88,6 +88,7 @@ def main() -> None:
         "model.path": model,
         "adapter": given.adapter,
         "data.context": config["data"]["context"],
+        "data.shuffle": config["data"]["shuffle"],
     }
     predicted = command("mix", mixing, out / "mix-predicted")
     random = command("mix", mixing | {"mix.strategy": "random"}, out / "mix-random")
@@ -116,7 +117,9 @@ def main() -> None:
     table.insert(0, "all", z.mean(axis=1))
     spread = z.std(axis=1) / np.sqrt(z.shape[1])
     table.insert(1, "±", 1.96 * spread)
-    task = forecast.scored(config, paths, given.heldout, out / "task-loss")
+    # As the task's rows were taken, so that none of these was among them.
+    shuffle = config["data"]["shuffle"]
+    task = forecast.scored(config, paths, given.heldout, out / "task-loss", shuffle)
     table["the task's own rows"] = task.mean(axis=1)
     table.index = pd.MultiIndex.from_tuples(adapters, names=["trainer", "replay"])
     table.to_csv(out / "mixes.csv")
