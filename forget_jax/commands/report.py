@@ -53,16 +53,20 @@ def build(workdir: PathLike, bare: PathLike = "") -> Path:
     if bare:
         if (work / "summary.json").exists():
             raise UserError(f"{workdir} is a run's folder: give another --workdir for the page")
-        files.write_text(work / "report.html", _of_matrix(bare))
-        return work / "report.html"
+        return _written(work, *_of_matrix(bare))
     if not (work / "summary.json").exists():
         raise UserError(f"{workdir} holds no run that has ended (no summary.json)")
     summary = summaries.load(work / "summary.json")
     found = sections(work, summary)
+    return _written(work, found, _page(summary, found))
+
+
+def _written(work: Path, found: Sequence[Section], page: str) -> Path:
+    """Writes a page, after what its sections have too much of to carry in it."""
     for section in found:
         for name, text in section.files.items():
             files.write_text(work / "report" / name, text)
-    files.write_text(work / "report.html", _page(summary, found))
+    files.write_text(work / "report.html", page)
     return work / "report.html"
 
 
@@ -215,8 +219,8 @@ def _components(z_MxN: np.ndarray, tasks: Sequence[str]) -> tuple[list[str], np.
     return labels, component_N
 
 
-def _of_matrix(path: PathLike) -> str:
-    """The page of a matrix that is no run's."""
+def _of_matrix(path: PathLike) -> tuple[list[Section], str]:
+    """The sections of a matrix that is no run's, and their page."""
     found = _forgetting(path)
     simple = statistics(found.z_MxN, RANKS, found.metric == "exact_match")
     made = [room.matrix_section(found)]
@@ -224,7 +228,8 @@ def _of_matrix(path: PathLike) -> str:
         rank, additive, row, column, *f1 = simple.values()
         made.append(room.rank_section(rank, additive, row, column, f1_rank=f1[0] if f1 else ()))
     facts = {"matrix": str(path), "tasks": f"{len(found.tasks):,}"}
-    return room.page("forget_jax: matrix", made, facts | {"examples": f"{len(found.examples):,}"})
+    facts["examples"] = f"{len(found.examples):,}"
+    return made, room.page("forget_jax: matrix", made, facts)
 
 
 def _associate(folder: Path, summary: summaries.Associate) -> list[Section]:

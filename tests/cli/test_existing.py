@@ -1,6 +1,7 @@
 """A matrix of fine-tunes that exist: adapters, tables of scores, and pages of bare matrices."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -208,6 +209,15 @@ def test_a_bare_matrix_has_a_page(ending, run_cli, tmp_path):
     page = (tmp_path / "page" / "report.html").read_text()
     assert "What was forgotten" in page and "rank" in page
     assert ("task 3" in page) == (ending == "csv")
+
+
+def test_what_the_page_of_a_large_bare_matrix_reads_lies_beside_it(run_cli, tmp_path):
+    path = tmp_path / "large.npz"
+    np.savez(path, z=np.random.default_rng(0).normal(size=(60, 9000)).astype(np.float32))
+    argv = ["report", f"--config.matrix.path={path}", f"--workdir={tmp_path / 'page'}"]
+    assert run_cli(*argv)[0] == 0
+    read = re.findall(r'src="([^"]+)"', (tmp_path / "page" / "report.html").read_text())
+    assert read and all((tmp_path / "page" / name).exists() for name in read)
 
 
 def test_a_page_over_a_run_is_refused(work, run_cli, tmp_path):
