@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from forget_jax import report
-from forget_jax.commands import report as page_of_run
+from forget_jax.commands.pages import laws
 from forget_jax.report import pareto
 from forget_jax.report.law_checks import check_figures, check_tables, verdict
 
@@ -150,9 +150,9 @@ def test_parameters_of_resampled_tables_are_drawn_in_pairs():
 def test_settings_of_a_sweep_are_means_over_seeds():
     axes = {"task": list("aab"), "rank": [1, 1, 4], "seed": [0, 1, 0], "steps": 10, "P": 9.0}
     table = pd.DataFrame({**axes, "l_ft": [1.0, 3.0, 9.0], "l_f": [0.1, 0.3, 0.9]})
-    assert page_of_run._marks(table) == [report.Mark("the run", 9.0, 10, 2.0, 0.2)]
-    other = page_of_run._marks(table.assign(task="a", lr=[1e-3, 1e-3, 1e-2]))
+    assert laws.marks_of(table) == [report.Mark("the run", 9.0, 10, 2.0, 0.2)]
+    other = laws.marks_of(table.assign(task="a", lr=[1e-3, 1e-3, 1e-2]))
     assert [m.setting for m in other] == [
         *("rank 1, learning rate 0.001", "rank 4, learning rate 0.01"),
     ]
-    assert page_of_run._marks(table.assign(l_ft=math.nan)) == []
+    assert laws.marks_of(table.assign(l_ft=math.nan)) == []
