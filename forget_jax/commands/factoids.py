@@ -1,6 +1,7 @@
 """`forget-jax factoids`: memorise facts, train on others, and ask again, under every arm."""
 
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,9 +18,11 @@ from forget_jax.commands.summaries import Factoids as Summary
 from forget_jax.data.reading import Reader
 from forget_jax.errors import UserError
 from forget_jax.factoids import experiment as experiments
+from forget_jax.factoids import filter as filters
 from forget_jax.factoids import sets, verdict
 from forget_jax.factoids.evaluation import Answers
 from forget_jax.factoids.experiment import Experiment
+from forget_jax.factoids.filter import Asked
 from forget_jax.factoids.mitigations import LETTERS, Mitigation
 from forget_jax.factoids.training import Trainer
 from forget_jax.factoids.tree import RECOVERY, Axes, Grid, grid
@@ -100,10 +103,17 @@ def grid_of(settings: Factoids) -> Grid:
 def run(settings: Factoids, work: Workdir) -> Ended:
     """Trains every arm through all stages and asks after each; resumes."""
     whole = grid_of(settings)
-    trainer, reader = _trainer(settings, work, whole)
-    facts, mixed = experiments.read_all(trainer.fleet, reader, settings, whole)
+    recipe = Recipe(settings.train, values.adapter(settings.lora))
+    reader = _reader(settings, recipe, work, whole)
+    base = functools.cache(lambda: values.base(settings.model, reader))  # after rows, if it can be
+
+    def knows(spec: str, asked: Asked) -> list[bool]:
+        return filters.known(base(), asked, work / "known" / f"{files.safe_name(spec)}.json")
+
+    facts, mixed = experiments.read_all(reader, settings, whole, knows)
     for spec, of in facts.items():
         _check_rows(settings, spec, len(of.encoded), whole)
+    trainer = _trainer(settings, Fleet(work, base(), recipe, context=settings.data.context), whole)
     if settings.stop == "loss":
         trainer = _checking(trainer, min(len(of.encoded) for of in facts.values()))
     experiment = Experiment(settings, facts, mixed, whole)
@@ -118,12 +128,9 @@ def run(settings: Factoids, work: Workdir) -> Ended:
     return Ended(summary, f"facts A still known after the last stage: {shown}")
 
 
-def _trainer(settings: Factoids, work: Workdir, whole: Grid) -> tuple[Trainer, Reader]:
-    """What trains and what reads, after the plan of memory was said."""
-    recipe, adapter = Recipe(settings.train, values.adapter(settings.lora)), _beside(settings)
-    level = max(sum(n.stage == k for n in whole.nodes.values()) for k in range(len(LETTERS)))
-    together = 1 if recipe.lora is None else level
-    reader = values.reader(
+def _reader(settings: Factoids, recipe: Recipe, work: Workdir, whole: Grid) -> Reader:
+    """What reads the sets, after the plan of memory was said."""
+    return values.reader(
         settings.model,
         settings.data,
         recipe,
@@ -131,11 +138,13 @@ def _trainer(settings: Factoids, work: Workdir, whole: Grid) -> tuple[Trainer, R
         work=work,
         kept=kept(settings, whole) if recipe.lora is None else 0,
     )
-    base = values.base(settings.model, reader)
-    fleet = Fleet(work, base, recipe, context=settings.data.context)
-    together = 1 if recipe.lora is None else tasks_together(fleet, together)
-    is_half = settings.protocol == "paper" and recipe.lora is None
-    return Trainer(fleet, together, adapter, "bfloat16" if is_half else "float32"), reader
+
+
+def _trainer(settings: Factoids, fleet: Fleet, whole: Grid) -> Trainer:
+    level = max(sum(n.stage == k for n in whole.nodes.values()) for k in range(len(LETTERS)))
+    together = 1 if fleet.full else tasks_together(fleet, level)
+    is_half = settings.protocol == "paper" and fleet.full
+    return Trainer(fleet, together, _beside(settings), "bfloat16" if is_half else "float32")
 
 
 def _checking(trainer: Trainer, facts: int) -> Trainer:

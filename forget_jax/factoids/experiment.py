@@ -5,7 +5,7 @@ scored, and what it said is kept; a whole model's weights go once all that follo
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from forget_jax.training.optimizer import Schedule
 BESIDE = ("lens", "displacement")  # what a node may say beside its answers to sets
 Known = tuple[Sequence[Example], Sequence[Sequence[int]]]  # facts with shots, and their prompts
 NONE: Known = ((), ())
+Knows = Callable[[str, filter.Asked], Sequence[bool]]  # of a set by its name, for each question
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +64,11 @@ class Experiment:
         return self.settings.protocol == "paper"
 
 
-def read_facts(fleet: Fleet, reader: Reader, spec: str, settings: Settings) -> Facts:
+def read_facts(reader: Reader, spec: str, settings: Settings, knows: Knows) -> Facts:
     """A set, without questions of several answers, and without what the base knows if so asked.
+
+    Args:
+      knows: which of some questions the base answers; asked where `only` is `unknown`.
 
     Raises:
       UserError: a row that is no fact, one over the context, or a set of which nothing is left.
@@ -76,7 +80,7 @@ def read_facts(fleet: Fleet, reader: Reader, spec: str, settings: Settings) -> F
         sets.say_dropped(spec, dropped)
     rule, known = found.form.rule, NONE
     if settings.only == "unknown" and rule != "none":
-        examples, known = _unknown(fleet, own, spec, examples, settings)
+        examples, known = _unknown(own, spec, examples, settings, knows)
     if not examples:
         raise UserError(f"{spec} has no row left: the base knows all of its facts")
     encoded, over = own.encode(examples, scored=False)
@@ -111,12 +115,12 @@ def _prompts(
 
 
 def _unknown(
-    fleet: Fleet, reader: Reader, spec: str, examples: Sequence[Example], settings: Settings
+    reader: Reader, spec: str, examples: Sequence[Example], settings: Settings, knows: Knows
 ) -> tuple[list[Example], Known]:
     asked = filter.with_shots(reader, examples, settings.shots, 0)
-    knows = filter.known(fleet.base, asked, fleet.work / "known" / f"{safe_name(spec)}.json")
-    left = [e for e, known in zip(examples, knows, strict=True) if not known]
-    index = [i for i, known in enumerate(knows) if known]
+    answered = knows(spec, asked)
+    left = [e for e, known in zip(examples, answered, strict=True) if not known]
+    index = [i for i, known in enumerate(answered) if known]
     return left, ([asked.examples[i] for i in index], [asked.prompts[i] for i in index])
 
 
@@ -135,11 +139,11 @@ def wanted_mixes(grid: Grid, rows: Mapping[str, int]) -> dict[Mix, int]:
 
 
 def read_all(
-    fleet: Fleet, reader: Reader, settings: Settings, grid: Grid
+    reader: Reader, settings: Settings, grid: Grid, knows: Knows
 ) -> tuple[dict[str, Facts], dict[Mix, list[Encoded]]]:
-    """Every set and every mix that the runs need."""
+    """Every set and every mix that the runs need; `knows` is that of `read_facts`."""
     names = list(dict.fromkeys(node.sets[-1] for node in grid.nodes.values()))
-    facts = {spec: read_facts(fleet, reader, spec, settings) for spec in names}
+    facts = {spec: read_facts(reader, spec, settings, knows) for spec in names}
     wanted = wanted_mixes(grid, {spec: len(of.encoded) for spec, of in facts.items()})
     return facts, mixes.rows(reader, settings, wanted, 0)
 

@@ -199,7 +199,10 @@ def test_what_the_base_knows_is_left_out_and_asked_again(arguments, finished, mo
         (["arms=naive", "train.batch_size=1000"], "or less fit"),
     ],
 )
-def test_mistakes_are_one_line(fields, said, arguments, run_cli, tmp_path):
+def test_mistakes_are_one_line_before_weights_are_read(
+    fields, said, arguments, run_cli, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("forget_jax.commands.values.base", None)
     given = [f"--config.{field}" for field in ["lora.rank=0", *fields]]
     status, _, err = run_cli(*arguments, *given, f"--workdir={tmp_path / 'run'}")
     lines = [line for line in err.splitlines() if line.startswith("forget-jax")]
