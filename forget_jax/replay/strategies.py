@@ -13,6 +13,7 @@ from forget_jax.errors import UserError
 from forget_jax.randomness import generator
 
 RANK = 5  # of the factors by which columns are called alike
+MOST_DIVERSE = 1000  # candidates that are put in order one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,19 +65,47 @@ def _surprise(known: Known) -> np.ndarray:
     return known.base_nll_J
 
 
+def _alike(others_MxJ: np.ndarray) -> np.ndarray:
+    """How alike two columns are, J x J (float32, 0 to 1): the cosine of their factors, above zero.
+
+    Factors are those of the train matrix after each task's mean was taken off.
+    """
+    others = np.where(np.isnan(others_MxJ), np.nan, others_MxJ)
+    centred = np.nan_to_num(others - np.nanmean(others, axis=1, keepdims=True))
+    _, s, vt = np.linalg.svd(centred, full_matrices=False)
+    factor_JxR = (s[:RANK, None] * vt[:RANK]).T.astype(np.float32)
+    factor_JxR /= np.maximum(np.linalg.norm(factor_JxR, axis=1, keepdims=True), 1e-12)
+    return np.maximum(factor_JxR @ factor_JxR.T, 0)
+
+
 def coverage(known: Known) -> np.ndarray:
     """Σ_j s_ij · max(ẑ_j, 0): the predicted forgetting that a candidate stands for.
 
-    s_ij is the cosine of the two columns' factors in the train matrix, after each task's mean was
-    taken off, where it is above zero. Sums over like columns are less noisy than single entries.
+    s_ij says how alike the two columns are (`_alike`). Sums over like columns are less noisy than
+    single entries.
     """
-    others = np.where(np.isnan(known.others_MxJ), np.nan, known.others_MxJ)
-    centred = np.nan_to_num(others - np.nanmean(others, axis=1, keepdims=True))
-    _, s, vt = np.linalg.svd(centred, full_matrices=False)
-    factor_JxR = (s[:RANK, None] * vt[:RANK]).T
-    factor_JxR /= np.maximum(np.linalg.norm(factor_JxR, axis=1, keepdims=True), 1e-12)
-    alike_JxJ = np.maximum(factor_JxR @ factor_JxR.T, 0)
-    return alike_JxJ @ np.maximum(np.nan_to_num(known.predicted_J), 0)
+    return _alike(known.others_MxJ) @ np.maximum(np.nan_to_num(known.predicted_J), 0)
+
+
+def diverse(known: Known) -> np.ndarray:
+    """The order, highest first, in which each next candidate covers what those before leave.
+
+    Replaying i is taken to leave e^(-s_ij) of j's forgetting, so that the next candidate is that
+    of the largest Σ_j max(ẑ_j, 0) e^(-Σ_before s_kj) (1 - e^(-s_ij)): a greedy choice for a
+    submodular sum. Beyond `MOST_DIVERSE` candidates go by what they would cover then.
+    """
+    alike_JxJ = _alike(known.others_MxJ)
+    left_J = np.maximum(np.nan_to_num(known.predicted_J), 0).astype(np.float32)
+    covers_JxJ, J = 1 - np.exp(-alike_JxJ), len(left_J)
+    value_J, is_left = np.zeros(J), np.ones(J, bool)
+    for place in range(min(J, MOST_DIVERSE)):
+        gain_J = np.where(is_left, covers_JxJ @ left_J, -1.0)
+        chosen = int(np.argmax(gain_J))
+        value_J[chosen], is_left[chosen] = J - place, False
+        left_J = left_J * (1 - covers_JxJ[chosen])
+    rest = np.flatnonzero(is_left)
+    value_J[rest[np.argsort(-(covers_JxJ @ left_J)[rest])]] = np.arange(len(rest), 0, -1)
+    return value_J
 
 
 def influence(known: Known) -> np.ndarray:
@@ -100,6 +129,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "column_mean": Strategy(lambda known: _mean(known.others_MxJ), "matrix"),
     "predicted": Strategy(lambda known: known.predicted_J, "probes"),
     "coverage": Strategy(coverage, "probes"),
+    "diverse": Strategy(diverse, "probes", sampling="top"),
     "influence": Strategy(influence, "probes"),
     "online": Strategy(lambda known: np.zeros(len(known.own_J)), "probes"),  # `online` goes on
     "mir": Strategy(lambda known: known.own_J, "row", sampling="best"),

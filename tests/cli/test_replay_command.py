@@ -11,7 +11,7 @@ from forget_jax.fleet import fleet
 from tests.cli.conftest import FEW, SCORE, SKILLS
 
 STRATEGIES = (
-    "none,pad,random,generated,surprise,column_mean,predicted,coverage,influence,online,mir,"
+    "none,pad,random,generated,surprise,column_mean,predicted,coverage,diverse,influence,online,mir,"
     "ground_truth:top"
 )
 
@@ -44,7 +44,7 @@ def everything(arguments, finished):
 def test_every_strategy_is_compared_with_what_it_costs(everything):
     summary = json.loads((everything / "summary.json").read_text())
     cells = pd.read_csv(everything / "cells.csv")
-    assert len(summary["replay"]) == 1 + 11 * 2 and len(cells) == 23 * 2 * 2
+    assert len(summary["replay"]) == 1 + 12 * 2 and len(cells) == 25 * 2 * 2
     assert cells.z.notna().all() and cells.z_pool.notna().all() and cells.loss.notna().all()
     by = summary["replay"]
     assert by["none"]["extra_training"] == by["none"]["extra_forward"] == 0

@@ -12,7 +12,15 @@ from forget_jax.data.tokenise import Encoded
 from forget_jax.errors import UserError
 from forget_jax.replay.cells import Arm, Stream, arms, cells, redrawn
 from forget_jax.replay.settings import Replay
-from forget_jax.replay.strategies import Known, Sampling, choose, coverage, influence, parse
+from forget_jax.replay.strategies import (
+    Known,
+    Sampling,
+    choose,
+    coverage,
+    diverse,
+    influence,
+    parse,
+)
 from forget_jax.training.settings import Train
 
 TRAIN = Train(steps=16, batch_size=4, seed=3)
@@ -169,6 +177,24 @@ def test_coverage_is_the_forgetting_of_like_columns():
     predicted[2] = -0.1  # a noisy entry
     value = coverage(Known(np.full(12, np.nan), others, predicted))
     assert value[:6].min() > 5 * value[6:].max() and value[2] > 0.8 * value[0]
+
+
+def test_diverse_goes_round_the_groups_that_coverage_would_not_leave(monkeypatch):
+    rng = np.random.default_rng(0)
+    tasks = np.zeros((8, 12))
+    tasks[:4, :6], tasks[4:, 6:] = 1.0, 1.0
+    others = tasks + 0.05 * rng.normal(0, 1, (8, 12))
+    predicted = np.r_[np.full(6, 0.5), np.full(6, 0.3)]
+    known = Known(np.full(12, np.nan), others, predicted)
+    top = Sampling("top")
+    assert all(choose(coverage(known), 4, 0, top) < 6)
+    first = choose(diverse(known), 4, 0, top)
+    np.testing.assert_array_equal(first < 6, [True, False, True, False])  # .5, .3, .18, .11
+    assert sorted(choose(diverse(known), 12, 0, top)) == list(range(12))
+    monkeypatch.setattr("forget_jax.replay.strategies.MOST_DIVERSE", 4)
+    some = diverse(known)
+    np.testing.assert_array_equal(choose(some, 4, 0, top), first)
+    assert sorted(some) == list(range(1, 13))
 
 
 def test_influence_is_of_the_others():
