@@ -269,19 +269,10 @@ def _after(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def _paired(settings: Factoids, frame: pd.DataFrame, stages: int) -> dict[str, ArmsDiffer]:
-    found = {}
-    for (one, other), test in verdict.tests(frame, settings.arms, stages, settings.ratio).items():
-        low, high, p, p_holm = (
-            None if math.isnan(x) else x for x in (test.low, test.high, test.p, test.p_holm)
+    tests = verdict.tests(frame, settings.arms, stages, settings.ratio)
+    return {
+        f"{one} − {other}": ArmsDiffer(
+            **test.figures(), clusters=test.tasks, clusters_needed=test.needed
         )
-        found[f"{one} − {other}"] = ArmsDiffer(
-            pairs=test.pairs,
-            clusters=test.tasks,
-            mean=test.mean,
-            low=low,
-            high=high,
-            p=p,
-            p_holm=p_holm,
-            clusters_needed=test.needed,
-        )
-    return found
+        for (one, other), test in tests.items()
+    }

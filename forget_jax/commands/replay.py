@@ -256,19 +256,9 @@ def _paired(
     compared: Compared, all_arms: Sequence[Arm], settings: Replay
 ) -> dict[str, StrategiesDiffer]:
     """Every comparison of forgetting; a pair is one task under one seed."""
-    found = {}
-    for (one, other), test in verdict.tests(compared.frame, all_arms).items():
-        low, high, p, p_holm = (
-            None if math.isnan(x) else x for x in (test.low, test.high, test.p, test.p_holm)
+    return {
+        f"{one.label(settings.replay)} − {other.label(settings.replay)}": StrategiesDiffer(
+            **test.figures(), tasks=test.tasks, tasks_needed=test.needed
         )
-        found[f"{one.label(settings.replay)} − {other.label(settings.replay)}"] = StrategiesDiffer(
-            pairs=test.pairs,
-            tasks=test.tasks,
-            mean=test.mean,
-            low=low,
-            high=high,
-            p=p,
-            p_holm=p_holm,
-            tasks_needed=test.needed,
-        )
-    return found
+        for (one, other), test in verdict.tests(compared.frame, all_arms).items()
+    }

@@ -5,7 +5,9 @@ alike, so tests flip the signs of whole clusters, and intervals are over cluster
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,12 @@ class Paired:
     tasks: int
     needed: int | None
     p_holm: float = float("nan")
+
+    def figures(self) -> dict[str, Any]:
+        """Pairs, mean, interval and both p for a summary, where None is what is not known."""
+        found = {"low": self.low, "high": self.high, "p": self.p, "p_holm": self.p_holm}
+        known = {name: None if math.isnan(x) else x for name, x in found.items()}
+        return {"pairs": self.pairs, "mean": self.mean, **known}
 
 
 def paired(d_TxS: np.ndarray) -> Paired:
