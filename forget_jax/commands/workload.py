@@ -3,6 +3,7 @@
 Held-out losses on the way, probes of online replay and pages are too little to count.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -209,9 +210,11 @@ def _scaling(given: settings.Scaling, at: Reckoner) -> Workload:
 
 def _factoids(given: settings.Factoids, at: Reckoner) -> Workload:
     recipe, whole = _recipe(given), experiments.grid_of(given)
-    of = {
-        spec: at.rows((sets.named(spec).dataset,)) for path in whole.paths for spec in path.sequence
-    }
+    of = {}
+    for spec in dict.fromkeys(spec for path in whole.paths for spec in path.sequence):
+        _, dataset, form = sets.named(spec)
+        own = dataclasses.replace(at, data=sets.fields(given.data, form))
+        of[spec] = own.rows((dataset,))
     parts, asked = [], []
     for node in whole.nodes.values():
         what, rows = node.what or Mitigation(), of[node.sets[-1]]

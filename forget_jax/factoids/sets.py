@@ -133,13 +133,12 @@ class Facts:
         return self.rule != "none"
 
 
-def reading(reader: Reader, form: Format) -> Reader:
-    """What reads a set of a form: with its columns, where the run names none of its own."""
+def fields(data: Data, form: Format) -> Data:
+    """How rows of a form are read: by its columns, where it has some."""
     if not form.columns:
-        return reader
+        return data
     columns = tuple(f"{ours}={theirs}" for ours, theirs in form.columns.items())
-    data: Data = dataclasses.replace(reader.data, columns=columns)
-    return dataclasses.replace(reader, data=data)
+    return dataclasses.replace(data, columns=columns)
 
 
 def read(reader: Reader, spec: str) -> tuple[Named, Reader, list[Example]]:
@@ -149,7 +148,7 @@ def read(reader: Reader, spec: str) -> tuple[Named, Reader, list[Example]]:
       UserError: a row without a question and an answer, in a set whose answers are recited.
     """
     found = named(spec)
-    own = reading(reader, found.form)
+    own = dataclasses.replace(reader, data=fields(reader.data, found.form))
     examples = data_reading.load((found.dataset,), own.data, own.seen)
     if found.form.rule != "none":
         for e in examples:

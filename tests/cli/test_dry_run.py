@@ -115,6 +115,18 @@ def test_every_command_that_trains_or_scores_has_a_plan(command, run_cli, tiny_b
     assert not list(elsewhere.iterdir())
 
 
+def test_sets_of_facts_are_counted_by_the_columns_of_their_name(run_cli, tiny_base, tmp_path):
+    rows = [{"question": f"where is {i}?", "answers": ["here"], "relation": "P1"} for i in range(9)]
+    (tmp_path / "eq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {
+        "stage_a": "builtin:short_facts[:9]",
+        "stage_b": f"entityquestions={tmp_path}/eq.jsonl",
+    }
+    fields = [f"--config.{field}={value}" for field, value in given.items()]
+    out = plan(run_cli, "factoids", f"--config.model.path={tiny_base}", *fields, device="h100")
+    assert " FLOPs" in out
+
+
 @pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - set(workload.WORKLOADS)))
 def test_a_command_that_neither_trains_nor_scores_has_none(command, run_cli):
     status, out, err = run_cli(command, "--dry-run")
