@@ -141,7 +141,8 @@ def _completion(value: Any, where: str, notes: Notes) -> tuple[str, Sequence[str
     if not isinstance(value, list):
         return text_of(value, "completion", where), ()
     accepted = texts_of(value, "completion", where)
-    notes.rows[_EMPTY] += not accepted
+    if not accepted:
+        notes.rows[_EMPTY] += 1
     return (accepted or ("",))[0], accepted
 
 

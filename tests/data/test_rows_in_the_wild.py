@@ -123,10 +123,11 @@ def test_conversations_that_are_none(tmp_path, turns):
 
 
 @pytest.mark.fault("rows in the wild", "as it should be")
-def test_answers_that_are_a_list_in_json_text(tmp_path):
+def test_answers_that_are_a_list_in_json_text(tmp_path, capsys):
     """As in PopQA's own column; a question without an answer has an empty one."""
     row = {"prompt": "q", "completion": '["politician", "political leader"]'}
     (example,) = load(tmp_path, "set.jsonl", row)
+    assert "empty" not in capsys.readouterr().err
     assert example.completion == "politician"
     assert example.answers == ("politician", "political leader")
     (kept,) = load(tmp_path, "set.jsonl", {"prompt": "q", "completion": "[1, 2"})
@@ -135,6 +136,7 @@ def test_answers_that_are_a_list_in_json_text(tmp_path):
     mapped = {"prompt": "question", "completion": "answers.text", "answers": "answers.text"}
     (none,) = load(tmp_path, "set.jsonl", squad, columns=mapped)
     assert none.completion == "" and none.answers == ()
+    assert "an empty list in 1 row:" in capsys.readouterr().err
 
 
 @pytest.mark.fault("rows in the wild", "as it should be")
