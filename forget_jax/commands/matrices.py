@@ -92,6 +92,15 @@ def base_scores(path: PathLike) -> pd.DataFrame | None:
     return _base(scored) if BASE in scored.model.values else None
 
 
+def base_of(path: PathLike) -> str:
+    """The model that a matrix's run names as its base; empty where there is no such run."""
+    kept = place(path).parent / "config.json"
+    if place(path).name != "forgetting.zarr" or not kept.exists():
+        return ""
+    model = foreign.record(files.read_json(kept), str(kept)).get("model", {})
+    return str(foreign.record(model, str(kept)).get("path", ""))
+
+
 def side(path: PathLike, found: Matrix) -> dict[str, np.ndarray]:
     """What is known beside of a matrix's columns: their sources, loss and length under the base.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from forget_jax import files
-from forget_jax.commands import mix_candidates, values
+from forget_jax.commands import matrices, mix_candidates, values
 from forget_jax.commands.driver import Ended
 from forget_jax.commands.settings import Mix
 from forget_jax.commands.summaries import CurvePoint, MixedRow
@@ -90,7 +90,9 @@ def run(settings: Mix, work: Workdir) -> Ended:
     ]
     replayed = [pool[j] for j in drawn.row_K]
     conversations = _write(settings, work, task, replayed, rows)
-    pasted = snippets(settings.model.path or "YOUR_BASE", str(work.path), conversations)
+    measured = matrices.base_of(settings.matrix.path) if settings.matrix.path else ""
+    model = settings.model.path or measured or "YOUR_BASE"
+    pasted = snippets(model, str(work.path), conversations)
     text = "\n\n".join(f"## {name}\n\n```\n{lines}\n```" for name, lines in pasted.items())
     files.write_text(work / "use.md", f"# Training on this mix\n\n{text}\n")
     without = None if weighed.z_J is None else _by_source(pool, weighed.z_J)

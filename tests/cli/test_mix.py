@@ -55,6 +55,7 @@ def test_the_files_are_what_trainers_read(world, finished, run_cli, tiny_base, t
     said = (work / "use.md").read_text()
     assert all(name in said for name in ("TRL", "axolotl", "LLaMA-Factory", "forget-jax finetune"))
     line = next(x for x in said.splitlines() if x.startswith("forget-jax finetune"))
+    assert f"finetune:{tiny_base} " in line  # the matrix's base
     path = line.rpartition("--config.data.path=")[2]
     status, _, err = run_cli(
         *("finetune", f"--config.model.path={tiny_base}", f"--config.data.path={path}"),
