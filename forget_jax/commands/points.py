@@ -35,6 +35,6 @@ def read(path: str) -> pd.DataFrame:
         parts.append(part)
     if not parts:
         raise UserError(f"{path}: no run of this sweep has points yet; let `scaling` end there")
-    table = pd.concat(parts, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True).apply(tables.numeric)
     table.attrs = dict(parts[0].attrs)
     return table

@@ -48,9 +48,9 @@ def read(path: files.PathLike) -> pd.DataFrame:
     table = reader(data, str(path))
     if not len(table):
         raise UserError(f"{path}: holds no points")
-    numeric = table.apply(_numeric)
-    numeric.attrs = dict(table.attrs)
-    return numeric
+    found = table.apply(numeric)
+    found.attrs = dict(table.attrs)
+    return found
 
 
 def parquet(table: pd.DataFrame) -> bytes:
@@ -128,7 +128,7 @@ def _distinct(names: list[str], where: str) -> list[str]:
     return names
 
 
-def _numeric(column: pd.Series) -> pd.Series:
+def numeric(column: pd.Series) -> pd.Series:
     """A column of text as numbers, where all of it can be read so."""
     if not pd.api.types.is_object_dtype(column) and not pd.api.types.is_string_dtype(column):
         return column

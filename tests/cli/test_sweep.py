@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from forget_jax.commands import points
 from forget_jax.scoring.divergence import MEASURES
 
 
@@ -178,6 +179,16 @@ def test_the_planner_asks_which_model_of_a_sweep(two_sizes, run_cli, tmp_path):
     assert status == 2 and "several values of model" in err
     status, _, err = run_cli(*argv, f"--config.where=['model={min(models)}']")
     assert status == 0 and "rank 2, learning rate 0.05, 3 steps: kl" in err
+
+
+def test_a_swept_number_is_a_number(tmp_path):
+    (tmp_path / "sweep.csv").write_text("train.batch_size\n")
+    for size in (4, 8):
+        folder = tmp_path / f"train.batch_size={size}"
+        folder.mkdir()
+        pd.DataFrame({"steps": [1, 2], "l_f": [0.1, size / 9]}).to_csv(folder / "points.csv")
+    table = points.read(str(tmp_path))
+    assert table["batch_size"].tolist() == [4, 4, 8, 8] and table["run"].nunique() == 4
 
 
 def test_a_sweep_without_points_yet_is_said(two_sizes, run_cli, tmp_path):
