@@ -12,15 +12,13 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from forget_jax.benchmarks import in_trl
+from forget_jax.benchmarks import command, in_trl
 from forget_jax.data import reading
 from forget_jax.data.settings import Data
 from forget_jax.files import Path, read_json, write_text
@@ -64,9 +62,7 @@ def scored(
         "data.template": config["data"]["template"],
         "data.shuffle": shuffle,
     }
-    told = [f"--config.{name}={value}" for name, value in fields.items()]
-    command = [sys.executable, "-m", "forget_jax", "associate", "--config=associate:existing"]
-    subprocess.run([*command, *told, f"--workdir={work}"], check=True)
+    command.run("associate", fields, work, config="associate:existing")
     found = forecast.load(work)
     return pd.DataFrame(np.asarray(found.z_MxN), index=list(adapters), columns=found.examples)
 

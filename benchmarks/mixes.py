@@ -15,32 +15,20 @@ import dataclasses
 import json
 import math
 import pathlib
-import subprocess
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from forget_jax.benchmarks import forecast, in_trl
+from forget_jax.benchmarks import command, forecast, in_trl
 from forget_jax.data import reading
 from forget_jax.data.settings import Data
 from forget_jax.files import Path, read_json, write_text
 
-TRAINERS = ("forget_jax", "TRL")
-
-
-def command(name: str, fields: dict[str, object], work: pathlib.Path) -> pathlib.Path:
-    """One of ours; one that has ended ends at once."""
-    told = [f"--config.{field}={value}" for field, value in fields.items()]
-    begun = [sys.executable, "-m", "forget_jax", name, *told, f"--workdir={work}"]
-    subprocess.run(begun, check=True)
-    return work
-
 
 def ours(recipe: in_trl.Recipe, rows: pathlib.Path, work: pathlib.Path) -> pathlib.Path:
     """Our adapter of these rows."""
-    fields: dict[str, object] = {
+    fields = {
         "model.path": recipe.model,
         "data.path": rows,
         "data.context": recipe.context,
@@ -52,7 +40,8 @@ def ours(recipe: in_trl.Recipe, rows: pathlib.Path, work: pathlib.Path) -> pathl
         "lora.rank": recipe.rank,
         "lora.alpha": recipe.alpha,
     }
-    return command("finetune", fields, work) / "adapter"
+    command.run("finetune", fields, work)
+    return work / "adapter"
 
 
 def theirs(recipe: in_trl.Recipe, rows: pathlib.Path, work: pathlib.Path) -> pathlib.Path:
@@ -82,7 +71,7 @@ def main() -> None:
     out = pathlib.Path(given.out)
     config = read_json(Path(given.matrix) / "config.json")
     model = config["model"]["path"]
-    mixing: dict[str, object] = {
+    mixing = {
         "task": given.task,
         "matrix.path": given.matrix,
         "model.path": model,
@@ -90,8 +79,9 @@ def main() -> None:
         "data.context": config["data"]["context"],
         "data.shuffle": config["data"]["shuffle"],
     }
-    predicted = command("mix", mixing, out / "mix-predicted")
-    random = command("mix", mixing | {"mix.strategy": "random"}, out / "mix-random")
+    predicted, random = out / "mix-predicted", out / "mix-random"
+    command.run("mix", mixing, predicted)
+    command.run("mix", mixing | {"mix.strategy": "random"}, random)
     alone = out / "task.jsonl"
     lines = (predicted / "train.jsonl").read_text().splitlines()
     own = [line for line in lines if not json.loads(line)["replayed"]]

@@ -12,13 +12,12 @@ passed and one that is not. Needs the extra [parity].
 import argparse
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from forget_jax.benchmarks import command
 from forget_jax.data import reading
 from forget_jax.data.settings import Data
 from forget_jax.files import Path, read_json, write_text
@@ -52,13 +51,8 @@ def cut(spec: str, letters: int, where: pathlib.Path) -> pathlib.Path:
 
 
 def check(fields: Mapping[str, Any], work: pathlib.Path) -> int:
-    """`forget-jax check` with these fields; its exit status."""
-    told = [f"--config.{name}={value}" for name, value in fields.items()]
-    begun = [sys.executable, "-m", "forget_jax", "check", *told, f"--workdir={work}"]
-    status = subprocess.run(begun).returncode
-    if status not in (0, 3):
-        raise SystemExit(status)
-    return status
+    """`forget-jax check` with these fields; its exit status, 3 past a limit."""
+    return command.run("check", fields, work, accepted=(0, 3))
 
 
 def harness(given: argparse.Namespace, files: Mapping[str, pathlib.Path], adapter: str) -> Any:

@@ -66,14 +66,13 @@ def _surprise(known: Known) -> np.ndarray:
 
 
 def _alike(others_MxJ: np.ndarray) -> np.ndarray:
-    """How alike two columns are, J x J (float32, 0 to 1): the cosine of their factors, above zero.
+    """How alike two columns are, J x J (0 to 1): the cosine of their factors, above zero.
 
     Factors are those of the train matrix after each task's mean was taken off.
     """
-    others = np.where(np.isnan(others_MxJ), np.nan, others_MxJ)
-    centred = np.nan_to_num(others - np.nanmean(others, axis=1, keepdims=True))
+    centred = np.nan_to_num(others_MxJ - np.nanmean(others_MxJ, axis=1, keepdims=True))
     _, s, vt = np.linalg.svd(centred, full_matrices=False)
-    factor_JxR = (s[:RANK, None] * vt[:RANK]).T.astype(np.float32)
+    factor_JxR = (s[:RANK, None] * vt[:RANK]).T
     factor_JxR /= np.maximum(np.linalg.norm(factor_JxR, axis=1, keepdims=True), 1e-12)
     return np.maximum(factor_JxR @ factor_JxR.T, 0)
 
@@ -94,7 +93,7 @@ def diverse(known: Known) -> np.ndarray:
     of the largest Σ_j max(ẑ_j, 0) e^(-Σ_before s_kj) (1 - e^(-s_ij)): a greedy choice for a
     submodular sum. Beyond `MOST_DIVERSE` candidates go by what they would cover then.
     """
-    alike_JxJ = _alike(known.others_MxJ)
+    alike_JxJ = _alike(known.others_MxJ).astype(np.float32)
     left_J = np.maximum(np.nan_to_num(known.predicted_J), 0).astype(np.float32)
     covers_JxJ, J = 1 - np.exp(-alike_JxJ), len(left_J)
     value_J, is_left = np.zeros(J), np.ones(J, bool)
