@@ -178,7 +178,7 @@ def _write(
 
 
 def _uniform(line: dict[str, object], conversations: bool) -> dict[str, object]:
-    """A row with the columns that all have: a text is a completion of nothing."""
+    """A row with the columns that all have: a text is what is said to an empty prompt."""
     prompt, completion = line.pop("prompt", None), line.pop("completion", None)
     text, turns = line.pop("text", None), line.pop("messages", None)
     line.pop("answers", None)
@@ -189,8 +189,9 @@ def _uniform(line: dict[str, object], conversations: bool) -> dict[str, object]:
     if not conversations:
         return line | {"prompt": prompt or "", "completion": said}
     if turns is None:
-        asked = [{"role": "user", "content": prompt}] if prompt else []
-        turns = [*asked, {"role": "assistant", "content": said}]
+        # Some trainers and templates drop or refuse a conversation that the user does not begin.
+        asked = {"role": "user", "content": prompt or ""}
+        turns = [asked, {"role": "assistant", "content": said}]
     return line | {"messages": turns}
 
 

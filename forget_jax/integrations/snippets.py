@@ -44,11 +44,12 @@ SFTTrainer({model!r}, SFTConfig({loss}), train_dataset=rows).train()"""
                 "system_tag": "system",
             },
         }
+    template = "" if conversations else "; train with template: empty"
     axolotl = {"datasets": [{"path": rows, "ds_type": "json", **shape}]}
     ours = f"--config=finetune:{model} --config.data.path={folder}/train.jsonl"
     return {
         "forget_jax": f"forget-jax finetune {ours}",
         "TRL": trl,
         "axolotl (YAML reads JSON)": json.dumps(axolotl, indent=2),
-        "LLaMA-Factory (dataset_info.json)": json.dumps(llama, indent=2),
+        f"LLaMA-Factory (dataset_info.json{template})": json.dumps(llama, indent=2),
     }

@@ -9,6 +9,7 @@ import pytest
 from forget_jax.commands import matrices
 from tests.cli.conftest import FEW, SCORE
 from tests.cli.conftest import NEW_TASK as TASK
+from tests.conftest import write_jsonl
 
 DATA = ["--config.data.context=48"]
 
@@ -62,6 +63,19 @@ def test_the_files_are_what_trainers_read(world, finished, run_cli, tiny_base, t
         *(*DATA, *FEW, f"--workdir={tmp_path}"),
     )
     assert status == 0, err
+
+
+def test_the_user_begins_every_conversation(world, finished, tmp_path):
+    turns = [{"role": "user", "content": "1 + 1"}, {"role": "assistant", "content": "2"}]
+    task = write_jsonl(tmp_path / "turns.jsonl", [{"messages": turns}] * 8)
+    matrix, _ = world
+    work = finished(["mix", f"--config.task={task}", f"--config.matrix.path={matrix}"])
+    kept = [json.loads(line) for line in (work / "uniform.jsonl").read_text().splitlines()]
+    roles = [[turn["role"] for turn in row["messages"]] for row in kept]
+    assert len(kept) == 9 and all(r == ["user", "assistant"] for r in roles)
+    _, replayed = rows_of(work)
+    (said,) = (row["messages"] for row in kept if row["replayed"])
+    assert said[0]["content"] == "" and said[1]["content"] == replayed[0]["text"]
 
 
 def test_with_an_adapter_the_row_is_predicted_and_expected_forgetting_said(
