@@ -24,6 +24,8 @@ _NOTE = (
     "comparisons."
 )
 
+DECIDING = 6  # tasks whose signs flipped in all ways allow a p below 5 %: 2 of 2^6
+
 
 @dataclass(frozen=True)
 class Replayed:
@@ -202,9 +204,14 @@ def _opening(found: Replays, mean: Mapping[str, float]) -> str:
                 f"{shorten(name, 40).capitalize()} replay took away "
                 f"{percent(room.mean / mean['none'])} of what was forgotten"
             )
+            if room.noise:
+                times = number(room.mean / room.noise, decimals=0)
+                text += f", {times} times what seeds of a task differ by"
             test = found.tests.get(f"{name} − none")
-            chance = test is None or test.decided >= 0.05
-            return f"{text}; so few runs do not tell that from chance." if chance else f"{text}."
+            if test is not None and test.decided < 0.05:
+                return f"{text}."
+            few = f"{count(test.tasks, 'task')} cannot say" if test and test.tasks else "it is open"
+            return f"{text}; {few} whether it does so under other tasks."
     return ""
 
 
@@ -227,14 +234,21 @@ def _lead(found: Replays, order: Sequence[str], mean: Mapping[str, float]) -> st
             )
         elif mean.get("none", 0) > 0:
             lead += f" {name[0].upper()}{name[1:]} takes away {percent(room.mean / mean['none'])}"
-            lead += f" of the {number(mean['none'])} nats that are forgotten without."
+            lead += f" of the {number(mean['none'])} nats that are forgotten without"
+            lead += f" (seeds of one task differ by {number(room.noise)})." if room.noise else "."
     told = {n: t for n, t in found.tests.items() if t.decided < 0.05}
     for name, test in told.items():
         lead += (
             f" Told apart: {name}, {number(test.mean, sign=True)} nats, p = {number(test.decided)}."
         )
     others = [n for n in found.tests if n not in told]
-    if others:
+    tasks = max((test.tasks for test in found.tests.values()), default=0)
+    if 0 < tasks < DECIDING:
+        lead += (
+            f" {count(tasks, 'task')} cannot tell any difference from chance, however large: the "
+            f"least p that sign flips allow is {2.0 ** (1 - tasks):g}. {DECIDING} or more can."
+        )
+    elif others:
         listed = ", ".join(others) if len(others) < 5 else f"{len(others)} other differences"
         lead += f" Not told apart from chance at the 5 % level: {listed}."
     if found.seeds == 1:

@@ -97,15 +97,27 @@ def test_replay_lead_follows_the_test(p, words):
         "random": report.Replayed(4.1, 3.0, [0.3, 0.5]),
         "predicted": report.Replayed(4.0, 3.0, [0.1, 0.3]),
     }
-    test = {"predicted − random": report.PairedTest(2, -0.2, -0.3, -0.1, p, None, 2, 7)}
+    test = {"predicted − random": report.PairedTest(24, -0.2, -0.3, -0.1, p, None, 12, 7)}
     section = report.replay_section(report.Replays(ways, test))
     assert words in section.lead and "share one seed" in section.lead
     assert "from +0.200 (predicted) to +0.400 (random)" in section.lead
     more = report.replay_section(report.Replays(ways, test, seeds=2))
     assert "predicted − random" in more.lead and "share one seed" not in more.lead
     assert more.tables[1].title == "Paired tests"
-    assert more.tables[1].rows == (("predicted − random", 2, -0.2, -0.3, -0.1, p, 7),)
+    assert more.tables[1].rows == (("predicted − random", 24, -0.2, -0.3, -0.1, p, 7),)
     assert more.tables[1].columns[-2:] == ("p", "tasks needed")  # no corrected p here
+
+
+@pytest.mark.parametrize(("tasks", "decides"), [(2, False), (5, False), (6, True)])
+def test_a_few_tasks_cannot_decide_and_the_page_says_so(tasks, decides):
+    ways = {"none": report.Replayed(4.1, 3.0, [0.4]), "random": report.Replayed(4.0, 3.0, [0.2])}
+    test = {"random − none": report.PairedTest(2 * tasks, -0.2, p=0.5 ** (tasks - 1), tasks=tasks)}
+    room = {"random": report.Room(0.2, 0.02, True)}
+    section = report.replay_section(report.Replays(ways, test, room, seeds=2))
+    assert ("Told apart" in section.lead) is decides
+    assert (f"{tasks} tasks cannot tell any difference" in section.lead) is not decides
+    assert "10 times what seeds of a task differ by" in section.opening
+    assert (f"{tasks} tasks cannot say whether" in section.opening) is not decides
 
 
 def test_the_corrected_p_decides():
