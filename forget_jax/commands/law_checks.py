@@ -54,7 +54,9 @@ def _tried(
         found, _ = scaling.holdouts(points, laws, split, target=target, **QUICK)
     except UserError:
         return None
-    return {n: Tried(h.signed, h.error, h.coverage, h.points) for n, h in found.items()} or None
+    if not found.keys() & fits.keys():  # nulls alone
+        return None
+    return {n: Tried(h.signed, h.error, h.coverage, h.points) for n, h in found.items()}
 
 
 def _eq4(points: Any) -> Eq4 | None:

@@ -113,6 +113,8 @@ def test_laws_of_the_sweep_by_task(swept, run_cli, tmp_path):
     assert not found["not_fitted"] and found["failed"] == {}
     law = found["laws"]["K*P^x*N^y*lr^z"]
     assert law["r2"] > found["laws"]["kl_origin"]["r2"] and law["r2"] > 0.5
+    tried = found["checks"]["tried"]
+    assert "lr" in tried and "task" not in tried  # whose coefficients no other task tells
     again = pd.read_parquet(tmp_path / "w" / "points.parquet")
     assert again.attrs["units"]["kl"] == "nats a token"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from forget_jax.errors import UserError
-from forget_jax.scaling import Law, Shape, fit
+from forget_jax.scaling import Law, Shape, fit, holdout, holdouts
 from forget_jax.scaling.formula import LONGEST, parse
 
 QUICK = {"bootstraps": 0, "heldout": False, "warn": False}
@@ -141,6 +141,15 @@ def test_tasks_share_a_curve_and_have_a_scale_each():
         made.predict(task="d", **at)
     with pytest.raises(UserError, match="needs task"):
         made.predict(**at)
+
+
+def test_a_task_with_coefficients_of_its_own_cannot_be_left_out():
+    points = grouped_table()
+    law = fit("kl_origin", points, by="task", bootstraps=0).definition
+    found, refused = holdouts(points, [law], "task", target="kl", bootstraps=0)
+    assert "kl_origin" not in found and "without task in turn none for a" in refused["kl_origin"]
+    kept = holdout(law, points, "P", target="kl", bootstraps=0)
+    assert kept.error < 1e-6
 
 
 def test_shared_and_separate_coefficients_are_least_squares_with_dummies():
