@@ -232,7 +232,12 @@ def read_points(law: Law, points: Any, target: str, loss: str) -> Points:
         centre = dict.fromkeys(centre, 0.0)
     cols = log_columns(raw, centre) if raw or law.by else {"row": np.zeros(n)}
     if law.by:
-        cols[f"group {law.by}"] = groups.codes(named[law.by], law)
+        code_N = groups.codes(named[law.by], law)
+        if empty := [x for i, x in enumerate(law.levels) if i not in code_N]:
+            raise UserError(
+                f"points: no row has {law.by} {empty[0]!r}, which the law has coefficients for"
+            )
+        cols[f"group {law.by}"] = code_N
     scale = [float(t.std()) or 1.0 for t in targets]
     copies = len(targets)
     cols = {k: np.tile(c, copies) for k, c in cols.items()}

@@ -100,8 +100,8 @@ def holdout(
       **options: fields of `FitOptions`.
 
     Raises:
-      UserError: as `fit` does, for a fit without a group, or as `folds`; a law that is fitted
-        `by` a column, where a value of it is left out whole.
+      UserError: as `fit` does, for a fit without a group (which it refuses to a law with
+        coefficients for each of them), or as `folds`.
     """
     named = columns_of(points)
     predicted, measured, inside, level = [], [], [], 0.95
@@ -110,13 +110,7 @@ def holdout(
         rest = {name: column[~out] for name, column in named.items()}
         made = fit(law, rest, target=target, **{**options, "heldout": False, "warn": False})
         level = made.level
-        by = made.definition.by
-        if by and (lost := set(named[by][out]) - set(named[by][~out])):
-            raise UserError(
-                f"holdout: the law has coefficients for each {by}, and without {split} in turn "
-                f"none for {sorted(map(str, lost))[0]}"
-            )
-        wanted = (*made.definition.columns, *filter(None, [by]))
+        wanted = (*made.definition.columns, *filter(None, [made.definition.by]))
         at: dict[str, Any] = {name: named[name][out] for name in wanted}
         count = {"steps": np.ones(int(out.sum()))} if not at else {}
         predicted.append(made.predict(**at, **count))
