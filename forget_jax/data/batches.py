@@ -57,7 +57,7 @@ class Buckets:
     targets: tuple[int, ...]
 
     @classmethod
-    def of(cls, encoded: Sequence[Encoded], buckets: int, multiple: int = 16) -> "Buckets":
+    def of(cls, encoded: Sequence[Encoded], buckets: int, multiple: int = 8) -> "Buckets":
         """The buckets for a data set; target counts are powers of two, so shapes recur."""
         lengths = np.array([len(e.ids) for e in encoded])
         tokens = np.array([e.tokens for e in encoded])

@@ -165,9 +165,8 @@ def pool(experiment: Experiment, node: Node) -> Pool:
 def job(fleet: Fleet, experiment: Experiment, node: Node) -> Job:
     """A node with its rows and their order."""
     settings, train = experiment.settings, fleet.recipe.train
-    number = list(experiment.grid.nodes).index(node.name)
     if node.what is None:
-        return Job(node, number, _recovery(fleet, experiment, node), ())
+        return Job(node, _recovery(fleet, experiment, node), ())
     goal = settings.stop_loss if settings.stop == "loss" else 0.0
     length = Length(settings.epochs, train.batch_size, settings.protocol, goal)
     of = pool(experiment, node)
@@ -180,7 +179,7 @@ def job(fleet: Fleet, experiment: Experiment, node: Node) -> Job:
         costs=objectives.costs(node.what, len(task.examples)),
         schedule=Schedule(lr, train.schedule, train.warmup, train.floor),
     )
-    return Job(node, number, task, of.earlier)
+    return Job(node, task, of.earlier)
 
 
 def retrained(experiment: Experiment, node: Node) -> list[int]:

@@ -3,24 +3,30 @@
 import dataclasses
 
 from forget_jax.factoids.mitigations import PARTS
-from forget_jax.settings import names, setting
+from forget_jax.settings import free, names, setting
 
 PROTOCOLS = ("clean", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Stages of memorisation and what keeps the first (arXiv 2411.07175)."""
+    """Stages of memorisation and what keeps the first (arXiv 2411.07175).
+
+    Sequences, arms and seeds may change between starts: a stage of a run is named by what was done
+    up to its end, and nothing else decides what it is.
+    """
 
     stage_a: str = names(
         "rows",
         setting("", "facts memorised first: a data set, or NAME=DATASET, such as popqa=FILE"),
     )
     stage_b: str = names("rows", setting("", "facts trained on afterwards"))
-    sequences: tuple[str, ...] = setting(
-        (),
-        "sequences of sets that are compared, in place of stage_a and stage_b, each such as "
-        "'popqa=a.json[:200] > gsm8k=b.jsonl[:200] > kvr[:200]'",
+    sequences: tuple[str, ...] = free(
+        setting(
+            (),
+            "sequences of sets that are compared, in place of stage_a and stage_b, each such as "
+            "'popqa=a.json[:200] > gsm8k=b.jsonl[:200] > kvr[:200]'",
+        )
     )
     mix: str = names("rows", setting("", "unrelated rows to mix in: what arms call random"))
     generic: str = names(
@@ -34,10 +40,12 @@ class Facts:
         50, "words of a passage's beginning, and of its rest", least=1, most=1000
     )
     ratio: float = setting(2.0, "mixed rows per fact", least=0, most=1e6)
-    arms: tuple[str, ...] = setting(
-        ("naive", "mix in A", "mix in B", "mix in both"),
-        "what to compare: naive, or WHAT[:N][ in STAGES] joined by ' + ', with "
-        f"{', '.join(PARTS)} (docs/factoids.md)",
+    arms: tuple[str, ...] = free(
+        setting(
+            ("naive", "mix in A", "mix in B", "mix in both"),
+            "what to compare: naive, or WHAT[:N][ in STAGES] joined by ' + ', with "
+            f"{', '.join(PARTS)} (docs/factoids.md)",
+        )
     )
     epochs: int = setting(20, "passes over the facts in each stage", least=1, most=10_000)
     later_lr: float = setting(
@@ -79,4 +87,4 @@ class Facts:
         "say how the loss of A changes along what each later stage moved: gradients' cosine, slope "
         "and curvature (Hessian-vector product), and the change that these foretell",
     )
-    seeds: int = setting(1, "repetitions under other seeds", least=1, most=100)
+    seeds: int = free(setting(1, "repetitions under other seeds", least=1, most=100))

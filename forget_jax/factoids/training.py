@@ -5,6 +5,7 @@ that memory holds one training at a time, however many arms there are.
 """
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Sequence
 
@@ -34,13 +35,11 @@ class Job:
 
     Attributes:
       node: of the tree.
-      number: of the node in the tree; names its files.
       task: under the node's name.
       earlier: facts of the stages before it.
     """
 
     node: Node
-    number: int
     task: Task
     earlier: Sequence[Encoded]
 
@@ -116,7 +115,7 @@ class Trainer:
         objective = objectives.of(
             what, starts, [job.earlier for job in group], fleet.base.model.config.layers
         )
-        recipe = dataclasses.replace(fleet.recipe, objective=objective)
+        recipe = dataclasses.replace(_looking(fleet.recipe, group), objective=objective)
         base, initial = fleet.base.model, self._initial(starts)
         if what.lora and fleet.full:
             adapter = dataclasses.replace(self.adapter, rank=what.lora)
@@ -124,14 +123,14 @@ class Trainer:
             base, initial = starts[0][0], None
         if not (what.kl or (what.lora and fleet.full)):
             del starts
-        tasks, shown = [job.task for job in group], group[0].node.name
+        tasks, stage, shown = [job.task for job in group], _stage(group), group[0].node.name
         if len(group) > 1:
             shown = f"stage of {len(group)} runs"
-        with fleets.journal(fleet, f"factoids/{group[0].number}", shown) as (checkpoints, listener):
+        with fleets.journal(fleet, stage, shown) as (checkpoints, listener):
             outcome = train(base, recipe, tasks, checkpoints, initial=initial, listener=listener)
         fleets.all_trained(outcome)
         fleets.keep(fleet, tasks, _whole(outcome, base, recipe) if fleet.full else outcome)
-        self._clear(group[0].number)
+        self._clear(stage)
 
     def _initial(self, starts: Sequence[Loaded]) -> Tree | None:
         """The tree that a group starts from; None for fresh adapters."""
@@ -142,13 +141,33 @@ class Trainer:
         params = starts[0][0].params
         return jax.tree.map(lambda x: jnp.asarray(x, self.dtype)[None], params)
 
-    def _clear(self, number: int) -> None:
+    def _clear(self, stage: str) -> None:
         """Removes the checkpoints of a training that was kept: thrice a model's size."""
         if distributed.is_writer():
-            folder = self.fleet.work / "checkpoints" / files.safe_name(f"factoids/{number}")
+            folder = self.fleet.work / "checkpoints" / files.safe_name(stage)
             if files.is_local(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         distributed.barrier("checkpoints are removed")
+
+
+def _stage(group: Sequence[Job]) -> str:
+    """Names a training's checkpoints and records: by all that train in it, which may change."""
+    names = [job.node.name for job in group]
+    if len(names) == 1:
+        return f"factoids/{names[0]}"
+    return f"factoids/{len(names)} runs {files.digest_of(repr(names).encode())[:16]}"
+
+
+def _looking(recipe: Recipe, group: Sequence[Job]) -> Recipe:
+    """The recipe that looks at the loss of a stage's facts after as many rows as there are facts.
+
+    Of several runs, the fewest facts decide.
+    """
+    facts = [len(job.task.heldout) for job in group if job.task.goal]
+    if not facts:
+        return recipe
+    every = math.ceil(min(facts) / recipe.train.batch_size)
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, eval_every=every))
 
 
 def _whole(outcome: Outcome, base: Model, recipe: Recipe) -> Outcome:

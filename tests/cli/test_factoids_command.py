@@ -123,20 +123,45 @@ def test_a_run_that_was_stopped_between_stages_ends_with_the_same_figures(
 
     few = [*arguments, "--config.arms=naive,l2", "--config.lora.rank=0"]
     assert cli.main([*few, f"--workdir={tmp_path / 'through'}"]) == 0
-    done = []
-
-    def keep(*given):
-        kept(*given)
-        done.append(given[1][0].name)
-        if len(done) == 2:
-            raise UserError("stopped here")
-
-    kept = fleet.keep
-    monkeypatch.setattr(training.fleets, "keep", keep)
-    assert cli.main([*few, f"--workdir={tmp_path / 'cut'}"]) == 2
+    trained = _trainings(monkeypatch, most=2)
+    assert cli.main([*few, f"--workdir={tmp_path / 'cut'}"]) == 2 and len(trained) == 2
     monkeypatch.undo()
     assert cli.main([*few, f"--workdir={tmp_path / 'cut'}"]) == 0
     assert figures(tmp_path / "cut") == figures(tmp_path / "through")
+
+
+def _trainings(monkeypatch, most=1000):
+    """The names of what is trained from now on; the last of so many is not kept."""
+    done = []
+
+    def keep(*given):
+        done.append(given[1][0].name)
+        if len(done) == most:
+            raise UserError("stopped here")
+        kept(*given)
+
+    kept = fleet.keep
+    monkeypatch.setattr(training.fleets, "keep", keep)
+    return done
+
+
+def test_arms_can_be_added_to_a_run(arguments, tmp_path, monkeypatch, figures):
+    from forget_jax import cli
+
+    def run(arms, work):
+        return cli.main(
+            [*arguments, f"--config.arms={arms}", "--config.lora.rank=0", f"--workdir={work}"]
+        )
+
+    with monkeypatch.context() as patch:
+        _trainings(patch, most=2)  # with the last checkpoint of naive's B
+        assert run("naive", tmp_path / "grown") == 2
+    assert run("random in A,naive", tmp_path / "grown") == 0
+    assert run("random in A,naive", tmp_path / "whole") == 0
+    assert figures(tmp_path / "grown") == figures(tmp_path / "whole")
+    trained = _trainings(monkeypatch)
+    assert run("random in A,naive,l2", tmp_path / "grown") == 0
+    assert [name.rpartition("jsonl, ")[2] for name in trained] == ["naive, A", "l2, B"]
 
 
 def test_adapters_over_three_sets_and_two_sequences(arguments, sets, finished):
@@ -158,11 +183,15 @@ def test_adapters_over_three_sets_and_two_sequences(arguments, sets, finished):
 
 
 def test_a_stage_ends_at_the_loss_that_is_asked_for(arguments, finished):
-    common = [*arguments, "--config.arms=naive", "--config.lora.rank=0", "--config.epochs=30"]
-    work = finished([*common, "--config.stop=loss", "--config.stop_loss=1.5"])
+    few, b = [*arguments, "--config.arms=naive", "--config.lora.rank=0"], arguments[-1]
+    work = finished([*few, "--config.epochs=30", "--config.stop=loss", "--config.stop_loss=1.5",
+                     f"{b}[:3]"])  # fmt: skip
     records = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
-    steps = [r for r in records if r.get("stage") == "factoids/0"]
-    assert 0 < len(steps) < 45
+    for stage, facts, batches in (("A", 6, 2), ("B", 3, 1)):
+        steps = [r for r in records if r.get("stage", "").endswith(f"naive, {stage}")]
+        assert 0 < len(steps) < 30 * batches, facts
+        looked_at = [r["step"] for r in steps if "heldout" in r]
+        assert looked_at == list(range(batches, len(steps) + 1, batches))
     nll = json.loads((work / "summary.json").read_text())["factoids"]["naive"]
     assert nll["answer_nll_a_after_a"] < 1.5
 

@@ -3,6 +3,7 @@
 import pytest
 
 from forget_jax.commands import config, driver, settings
+from forget_jax.configs.smollm2 import FACTS
 from forget_jax.errors import UserError
 
 
@@ -39,8 +40,25 @@ def test_the_comparison_replays_what_its_matrix_measured(folder):
     assert all(getattr(matrix, name) == getattr(replay, name) for name in same)
 
 
+def test_both_sets_of_facts_come_before_both_others(tmp_path):
+    (tmp_path / "factoids").mkdir()
+    for file in FACTS.values():
+        (tmp_path / "factoids" / file).write_text("x\n")
+    given = settings.read(settings.Factoids, config.load(f"smollm2:factoids,{tmp_path}"))
+    driver.check("factoids", given)
+    stages = [[stage.partition("=")[0] for stage in s.split(" > ")] for s in given.sequences]
+    assert stages == [
+        ["popqa", "entityquestions"],
+        ["kvr[:200]", "entityquestions"],
+        ["popqa", "gsm8k"],
+        ["kvr[:200]", "gsm8k"],
+    ]
+
+
 @pytest.mark.fault("arguments of a config", "one line")
-@pytest.mark.parametrize("arg", ["large", "", "small,nowhere", "replay", "replay,nowhere"])
+@pytest.mark.parametrize(
+    "arg", ["large", "", "small,nowhere", "replay", "replay,nowhere", "factoids,nowhere"]
+)
 def test_an_argument_that_it_does_not_take(arg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="does not take the argument"):
