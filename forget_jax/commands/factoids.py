@@ -120,7 +120,7 @@ def run(settings: Factoids, work: Workdir) -> Ended:
     frame = experiments.cells(experiment, said)
     _write(work, experiment, said, frame)
     print(verdict.headroom(frame), file=sys.stderr)
-    summary = _summary(settings, work, experiment, frame)
+    summary = _summary(settings, work, experiment, said, frame)
     shown = ", ".join(f"{name} {arm.accuracy_a_after_last:.0%}" for name, arm in
                       summary.factoids.items())  # fmt: skip
     return Ended(summary, f"facts A still known after the last stage: {shown}")
@@ -207,7 +207,11 @@ def _write(
 
 
 def _summary(
-    settings: Factoids, work: Workdir, experiment: Experiment, frame: pd.DataFrame
+    settings: Factoids,
+    work: Workdir,
+    experiment: Experiment,
+    said: Mapping[str, Mapping[str, Answers]],
+    frame: pd.DataFrame,
 ) -> Summary:
     by_seed = {arm: _by_seed(frame[frame.arm == arm]) for arm in settings.arms}
     facts, first = experiment.facts, experiment.grid.paths[0].sequence
@@ -216,7 +220,7 @@ def _summary(
         factoids={arm: _arm(of) for arm, of in by_seed.items()},
         by_seed=by_seed,
         after={arm: _after(frame[frame.arm == arm]) for arm in settings.arms},
-        paired_test=_paired(settings, frame, longest),
+        paired_test=_paired(settings, frame, experiments.facts_kept(experiment, said), longest),
         headroom=verdict.headroom(frame),
         sequences=tuple(" > ".join(s) for s in sequences(settings)),
         seeds=settings.seeds,
@@ -258,11 +262,17 @@ def _after(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
     return found
 
 
-def _paired(settings: Factoids, frame: pd.DataFrame, stages: int) -> dict[str, ArmsDiffer]:
-    tests = verdict.tests(frame, settings.arms, stages, settings.ratio)
+def _paired(
+    settings: Factoids, frame: pd.DataFrame, facts: pd.DataFrame, stages: int
+) -> dict[str, ArmsDiffer]:
+    compared = settings.arms, stages, settings.ratio
+    of_facts = verdict.over_facts(facts, *compared)
     return {
         f"{one} − {other}": ArmsDiffer(
-            **test.figures(), clusters=test.tasks, clusters_needed=test.needed
+            **test.figures(),
+            clusters=test.tasks,
+            clusters_needed=test.needed,
+            **{f"facts_{name}": x for name, x in vars(of_facts[one, other]).items()},
         )
-        for (one, other), test in tests.items()
+        for (one, other), test in verdict.tests(frame, *compared).items()
     }

@@ -312,6 +312,18 @@ def _rows(
     return [row("before " + RECOVERY, 0, before, without), row(RECOVERY, 0, now, without)]
 
 
+def facts_kept(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> pd.DataFrame:
+    """Whether each fact of A is recited after the last stage: `sequence`, `arm`, `seed`, `fact`."""
+    frames = []
+    for path in experiment.grid.paths:
+        nodes = [experiment.grid.nodes[name] for name in path.nodes]
+        last = [node for node in nodes if node.what is not None][-1]
+        of = said[last.name][last.sets[0]]
+        at = {"sequence": " > ".join(path.sequence), "arm": path.arm, "seed": path.seed}
+        frames.append(pd.DataFrame({**at, "fact": of["example"], "exact": of["exact"]}))
+    return pd.concat(frames, ignore_index=True)
+
+
 def predictions(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> pd.DataFrame:
     """A row for every run, set and fact: what was asked, wanted and said, and what it is worth."""
     frames = []

@@ -1,6 +1,7 @@
 """What a comparison of arms shows: whether it can show anything, and tests between arms.
 
-Clusters are the sequences of sets where there are several, else the seeds.
+Clusters are the sequences of sets where there are several, else the seeds. Few of them decide
+nothing; over A's facts more can be said, of the trainings at hand alone.
 """
 
 import dataclasses
@@ -76,6 +77,55 @@ def tests(
     kept, found = last(frame), {}
     for family in comparisons(arms, stages, ratio).values():
         results = [paired(pivot(kept, a) - pivot(kept, b)) for a, b in family]
+        for pair, one, p in zip(family, results, holm([r.p for r in results]), strict=True):
+            found[pair] = dataclasses.replace(one, p_holm=p)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class OverFacts:
+    """What one arm keeps and another does not, fact by fact, in the trainings at hand.
+
+    Attributes:
+      more, less: facts that the one keeps in more of its trainings than the other, and in fewer.
+      low, high: 95 % t interval of the mean difference over facts, as a share of them.
+      p: exact sign test of as many more as less, two-sided; of one training each it is McNemar's.
+      p_holm: the same, corrected over its family.
+    """
+
+    more: int
+    less: int
+    low: float
+    high: float
+    p: float
+    p_holm: float = float("nan")
+
+
+def _over_facts(d_FxS: np.ndarray) -> OverFacts:
+    """Of the differences of F facts under S trainings; NaN where nothing was recited."""
+    from scipy.stats import binomtest, sem, t
+
+    d_F = d_FxS.mean(1)
+    d_F = d_F[np.isfinite(d_F)]
+    more, less = int((d_F > 0).sum()), int((d_F < 0).sum())
+    half = float(t.ppf(0.975, len(d_F) - 1) * sem(d_F)) if len(d_F) > 1 else float("nan")
+    mean = float(d_F.mean()) if len(d_F) else float("nan")
+    p = float(binomtest(more, more + less).pvalue) if more + less else 1.0
+    return OverFacts(more, less, mean - half, mean + half, p)
+
+
+def over_facts(
+    kept: pd.DataFrame, arms: Sequence[str], stages: int, ratio: float
+) -> dict[tuple[str, str], OverFacts]:
+    """Every comparison of `tests` over A's facts, corrected within its family.
+
+    Args:
+      kept: `sequence`, `arm`, `seed`, `fact` and `exact`, 1 where it is kept after the last stage.
+    """
+    by_arm = kept.pivot(index=["sequence", "fact"], columns=["arm", "seed"], values="exact")
+    found = {}
+    for family in comparisons(arms, stages, ratio).values():
+        results = [_over_facts((by_arm[a] - by_arm[b]).to_numpy(float)) for a, b in family]
         for pair, one, p in zip(family, results, holm([r.p for r in results]), strict=True):
             found[pair] = dataclasses.replace(one, p_holm=p)
     return found

@@ -71,7 +71,9 @@ def test_every_arm_is_measured_after_every_stage(whole):
         np.mean(by_seed["answer_nll_a_after_b"])
     )
     assert summary["facts_a"] == 6 and summary["facts_b"] == 6
-    assert "random in A − steps in A" in summary["paired_test"]
+    one = summary["paired_test"]["random in A − steps in A"]
+    assert (one["facts_more"] - one["facts_less"]) / 6 == pytest.approx(one["mean"])
+    assert one["facts_low"] <= one["mean"] <= one["facts_high"]
     assert "random in A − replay:20" in summary["paired_test"]
     assert "Lost, or only misaligned" in (whole / "report.html").read_text()
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from forget_jax.factoids import verdict
 
@@ -42,6 +43,44 @@ def test_p_is_corrected_within_a_family():
     assert len(found) == 3
     assert all(t.p_holm >= t.p for t in found.values())
     assert max(t.p_holm for t in found.values()) >= min(3 * t.p for t in found.values()) - 1e-12
+
+
+def facts(kept):
+    """Facts kept by arm, seed x fact."""
+    rows = [
+        {"sequence": "a > b", "arm": arm, "seed": s, "fact": f"f{i}", "exact": x}
+        for arm, by_seed in kept.items()
+        for s, values in enumerate(by_seed)
+        for i, x in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_one_training_each_is_told_apart_over_facts():
+    naive, ewc = np.zeros(20), np.zeros(20)
+    naive[:3], ewc[2:12] = 1, 1
+    kept = {"naive": [naive], "ewc": [ewc]}
+    found = verdict.over_facts(facts(kept), tuple(kept), 2, 2.0)["ewc", "naive"]
+    assert (found.more, found.less) == (9, 2)
+    assert found.p == pytest.approx(scipy.stats.binomtest(2, 11).pvalue)
+    interval = scipy.stats.ttest_1samp(ewc - naive, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
+    alike = {"naive": [naive], "ewc": [naive]}
+    none = verdict.over_facts(facts(alike), tuple(kept), 2, 2.0)["ewc", "naive"]
+    assert (none.more, none.less, none.low, none.p) == (0, 0, 0, 1)
+
+
+def test_a_fact_counts_once_however_many_trainings():
+    kept = {"naive": [[0, 1, 0, 1], [0, 0, 0, 1]], "kl": [[1, 0, 1, 1], [1, 1, 0, 1]]}
+    found = verdict.over_facts(facts(kept), tuple(kept), 2, 2.0)["kl", "naive"]
+    assert (found.more, found.less) == (2, 0)  # the second is kept once by each
+    assert found.low < 0.375 < found.high
+
+
+def test_answers_that_are_not_recited_decide_nothing():
+    kept = {arm: [[np.nan, np.nan]] for arm in ("naive", "l2")}
+    found = verdict.over_facts(facts(kept), tuple(kept), 2, 2.0)["l2", "naive"]
+    assert (found.more, found.less, found.p) == (0, 0, 1) and np.isnan(found.low)
 
 
 @pytest.mark.parametrize(

@@ -286,10 +286,12 @@ def test_differences_recovery_and_further_stages_of_facts_are_shown():
         {"ewc − naive": (0.1, -0.1, 0.3, 0.25, float("nan"))},
         {"ewc": {"A": {"A": 1.0}, "B": {"A": 0.5, "B": 1.0}, "C": {"A": 0.25}}},
         "naive keeps 20% of A",
+        {"ewc − naive": (9, 2, 0.05, 0.6, 0.07, 0.07)},
     )
     section = report.factoids_section({"ewc": kept, "naive": kept}, 1, compared)
     tables = {table.title: table for table in section.tables}
     assert tables["Differences between arms"].rows[0][:2] == ("ewc − naive", 0.1)
+    assert tables["The same, fact by fact"].rows[0][:3] == ("ewc − naive", 9, 2)
     assert tables["Lost, or only misaligned"].rows[0] == ("ewc", 0.2, 0.6)
     stages = tables["Every set after every stage"]
     assert stages.columns[1:4] == ("A after A", "A after B", "B after B")

@@ -88,5 +88,9 @@ def factoids(summary: summaries.Factoids) -> Section:
         name: (d.mean, *(math.nan if x is None else x for x in (d.low, d.high, d.p, d.p_holm)))
         for name, d in summary.paired_test.items()
     }
-    compared = room.FactsCompared(differences, summary.after, summary.headroom)
+    over_facts = {
+        name: (d.facts_more, d.facts_less, d.facts_low, d.facts_high, d.facts_p, d.facts_p_holm)
+        for name, d in summary.paired_test.items()
+    }
+    compared = room.FactsCompared(differences, summary.after, summary.headroom, over_facts)
     return room.factoids_section(arms, summary.seeds, compared)

@@ -315,6 +315,10 @@ class ArmsDiffer:
       p: two-sided sign-flip permutation test, whole clusters flipped; None for one cluster.
       p_holm: the same, corrected over its family of comparisons.
       clusters_needed: at which such an effect would be found at 5 % in 4 of 5 comparisons.
+      facts_more, facts_less: facts that the one keeps in more of these trainings than the other,
+        and in fewer.
+      facts_low, facts_high: 95 % t interval over facts: of these trainings, not of others.
+      facts_p, facts_p_holm: exact sign test over facts, and corrected over its family.
     """
 
     pairs: int
@@ -325,6 +329,12 @@ class ArmsDiffer:
     p: float | None
     p_holm: float | None
     clusters_needed: int | None
+    facts_more: int
+    facts_less: int
+    facts_low: float
+    facts_high: float
+    facts_p: float
+    facts_p_holm: float
 
 
 @dataclass(frozen=True, kw_only=True)
