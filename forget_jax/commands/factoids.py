@@ -45,6 +45,8 @@ MEASURED = {
     "known_a_after_b": ("A", "B", "known"),
     "asked_before_recovery": ("A", f"before {RECOVERY}", "exact"),
     "asked_after_recovery": ("A", RECOVERY, "exact"),
+    "steps_a": ("A", "A", "steps"),
+    "steps_b": ("A", "B", "steps"),
 }  # by figure of a summary: set, after which stage, and column of cells.csv
 
 

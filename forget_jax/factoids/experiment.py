@@ -26,7 +26,7 @@ from forget_jax.factoids.stages import Length, Pool
 from forget_jax.factoids.training import Job, Trainer
 from forget_jax.factoids.tree import RECOVERY, Grid, Node, forests
 from forget_jax.files import safe_name
-from forget_jax.fleet.fleet import Fleet
+from forget_jax.fleet.fleet import DONE, Fleet
 from forget_jax.lm.cost import memory
 from forget_jax.randomness import generator
 from forget_jax.runs.once import kept, once
@@ -36,7 +36,7 @@ from forget_jax.training import displacement
 from forget_jax.training.loop import Task
 from forget_jax.training.optimizer import Schedule
 
-BESIDE = ("lens", "displacement")  # what a node may say beside its answers to sets
+BESIDE = ("steps", "lens", "displacement")  # what a node may say beside its answers to sets
 Known = tuple[Sequence[Example], Sequence[Sequence[int]]]  # facts with shots, and their prompts
 NONE: Known = ((), ())
 Knows = Callable[[str, filter.Asked], Sequence[bool]]  # of a set by its name, for each question
@@ -239,7 +239,8 @@ def _ask(trainer: Trainer, experiment: Experiment, node: Node) -> dict[str, Answ
         loaded = trainer.load(node.name)
         base, most = trainer.fleet.base, experiment.settings.max_new_tokens
         asked = node.sets if node.what is not None else node.sets[:1]
-        found: dict[str, Any] = {}
+        ended: Any = kept(trainer.fleet.folder(node.name) / DONE)
+        found: dict[str, Any] = {"steps": ended["steps"]}
         for spec in dict.fromkeys(asked):
             facts = experiment.facts[spec]
             found[spec] = evaluation.ask(base, loaded, facts, most, experiment.paper)
@@ -266,13 +267,14 @@ def answers(fleet: Fleet, experiment: Experiment) -> dict[str, dict[str, Answers
     return {name: kept(_said(fleet, node)) or {} for name, node in experiment.grid.nodes.items()}
 
 
-def cells(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> pd.DataFrame:
+def cells(experiment: Experiment, said: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A row for every sequence, arm, seed, stage and set that was memorised up to it.
 
     Returns:
       Columns `sequence`, `arm`, `seed`, `after` (a letter, or `recovery`), `set` (a letter),
-      `dataset`, `run` (the node's name), the figures of `evaluation.figures`, and `known`: the
-      share of the facts that the base knew and that are still known.
+      `dataset`, `run` (the node's name), `steps` (of the stage it is after), the figures of
+      `evaluation.figures`, and `known`: the share of the facts that the base knew and that are
+      still known.
     """
     rows = []
     for path in experiment.grid.paths:
@@ -286,7 +288,7 @@ def cells(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> 
 
 def _rows(
     experiment: Experiment,
-    said: Mapping[str, Mapping[str, Answers]],
+    said: Mapping[str, Mapping[str, Any]],
     run: Sequence[str],
     node: Node,
     at: dict[str, Any],
@@ -299,6 +301,7 @@ def _rows(
             "set": LETTERS[k],
             "dataset": node.sets[k],
             "run": node.name,
+            "steps": said[run[-2] if after.startswith("before") else node.name]["steps"],
             **evaluation.figures(of, without),
             "known": float(np.mean(known)) if known else float("nan"),
         }

@@ -32,6 +32,7 @@ class FactsKept:
       accuracy_a_after_last: after the last stage; it is B where this is empty.
       asked_before_recovery, asked_after_recovery: of facts of A that are asked again, before and
         after others were trained on.
+      steps_a, steps_b: optimizer updates of the stages.
     """
 
     accuracy_a_after_a: Sequence[float] = ()
@@ -47,6 +48,8 @@ class FactsKept:
     accuracy_a_after_last: Sequence[float] = ()
     asked_before_recovery: Sequence[float] = ()
     asked_after_recovery: Sequence[float] = ()
+    steps_a: Sequence[float] = ()
+    steps_b: Sequence[float] = ()
 
     @property
     def last(self) -> Sequence[float]:
@@ -151,6 +154,13 @@ def _tables(arms: Mapping[str, FactsKept]) -> list[Table]:
             _measured(other),
             note="The last is the share still known of what the base knew before and was not "
             "trained on.",
+        ),
+        Table(
+            "Optimizer updates",
+            ("arm", "A", "B"),
+            _measured(rows("steps_a", "steps_b")),
+            note="Where stages end by their loss, arms differ in these too, and an arm of more "
+            "steps is no control of a mix: it ends as soon as its facts are learnt.",
         ),
         Table(
             "Lost, or only misaligned",

@@ -71,6 +71,9 @@ def test_every_arm_is_measured_after_every_stage(whole):
         np.mean(by_seed["answer_nll_a_after_b"])
     )
     assert summary["facts_a"] == 6 and summary["facts_b"] == 6
+    steps = {arm: (of["steps_a"], of["steps_b"]) for arm, of in summary["factoids"].items()}
+    assert steps["naive"] == (3, 3) and steps["random in A"] == steps["steps in A"] == (6, 3)
+    assert (cells[cells.after == "recovery"].steps == 2).all()
     one = summary["paired_test"]["random in A − steps in A"]
     assert (one["facts_more"] - one["facts_less"]) / 6 == pytest.approx(one["mean"])
     assert one["facts_low"] <= one["mean"] <= one["facts_high"]

@@ -269,6 +269,7 @@ class Arm:
       accuracy_a_after_last: after the last stage, which is B where there are two.
       asked_before_recovery, asked_after_recovery: of the facts of A that are asked again, before
         and after some others were trained on; None where that was not done.
+      steps_a, steps_b: optimizer updates of the stages: with `stop=loss` arms differ in them.
     """
 
     accuracy_a_after_a: float
@@ -284,6 +285,8 @@ class Arm:
     accuracy_a_after_last: float
     asked_before_recovery: float
     asked_after_recovery: float
+    steps_a: float
+    steps_b: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +306,8 @@ class ArmBySeed:
     accuracy_a_after_last: tuple[float, ...]
     asked_before_recovery: tuple[float, ...]
     asked_after_recovery: tuple[float, ...]
+    steps_a: tuple[float, ...]
+    steps_b: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
