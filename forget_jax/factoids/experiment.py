@@ -316,14 +316,14 @@ def _rows(
 
 
 def facts_kept(experiment: Experiment, said: Mapping[str, Mapping[str, Answers]]) -> pd.DataFrame:
-    """Whether each fact of A is recited after the last stage: `sequence`, `arm`, `seed`, `fact`."""
+    """Whether each fact of A is recited after the last stage, as `verdict.over_facts` takes it."""
     frames = []
     for path in experiment.grid.paths:
         nodes = [experiment.grid.nodes[name] for name in path.nodes]
         last = [node for node in nodes if node.what is not None][-1]
-        of = said[last.name][last.sets[0]]
+        exact = said[last.name][last.sets[0]]["exact"]
         at = {"sequence": " > ".join(path.sequence), "arm": path.arm, "seed": path.seed}
-        frames.append(pd.DataFrame({**at, "fact": of["example"], "exact": of["exact"]}))
+        frames.append(pd.DataFrame({**at, "fact": range(len(exact)), "exact": exact}))
     return pd.concat(frames, ignore_index=True)
 
 

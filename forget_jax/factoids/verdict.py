@@ -120,7 +120,8 @@ def over_facts(
     """Every comparison of `tests` over A's facts, corrected within its family.
 
     Args:
-      kept: `sequence`, `arm`, `seed`, `fact` and `exact`, 1 where it is kept after the last stage.
+      kept: `sequence`, `arm`, `seed`, `fact` (its number in A) and `exact`, 1 where it is kept
+        after the last stage.
     """
     by_arm = kept.pivot(index=["sequence", "fact"], columns=["arm", "seed"], values="exact")
     found = {}
