@@ -194,9 +194,7 @@ def mitigation(folder: Path) -> dict[str, Any]:
         )
         for level in forests(made, apart=False)[0]:
             tasks = [Task(n.name, examples(n.stage, 4), n.seed, 6) for n in level]
-            trainer.train(
-                [Job(n, i, t, ()) for i, (n, t) in enumerate(zip(level, tasks, strict=True))]
-            )
+            trainer.train([Job(n, t, ()) for n, t in zip(level, tasks, strict=True)])
         found = {path.arm: trainer.load(path.nodes[-1])[1].tree for path in made.paths}
         return found | {"start": trainer.load(made.paths[0].nodes[0])[1].tree}
 
