@@ -295,13 +295,14 @@ def _rows(
 ) -> list[dict[str, Any]]:
     def row(after: str, k: int, of: Answers, without: Sequence[str] = ()) -> dict[str, Any]:
         known = of.get("known")
+        trained = said[run[-2] if after.startswith("before") else node.name]
         return {
             **at,
             "after": after,
             "set": LETTERS[k],
             "dataset": node.sets[k],
             "run": node.name,
-            "steps": said[run[-2] if after.startswith("before") else node.name]["steps"],
+            "steps": trained.get("steps", float("nan")),  # not kept by earlier versions
             **evaluation.figures(of, without),
             "known": float(np.mean(known)) if known else float("nan"),
         }

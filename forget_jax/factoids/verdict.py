@@ -5,13 +5,17 @@ nothing; over A's facts more can be said, of the trainings at hand alone.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
+from forget_jax.associations.changes import change
 from forget_jax.factoids.mitigations import LETTERS, NAIVE, Mitigation, parse
 from forget_jax.fleet.paired import Paired, holm, paired
+
+Tested = TypeVar("Tested", Paired, "OverFacts")
 
 LEARNT = 0.99  # of A after A, below which forgetting is not all that is measured
 ENOUGH = 0.9  # of what naive learns of the last set
@@ -74,9 +78,18 @@ def tests(
     frame: pd.DataFrame, arms: Sequence[str], stages: int, ratio: float
 ) -> dict[tuple[str, str], Paired]:
     """Every comparison of what is kept of A after the last stage, corrected within its family."""
-    kept, found = last(frame), {}
-    for family in comparisons(arms, stages, ratio).values():
-        results = [paired(pivot(kept, a) - pivot(kept, b)) for a, b in family]
+    kept = last(frame)
+    families = comparisons(arms, stages, ratio)
+    return _corrected(families, lambda a, b: paired(pivot(kept, a) - pivot(kept, b)))
+
+
+def _corrected(
+    families: Mapping[str, Sequence[tuple[str, str]]], test: Callable[[str, str], Tested]
+) -> dict[tuple[str, str], Tested]:
+    """A test of every comparison, its p corrected within the comparison's family."""
+    found = {}
+    for family in families.values():
+        results = [test(a, b) for a, b in family]
         for pair, one, p in zip(family, results, holm([r.p for r in results]), strict=True):
             found[pair] = dataclasses.replace(one, p_holm=p)
     return found
@@ -103,15 +116,13 @@ class OverFacts:
 
 def _over_facts(d_FxS: np.ndarray) -> OverFacts:
     """Of the differences of F facts under S trainings; NaN where nothing was recited."""
-    from scipy.stats import binomtest, sem, t
+    from scipy.stats import binomtest
 
     d_F = d_FxS.mean(1)
-    d_F = d_F[np.isfinite(d_F)]
     more, less = int((d_F > 0).sum()), int((d_F < 0).sum())
-    half = float(t.ppf(0.975, len(d_F) - 1) * sem(d_F)) if len(d_F) > 1 else float("nan")
-    mean = float(d_F.mean()) if len(d_F) else float("nan")
+    of = change(d_F, np.ones_like(d_F), 0.95)
     p = float(binomtest(more, more + less).pvalue) if more + less else 1.0
-    return OverFacts(more, less, mean - half, mean + half, p)
+    return OverFacts(more, less, of.low, of.high, p)
 
 
 def over_facts(
@@ -124,12 +135,8 @@ def over_facts(
         after the last stage.
     """
     by_arm = kept.pivot(index=["sequence", "fact"], columns=["arm", "seed"], values="exact")
-    found = {}
-    for family in comparisons(arms, stages, ratio).values():
-        results = [_over_facts((by_arm[a] - by_arm[b]).to_numpy(float)) for a, b in family]
-        for pair, one, p in zip(family, results, holm([r.p for r in results]), strict=True):
-            found[pair] = dataclasses.replace(one, p_holm=p)
-    return found
+    families = comparisons(arms, stages, ratio)
+    return _corrected(families, lambda a, b: _over_facts((by_arm[a] - by_arm[b]).to_numpy(float)))
 
 
 def _unlearnt(frame: pd.DataFrame) -> list[str]:
