@@ -70,6 +70,22 @@ OBJECTS = ("a blue lantern", "the broken clock", "two letters", "an empty boat",
 PLACES = ("in the harbour", "behind the mill", "after the storm", "near the station")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--slow-part", metavar="I/N", default="0/1", help="of N parts of the slow tests, the I-th"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the slow tests of other parts: every N-th of the files that have some."""
+    part, parts = map(int, config.getoption("--slow-part").split("/"))
+    files = sorted({item.path for item in items if item.get_closest_marker("slow")})
+    theirs = {file for number, file in enumerate(files) if number % parts != part}
+    out = {i for i in items if i.path in theirs and i.get_closest_marker("slow")}
+    config.hook.pytest_deselected(items=list(out))
+    items[:] = [item for item in items if item not in out]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A program that another process is just writing is compiled again.
     config.addinivalue_line(

@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+from tests.cli.conftest import MAIN
+
 KILLS = int(os.environ.get("KILLS", "3"))
 
 
@@ -34,17 +36,17 @@ def saved(work):
 
 
 @pytest.mark.slow
-def test_killed_at_random_times(long_arguments, finished, tmp_path, figures):
+def test_killed_at_random_times(long_arguments, finished, forked, tmp_path, figures):
     """Each kill comes at a random moment of training; most of them after a checkpoint."""
     undisturbed = finished(long_arguments)
     draw = np.random.default_rng(0)
     work = tmp_path / "run"
-    argv = [sys.executable, "-m", "forget_jax", *long_arguments, f"--workdir={work}"]
+    argv = ["-c", MAIN, *long_arguments, f"--workdir={work}"]
     before = []
     for number in range(KILLS):
         # waits for a step drawn over the whole run (or a checkpoint beyond it), then a moment
         target = (number + 0.5) * 200 / KILLS
-        run = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+        run = forked.start(*argv)
         while saved(work) < target - 20 and run.poll() is None:
             time.sleep(0.02)
         time.sleep(float(draw.uniform(0, 1.5)))
@@ -52,7 +54,7 @@ def test_killed_at_random_times(long_arguments, finished, tmp_path, figures):
         _, err = run.communicate()
         assert run.returncode < 0, f"it ended before kill {number}: {err[-500:]}"
         before.append(saved(work))
-    done = subprocess.run(argv, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, *argv], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stderr
     print(f"{KILLS} kills; newest checkpoint at each: {before}")
     assert sum(step > 0 for step in before) >= KILLS // 2

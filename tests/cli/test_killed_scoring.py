@@ -16,6 +16,7 @@ import pytest
 from forget_jax.lm import lora
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.lm.model import Adapters
+from tests.cli.conftest import MAIN
 from tests.conftest import sentences
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "120"))
@@ -46,11 +47,11 @@ def chunks(work):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(arguments, zarr_bytes, tmp_path):
+def test_killed_at_random_moments(arguments, forked, zarr_bytes, tmp_path):
     """SIGKILL in loading, compiling, scoring and writing: the same bytes."""
-    argv = [sys.executable, "-m", "forget_jax", *arguments]
+    argv = ["-c", MAIN, *arguments]
     whole, work = tmp_path / "whole", tmp_path / "run"
-    done = subprocess.run([*argv, f"--workdir={whole}"], stderr=subprocess.PIPE, text=True)
+    done = forked.run(*argv, f"--workdir={whole}")
     assert done.returncode == 0, done.stderr
     total = len(chunks(whole))
     assert total == (1 + ADAPTERS) * -(-EXAMPLES // CHUNK)
@@ -58,7 +59,7 @@ def test_killed_at_random_moments(arguments, zarr_bytes, tmp_path):
     before: dict = {}
     for number in range(KILLS):
         # waits for a share of the chunks, then a moment
-        run = subprocess.Popen([*argv, f"--workdir={work}"], stderr=subprocess.PIPE, text=True)
+        run = forked.start(*argv, f"--workdir={work}")
         while len(chunks(work)) < total * number // KILLS and run.poll() is None:
             time.sleep(0.005)
         time.sleep(float(draw.uniform(0, 0.3)))
@@ -69,7 +70,8 @@ def test_killed_at_random_moments(arguments, zarr_bytes, tmp_path):
         assert {f: found[f] for f in before} == before, "a finished chunk was written again"
         print(f"killed with {len(found)} of {total} chunks done")
         before = found
-    done = subprocess.run([*argv, f"--workdir={work}"], stderr=subprocess.PIPE, text=True)
+    last = [sys.executable, *argv, f"--workdir={work}"]
+    done = subprocess.run(last, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stderr
     found = chunks(work)
     assert {f: found[f] for f in before} == before and len(before) > 0
