@@ -12,8 +12,10 @@ def get_config() -> ConfigDict:
 
     c.pretrain = pretrain.get_config()
     c.pretrain.model.context = context
+    # narrower than `pretrain` by itself makes it: every later stage trains this base
+    c.pretrain.model.width, c.pretrain.model.mlp_width = 64, 176
     c.pretrain.train.steps = 320
-    c.pretrain.train.batch_size = 16
+    c.pretrain.train.lr = 4e-3
 
     c.associate = associate.get_config()
 
@@ -27,7 +29,7 @@ def get_config() -> ConfigDict:
 
     c.scaling = scaling.get_config()
     c.scaling.ranks = (1, 4, 16)
-    c.scaling.steps = (5, 10, 20, 40)
+    c.scaling.steps = (4, 8, 16, 32)
     c.scaling.upstream = tuple(
         f"{spec.partition('[')[0]}[:{rows}]"
         for spec, rows in zip(c.associate.upstream, (20, 30, 30), strict=True)
