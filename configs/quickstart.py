@@ -1,4 +1,4 @@
-"""The whole mission in miniature: every command's config, offline, in five minutes."""
+"""The whole mission in miniature: every command's config, offline, in about five minutes."""
 
 from ml_collections import ConfigDict
 
