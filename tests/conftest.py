@@ -79,9 +79,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out the slow tests of other parts: every N-th of the files that have some."""
     part, parts = map(int, config.getoption("--slow-part").split("/"))
-    files = sorted({item.path for item in items if item.get_closest_marker("slow")})
-    theirs = {file for number, file in enumerate(files) if number % parts != part}
-    out = {i for i in items if i.path in theirs and i.get_closest_marker("slow")}
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    files = sorted({item.path for item in slow})
+    out = {item for item in slow if files.index(item.path) % parts != part}
     config.hook.pytest_deselected(items=list(out))
     items[:] = [item for item in items if item not in out]
 

@@ -27,7 +27,7 @@ from forget_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 
-FLIPS = int(os.environ.get("FLIPS", "12"))  # of each command
+FLIPS = int(os.environ.get("FLIPS", "24"))  # of each command
 SEED = int(os.environ.get("SEED", "1"))
 DAMAGES = ("flip",) * 7 + ("truncate", "empty", "remove")
 TRAIN = {"train.steps": 4, "train.save_every": 2, "train.batch_size": 4, "train.buckets": 1}

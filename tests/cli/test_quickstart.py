@@ -105,3 +105,14 @@ def test_a_kill_in_every_stage_changes_no_figure(start, whole, tmp_path, figures
             one.pop("curves", None)
         assert ours == theirs, stage
     assert all(name in (broken / "report.html").read_text() for name in ("skill/", "seed"))
+
+
+def test_a_base_that_is_given_is_not_trained(start, whole, tmp_path):
+    """Of the shapes that were compiled already."""
+    work = tmp_path / "run"
+    said = ended(start(work, f"--config.base={whole / 'pretrain' / 'model'}"))
+    assert "1 of 5: associate" in said and not (work / "pretrain").exists()
+    summary = json.loads((work / "summary.json").read_text())
+    assert summary["heldout_loss"] is None and summary["parameters"] > 0
+    assert "pretrain" not in summary["seconds"]
+    assert json.loads((work / "associate/config.json").read_text())
