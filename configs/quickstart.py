@@ -41,8 +41,7 @@ def get_config() -> ConfigDict:
     c.factoids.arms = ("naive", "redraw:10")
 
     # Of few steps a further program costs more than the padding it saves.
-    for stage, buckets in ((c.associate, 2), (c.replay, 2), (c.scaling, 1)):
-        stage.train.buckets = buckets
-        stage.score.buckets = buckets
+    for stage in (c.associate, c.replay, c.scaling):
+        stage.train.buckets = stage.score.buckets = 2
         stage.data.context = context
     return c

@@ -13,7 +13,7 @@ from forget_jax.fleet.fleet import Fleet, all_trained, journal
 from forget_jax.lm import sharding
 from forget_jax.lm.hf import checkpoint, peft
 from forget_jax.runs.workdir import Workdir
-from forget_jax.training.loop import Recipe, StepPlan, train
+from forget_jax.training.loop import Recipe, train
 
 
 def check(settings: Finetune) -> None:
@@ -49,7 +49,7 @@ def run(settings: Finetune, work: Workdir) -> Ended:
         updates=outcome.steps[name],
         examples=len(texts.encoded),
         over_context=OverContext(**texts.over_context),
-        useful_fraction=StepPlan([task], settings.train).useful_fraction(),
+        useful_fraction=recipe.plan(base.model.config, [task]).useful_fraction(),
         seconds=work.seconds(),
     )
     return Ended(

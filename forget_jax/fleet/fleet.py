@@ -34,7 +34,6 @@ from forget_jax.training.loop import (
     Listener,
     Outcome,
     Recipe,
-    StepPlan,
     Task,
     train,
 )
@@ -202,7 +201,7 @@ def train_and_score(
     for number, group in enumerate(groups):
         if not work.has_part(number):
             continue
-        useful.append(StepPlan(group, recipe.train).useful_fraction())
+        useful.append(recipe.plan(fleet.base.model.config, group).useful_fraction())
         ends = kept(fleet, group)
         if ends is not None:
             trained, lost = load_group(fleet, group, ends)

@@ -79,11 +79,12 @@ def init(config: LoRAConfig, params: dict[str, Any], key: jax.Array) -> Tree:
         bound = D**-0.5  # kaiming_uniform(a=sqrt(5)) over fan-in D
         stream = jax.random.fold_in(key, zlib.crc32(path.encode()))
         rank = config.rank_of(path)
-        a = jax.random.uniform(stream, (layers, D, rank), jnp.float32, -bound, bound)
+        # Drawn flat: the same numbers, whose program XLA compiles for a CPU in a tenth of the time.
+        a = jax.random.uniform(stream, (layers * D * rank,), jnp.float32, -bound, bound)
         node = adapters
         for part in path.split("/"):
             node = node.setdefault(part, {})
-        node |= {"a": a, "b": jnp.zeros((layers, rank, F), jnp.float32)}
+        node |= {"a": a.reshape(layers, D, rank), "b": jnp.zeros((layers, rank, F), jnp.float32)}
     return adapters
 
 

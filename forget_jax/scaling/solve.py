@@ -137,6 +137,16 @@ def _solve_lanes(
     return jax.vmap(lane)(z_SxZ, weight_SxN)
 
 
+def _padded(x: np.ndarray) -> np.ndarray:
+    """Repeats the last row up to one of a few lengths, so that programs serve many tables."""
+    if not len(x):
+        return x
+    length = 32 * 2 ** int(np.ceil(np.log2(max(len(x), 32) / 32)))
+    if len(x) > 1024:
+        length = 512 * int(np.ceil(len(x) / 512))
+    return np.pad(x, [(0, length - len(x)), *[(0, 0)] * (x.ndim - 1)], mode="edge")
+
+
 def solve(
     law: Law,
     data: Points,
@@ -159,17 +169,13 @@ def solve(
       free_SxZ: of squared loss: 0 where a coordinate stays at its start, else 1.
     """
     y_N, cols, points = data.y_N, data.cols, len(data.y_N)
-    # Of a few lengths only, so that a law is compiled once for many tables.
-    padded = 32 * 2 ** int(np.ceil(np.log2(max(points, 32) / 32)))
-    if points > 1024:
-        padded = 512 * int(np.ceil(points / 512))
-    wide = {name: np.pad(c, (0, padded - points), mode="edge") for name, c in cols.items()}
+    wide = {name: _padded(c) for name, c in cols.items()}
     if len(wide) == 1 and LAWS.get(law.name) is law:
         wide = {"column": next(iter(wide.values()))}
     # Only what the computation needs, so that laws of one form share a compiled program.
     core = Law("", "", "", (), (), law.terms, law.shape)
-    weight = np.pad(weight_SxN, ((0, 0), (0, padded - points)))
-    y = np.pad(y_N, (0, padded - points), mode="edge")
+    y = _padded(y_N)
+    weight = np.pad(weight_SxN, ((0, 0), (0, len(y) - points)))
     if loss == "mse":
         free_SxZ = np.ones_like(z_SxZ) if free_SxZ is None else free_SxZ
         z, total, slope = minimise(core, z_SxZ, free_SxZ, weight, y, wide)
@@ -180,8 +186,8 @@ def solve(
     shape = np.zeros_like(z)
     if law.shape:
         with jax.enable_x64(True):
-            by_name = jax.vmap(partial(shape_values, law))(jnp.asarray(z))
-        shape = np.stack([np.asarray(by_name[s.name]) for s in law.shape], axis=1)
+            by_name = jax.vmap(partial(shape_values, law))(jnp.asarray(_padded(z)))
+        shape = np.stack([np.asarray(by_name[s.name])[: len(z)] for s in law.shape], axis=1)
     coef = coefficients(law, shape, cols, weight_fitted, fitted)
     bad = ~np.isfinite(total) | ~np.isfinite(coef).all(axis=1)
     return Solution(
@@ -213,11 +219,14 @@ def _huber(
 
 def terms_SxNxJ(law: Law, shape_SxK: np.ndarray, cols: dict[str, np.ndarray]) -> np.ndarray:
     """The law's terms for each lane's shape at each point, float64."""
-    shape = {s.name: shape_SxK[:, k, None] for k, s in enumerate(law.shape)}
+    lanes, points = len(shape_SxK), len(next(iter(cols.values())))
+    shape_LxK = _padded(shape_SxK)
+    wide = {name: _padded(c) for name, c in cols.items()}
+    shape = {s.name: shape_LxK[:, k, None] for k, s in enumerate(law.shape)}
     with jax.enable_x64(True):
-        terms = [np.asarray(t) for t in law.terms(shape, cols)]
-    full = (len(shape_SxK), *np.broadcast_shapes(*(t.shape for t in terms))[-1:])
-    return np.stack([np.broadcast_to(t, full) for t in terms], axis=-1)
+        terms = [np.asarray(t) for t in law.terms(shape, wide)]
+    full = (len(shape_LxK), len(next(iter(wide.values()))))
+    return np.stack([np.broadcast_to(t, full) for t in terms], axis=-1)[:lanes, :points]
 
 
 def coefficients(

@@ -5,6 +5,7 @@ tasks are left, they move into half as many seats, so that finished ones cost no
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -80,7 +81,22 @@ def _seat_counts(tasks: int, blocks: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
+class Room(NamedTuple):
+    """How large microbatches are.
+
+    Attributes:
+      tokens: at most, over the devices that share rows and over all blocks.
+      multiple: of which the rows of a block must be a multiple.
+      has_smaller: whether some may have a quarter of the rows.
+    """
+
+    tokens: int
+    multiple: int = 1
+    has_smaller: bool = True
+
+
 FEW = 12  # microbatches of a step
+PROGRAM = 2e11, 1e15  # FLOPs in the time that one takes to compile: of a CPU, of an accelerator
 LARGE = 1024  # a batch that repeats a task's rows is no larger
 
 
@@ -103,13 +119,22 @@ class StepPlan:
     Args:
       blocks: blocks of seats whose rows stay apart: the devices of the mesh's `task` axis.
       multiple: over how many devices the rows of a block are cut.
+      token_flops: of a token's training; where the run has little to compute, no smaller
+        microbatches are made, whose programs would cost more than the padding they save.
 
     Raises:
       UserError: batches that repeat a task's rows again and again.
     """
 
-    def __init__(self, tasks: Sequence[Task], train: Train, blocks: int = 1, multiple: int = 1):
-        self.tasks, self.blocks, self.multiple = tasks, blocks, multiple
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        train: Train,
+        blocks: int = 1,
+        multiple: int = 1,
+        token_flops: float = math.inf,
+    ):
+        self.tasks, self.blocks = tasks, blocks
         self.batch_size = train.batch_size
         for task in tasks:
             if train.batch_size > max(len(task.examples), LARGE):
@@ -127,9 +152,13 @@ class StepPlan:
         self.buckets = Buckets.of(self.examples, train.buckets)
         devices = blocks * multiple
         most = min(train.microbatch, train.batch_size * len(tasks))  # no more rows than there are
-        self.tokens = microbatch_tokens(most, self.buckets.edges[-1], devices)
+        tokens = microbatch_tokens(most, self.buckets.edges[-1], devices)
         self.seat_counts = _seat_counts(len(tasks), blocks)
         self.stopped_M = np.full(len(tasks), np.iinfo(np.int32).max, np.int32)
+        # A microbatch of every step is about what smaller ones could save.
+        program = PROGRAM[jax.default_backend() != "cpu"]
+        has_smaller = self.total * tokens * token_flops > program
+        self.room = Room(tokens, multiple, has_smaller)
 
     @property
     def end_M(self) -> np.ndarray:
@@ -186,8 +215,7 @@ class StepPlan:
                 self.task_of,
                 seats.reshape(self.blocks, -1),
                 self.buckets,
-                self.tokens,
-                self.multiple,
+                self.room,
             ):
                 yield part._replace(cost=int(cost))
 
@@ -211,19 +239,17 @@ def cut(
     task_of: np.ndarray,
     seats_AxS: np.ndarray,
     buckets: Buckets,
-    tokens: int,
-    multiple: int = 1,
+    room: Room,
 ) -> Iterator[Microbatch]:
     """Cuts rows, longest first, into microbatches that compute the fewest tokens.
 
-    A microbatch has as many rows as fit into `tokens` at its length, rounded down to a power of
-    two. Where a step makes few of them, so that a half-empty one weighs much, it may have a quarter
-    of that: twice as many shapes to compile, of which dynamic programming takes the best.
+    A microbatch has as many rows as fit into `room.tokens` at its length, rounded down to a power
+    of two. Where a step makes few of them, so that a half-empty one weighs much, it may have a
+    quarter of that: twice as many shapes to compile, of which dynamic programming takes the best.
 
     Args:
       index: which examples; `lengths` and `task_of` say of each example how long and whose it is.
       seats_AxS: the task in each seat of each block.
-      multiple: of which the rows of a block must be a multiple.
     """
     place = {int(m): (a, s) for (a, s), m in np.ndenumerate(seats_AxS) if m >= 0}
     A = len(seats_AxS)
@@ -236,7 +262,7 @@ def cut(
         length_N[: len(block)] = np.maximum(length_N[: len(block)], lengths[block])
     edge_N = [buckets.edge(int(n)) for n in length_N]
     start = 0
-    for size in _sizes(edge_N, tokens // A, multiple):
+    for size in _sizes(edge_N, room._replace(tokens=room.tokens // A)):
         chosen = [block[start : start + size] for block in mine]
         seat_R = np.full(A * size, -1, np.int32)
         filled: list[tuple[int, ...]] = [()] * (A * size)
@@ -249,12 +275,13 @@ def cut(
         start += size
 
 
-def _sizes(edge_N: Sequence[int], tokens: int, multiple: int) -> list[int]:
+def _sizes(edge_N: Sequence[int], room: Room) -> list[int]:
     """Rows of each microbatch over rows of falling length, for the least computed tokens.
 
     Every microbatch also costs a sixteenth of `tokens`, for what does not grow with it.
     """
-    count, few = len(edge_N), sum(edge_N) < FEW * tokens
+    tokens, multiple, has_smaller = room
+    count, few = len(edge_N), has_smaller and sum(edge_N) < FEW * tokens
     every = 1 << (-(-count // multiple) - 1).bit_length()  # so many hold all rows
     cost = np.full(count + 1, np.inf)
     cost[count] = 0

@@ -11,6 +11,7 @@ import numpy as np
 from forget_jax.data.batches import Buckets
 from forget_jax.data.feed import feed
 from forget_jax.lm import sharding
+from forget_jax.lm.config import DecoderConfig
 from forget_jax.lm.cost import flops
 from forget_jax.lm.lora import LoRAConfig
 from forget_jax.lm.model import Adapters, Batch, Model
@@ -88,6 +89,13 @@ class Recipe:
     objective: Objective = dataclasses.field(default_factory=Objective)
     frozen: int = 0
 
+    def plan(
+        self, config: DecoderConfig, tasks: Sequence[Task], blocks: int = 1, multiple: int = 1
+    ) -> StepPlan:
+        """What the steps of tasks consist of, on a model of this config; see `StepPlan`."""
+        token_flops = flops.training(config, flops.Work(tokens=1, targets=1), self.lora)
+        return StepPlan(tasks, self.train, blocks, multiple, token_flops)
+
 
 class Run:
     """All tasks' state (`full`) and that of the tasks in seats, which is what a step trains.
@@ -117,8 +125,8 @@ class Run:
         self.tasks, self.checkpoints = tasks, checkpoints
         self.frozen = model.params if self.lora is not None else {}
         blocks = sharding.blocks()
-        self.plan = StepPlan(tasks, self.train, blocks, sharding.row_shards() // blocks)
         self.flops = flops.of_training(self.config, self.lora)
+        self.plan = recipe.plan(model.config, tasks, blocks, sharding.row_shards() // blocks)
         self.has_heldout = any(task.heldout for task in tasks)
         self.failures: dict[str, Failure] = {}
         self.failed_M = np.zeros(len(tasks), bool)
@@ -296,8 +304,7 @@ class Run:
             task_of,
             self.seats.reshape(self.plan.blocks, -1),
             buckets,
-            self.plan.tokens,
-            self.plan.multiple,
+            self.plan.room,
         )
         scale_S = self._scale_S()
         for part in parts:

@@ -14,6 +14,7 @@ from forget_jax.lm.model import Adapters, Batch
 from forget_jax.scoring import likelihood
 from forget_jax.scoring.stream import Layout
 from forget_jax.training import objective
+from forget_jax.training import plan as plans
 from forget_jax.training import step as steps
 from forget_jax.training.loop import Listener, Recipe, StepPlan, Task, train
 from forget_jax.training.optimizer import OptimizerConfig
@@ -198,6 +199,23 @@ def test_microbatches_are_no_larger_than_the_step(random_examples, lengths):
     computed = sum(p.shape.rows * p.shape.length for p in (part, *more))
     assert all(p.shape.rows <= len(lengths) for p in (part, *more))
     assert computed <= 3 * sum(lengths) and sum(p.real for p in (part, *more)) == sum(lengths)
+
+
+def test_a_run_with_little_to_compute_has_fewer_shapes(random_examples):
+    """Two lengths and four full rows of each at a time: what is left over would be a quarter."""
+    examples = random_examples(0, [16] * 27 + [32] * 15)
+    train = Train(batch_size=9, microbatch=4, buckets=2)
+
+    def computed(token_flops: float) -> tuple[set[tuple[int, int]], int]:
+        plan = StepPlan([Task("t", examples, 0, 14)], train, token_flops=token_flops)
+        parts = [part for step in range(plan.total) for part in plan.microbatches(step)]
+        assert sum(part.real for part in parts) == sum(len(e.ids) for e in examples) * 14 * 9 / 42
+        shapes = {(part.shape.rows, part.shape.length) for part in parts}
+        return shapes, sum(part.shape.rows * part.shape.length for part in parts)
+
+    full, much = {(8, 16), (4, 32)}, plans.PROGRAM[0] / (14 * 128)
+    (few, most), (many, least) = computed(0.99 * much), computed(1.01 * much)
+    assert few == full and many == full | {(2, 16), (1, 32)} and least < most
 
 
 def test_summed_gradients_are_those_of_one_whole_batch(tiny_model, tasks):
