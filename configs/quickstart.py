@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     c.pretrain.model.context = context
     # narrower than `pretrain` by itself makes it: every later stage trains this base
     c.pretrain.model.width, c.pretrain.model.mlp_width = 64, 176
-    c.pretrain.train.steps = 320
+    c.pretrain.train.steps = 288
     c.pretrain.train.lr = 4e-3
 
     c.associate = associate.get_config()

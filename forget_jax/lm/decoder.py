@@ -12,6 +12,7 @@ What the backward pass keeps of the MLP is rounded, as gradients are.
 
 import dataclasses
 import functools
+import threading
 from typing import Any
 
 import flax.linen as nn
@@ -339,6 +340,10 @@ def empty_cache(config: DecoderConfig, rows: int, length: int) -> Cache:
     return {name: jnp.zeros(shape, config.dtype) for name in ("k", "v")}
 
 
+# While flax makes a class for `nn.scan`, the fields of the layer's own are gone for every thread.
+_tracing = threading.RLock()
+
+
 def hidden_and_cache(
     model: Model,
     adapters: Adapters | None,
@@ -368,7 +373,8 @@ def hidden_and_cache(
         variables["lora"] = tree
     rngs = None if dropout_key is None else {"dropout": dropout_key}
     inputs = (batch.ids_BxL, batch.position_BxL, batch.segment_BxL, choice, cache)
-    out: Any = Decoder(model.config).apply(variables, *inputs, rngs=rngs)
+    with _tracing:
+        out: Any = Decoder(model.config).apply(variables, *inputs, rngs=rngs)
     return out
 
 

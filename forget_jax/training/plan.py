@@ -96,7 +96,7 @@ class Room(NamedTuple):
 
 
 FEW = 12  # microbatches of a step
-PROGRAM = 2e11, 1e15  # FLOPs in the time that one takes to compile: of a CPU, of an accelerator
+PROGRAMS = 1e12, 1e16  # FLOPs in the time that a few take to compile: of a CPU, of an accelerator
 LARGE = 1024  # a batch that repeats a task's rows is no larger
 
 
@@ -156,8 +156,8 @@ class StepPlan:
         self.seat_counts = _seat_counts(len(tasks), blocks)
         self.stopped_M = np.full(len(tasks), np.iinfo(np.int32).max, np.int32)
         # A microbatch of every step is about what smaller ones could save.
-        program = PROGRAM[jax.default_backend() != "cpu"]
-        has_smaller = self.total * tokens * token_flops > program
+        programs = PROGRAMS[jax.default_backend() != "cpu"]
+        has_smaller = self.total * tokens * token_flops > programs
         self.room = Room(tokens, multiple, has_smaller)
 
     @property

@@ -1,13 +1,17 @@
 """Programs compiled ahead: in order, in the caller's mesh, with errors where they are asked for."""
 
 import concurrent.futures
+import dataclasses
+import functools
 import threading
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType
 
-from forget_jax.lm import sharding
+from forget_jax.lm import decoder, sharding
+from forget_jax.lm.model import Batch
 from forget_jax.lm.programs import Programs
 
 
@@ -47,6 +51,28 @@ def test_an_error_is_raised_where_its_program_is_asked_for():
                 programs["b"]
         with pytest.raises(ValueError, match="no such program"):
             programs.wait()
+
+
+def test_programs_are_traced_beside_each_other(tiny_model, monkeypatch):
+    """Flax makes classes while it traces, and takes fields away from their parents meanwhile."""
+
+    def slowly(call):
+        def called(*args, **kwargs):
+            found = call(*args, **kwargs)
+            threading.Event().wait(0.01)
+            return found
+
+        return called
+
+    def trace(length):
+        batch = Batch(jnp.zeros((1, length), jnp.int32))
+        return jax.eval_shape(lambda: decoder.hidden(tiny_model, None, batch)).shape[1]
+
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    for name in ("fields", "dataclass"):
+        monkeypatch.setattr(dataclasses, name, slowly(getattr(dataclasses, name)))
+    with Programs({n: functools.partial(trace, n) for n in range(1, 5)}) as programs:
+        assert [programs[n] for n in range(1, 5)] == list(range(1, 5))
 
 
 def test_makers_run_in_the_mesh_that_was_entered():

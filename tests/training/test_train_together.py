@@ -213,7 +213,7 @@ def test_a_run_with_little_to_compute_has_fewer_shapes(random_examples):
         shapes = {(part.shape.rows, part.shape.length) for part in parts}
         return shapes, sum(part.shape.rows * part.shape.length for part in parts)
 
-    full, much = {(8, 16), (4, 32)}, plans.PROGRAM[0] / (14 * 128)
+    full, much = {(8, 16), (4, 32)}, plans.PROGRAMS[0] / (14 * 128)
     (few, most), (many, least) = computed(0.99 * much), computed(1.01 * much)
     assert few == full and many == full | {(2, 16), (1, 32)} and least < most
 
