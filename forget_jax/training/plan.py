@@ -91,8 +91,8 @@ class Room(NamedTuple):
     """
 
     tokens: int
-    multiple: int = 1
-    has_smaller: bool = True
+    multiple: int
+    has_smaller: bool
 
 
 FEW = 12  # microbatches of a step

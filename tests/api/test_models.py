@@ -150,7 +150,8 @@ def test_mistakes_in_settings(base, message):
 
 
 def test_numbers_of_numpy_are_numbers(base):
-    forget_jax.score(base, ["one two three"], rows=np.int64(4))
+    scores = [forget_jax.score(base, ["one two three"], rows=rows) for rows in (4, np.int64(4))]
+    assert scores[0].identical(scores[1])
 
 
 def test_mistakes_in_data(base, data_files, tmp_path):
